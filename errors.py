@@ -1,0 +1,119 @@
+"""Typed errors: each says what happened, why, and what to do, and carries a stable code and an exit code.
+
+Exit codes of the command line: 0 success, 1 parity or budget missed, 2 bad input, 3 unsupported here,
+4 environment, 5 internal.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "AgileIRError",
+    "CheckpointError",
+    "EnvironmentProblem",
+    "ImageError",
+    "InputError",
+    "InternalError",
+    "ModelNameError",
+    "OnnxFileError",
+    "OutputError",
+    "ParityMissed",
+    "Unsupported",
+]
+
+
+class AgileIRError(Exception):
+    """Base of every error this package raises on purpose.
+
+    Args:
+        what: What happened, with the numbers and the file in it.
+        why: The reason, where it is not obvious from `what`.
+        fix: What the reader can do about it.
+
+    Attributes:
+        code: Stable identifier for machines, such as ``"input.checkpoint"``.
+        exit_code: Exit status of the command line for this error.
+    """
+
+    code: ClassVar[str] = "internal"
+    exit_code: ClassVar[int] = 5
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
+        self.what, self.why, self.fix = what, why, fix
+        super().__init__(" ".join(part for part in (what, why, fix) if part))
+
+    def to_json(self) -> dict[str, str | int]:
+        """The error as a JSON object: code, exit_code, what, why, fix."""
+        return {
+            "code": self.code,
+            "exit_code": self.exit_code,
+            "what": self.what,
+            "why": self.why,
+            "fix": self.fix,
+        }
+
+
+class ParityMissed(AgileIRError):
+    """A rung of the parity ladder or a dB budget was missed."""
+
+    code = "parity.missed"
+    exit_code = 1
+
+
+class InputError(AgileIRError):
+    """The user's input cannot be used as it is."""
+
+    code = "input"
+    exit_code = 2
+
+
+class ModelNameError(InputError):
+    """Neither a preset, a packaged model nor a file has this name."""
+
+    code = "input.model-name"
+
+
+class CheckpointError(InputError):
+    """A checkpoint is unreadable, unsafe, unknown, or does not fit its architecture."""
+
+    code = "input.checkpoint"
+
+
+class OnnxFileError(InputError):
+    """A file is not ONNX, or was not written by this package."""
+
+    code = "input.onnx"
+
+
+class ImageError(InputError):
+    """An image cannot be read, or has a form that cannot be restored."""
+
+    code = "input.image"
+
+
+class OutputError(InputError):
+    """An output cannot be written: it exists, its folder is missing or read-only, the disk is full."""
+
+    code = "input.output"
+
+
+class Unsupported(AgileIRError):
+    """The request is sound but cannot be done here, or by this target."""
+
+    code = "unsupported"
+    exit_code = 3
+
+
+class EnvironmentProblem(AgileIRError):
+    """Something that must be installed is missing or has an unusable version."""
+
+    code = "environment"
+    exit_code = 4
+
+
+class InternalError(AgileIRError):
+    """A promise this package makes to itself was broken: a defect to report."""
+
+    code = "internal"
+    exit_code = 5

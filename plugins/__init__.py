@@ -1,0 +1,5 @@
+"""placeholder"""
+from .group_shifted_window_attention.operator import group_shifted_window_attention
+from .shifted_window_attention.operator import shifted_window_attention
+from .key_semantic_dictionary.operator import key_semantic_dictionary
+from .key_semantic_attention.operator import key_semantic_attention

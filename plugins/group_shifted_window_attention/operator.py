@@ -1,0 +1,276 @@
+"""``torch.ops.agileir.group_shifted_window_attention``: AgileIR's cascaded group attention on an unshifted image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from ..checks import check_shape, check_table, check_tensors, check_window
+from ..windows import (
+    attend,
+    compute_dtype,
+    from_windows,
+    mask_slice,
+    position_bias,
+    recompute_gradients,
+    shift_mask,
+    to_windows,
+    window_slices,
+)
+
+__all__ = ["GroupWeights", "group_shifted_window_attention", "group_weights", "plain"]
+
+NAME = "group_shifted_window_attention"
+
+
+class GroupWeights(NamedTuple):
+    """What one group needs: projection ``[2dk+dv, Cg]`` and bias, q filter ``[dk, kh, kw]`` and bias, ``[N, N]`` bias."""
+
+    qkv_weight: Tensor
+    qkv_bias: Tensor
+    q_dw_weight: Tensor
+    q_dw_bias: Tensor
+    bias: Tensor
+
+
+def attend_group(inputs: Tensor, weights: GroupWeights, mask: Tensor | None) -> Tensor:
+    """One group inside windows: projection, depthwise convolution of q, attention.
+
+    Args:
+        inputs: ``[..., N, Cg]``, the group's channels plus the previous group's output.
+        weights: The group's weights.
+        mask: ``[..., N, N]`` additive mask, or None.
+
+    Returns:
+        ``[..., N, dv]``.
+    """
+    key_dim, kernel_height, kernel_width = weights.q_dw_weight.shape
+    side = round(inputs.shape[-2] ** 0.5)
+    projected = inputs @ weights.qkv_weight.T + weights.qkv_bias
+    query, key, value = projected.split(
+        [key_dim, key_dim, projected.shape[-1] - 2 * key_dim], dim=-1
+    )
+    image = query.transpose(-2, -1).reshape(-1, key_dim, side, side)
+    filtered = conv2d(
+        image,
+        weights.q_dw_weight[:, None],
+        weights.q_dw_bias,
+        padding=(kernel_height // 2, kernel_width // 2),
+        groups=key_dim,
+    )
+    query = filtered.flatten(2).transpose(1, 2).reshape(query.shape)
+    addend = weights.bias if mask is None else weights.bias + mask
+    return attend(query, key, value, addend, key_dim**-0.5)
+
+
+def group_weights(
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    q_dw_weight: Tensor,
+    q_dw_bias: Tensor,
+    bias_table: Tensor,
+    window_size: int,
+) -> Iterator[GroupWeights]:
+    """The weights group by group, in the type of accumulation."""
+    kind = compute_dtype(qkv_weight)
+    bias = position_bias(bias_table.to(kind), window_size)
+    stacked = (qkv_weight.to(kind), qkv_bias.to(kind), q_dw_weight.to(kind), q_dw_bias.to(kind))
+    for group in zip(*stacked, bias, strict=True):
+        yield GroupWeights(*group)
+
+
+def cascade(windows: Tensor, groups: list[GroupWeights], mask: Tensor | None) -> Tensor:
+    """All groups inside windows, each fed with its channels plus the previous group's output: ``[..., N, C]``."""
+    output: Tensor | None = None
+    outputs = []
+    for chunk, weights in zip(windows.chunk(len(groups), -1), groups, strict=True):
+        output = attend_group(chunk if output is None else chunk + output, weights, mask)
+        outputs.append(output)
+    return torch.cat(outputs, -1)
+
+
+def _check(
+    x: Tensor,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    q_dw_weight: Tensor,
+    q_dw_bias: Tensor,
+    bias_table: Tensor,
+    window_size: int,
+    shift_size: int,
+) -> None:
+    check_window(NAME, x, window_size, shift_size)
+    check_tensors(
+        NAME,
+        x=x,
+        qkv_weight=qkv_weight,
+        qkv_bias=qkv_bias,
+        q_dw_weight=q_dw_weight,
+        q_dw_bias=q_dw_bias,
+        bias_table=bias_table,
+    )
+    if qkv_weight.dim() != 3 or q_dw_weight.dim() != 4:
+        raise ValueError(
+            f"{NAME}: qkv_weight must be [G, 2dk+dv, Cg] and q_dw_weight [G, dk, kh, kw], "
+            f"got {tuple(qkv_weight.shape)} and {tuple(q_dw_weight.shape)}"
+        )
+    groups, rows, group_width = qkv_weight.shape
+    _, key_dim, kernel_height, kernel_width = q_dw_weight.shape
+    if x.shape[-1] != groups * group_width:
+        raise ValueError(
+            f"{NAME}: x has {x.shape[-1]} channels, qkv_weight expects {groups} groups of "
+            f"{group_width}"
+        )
+    if kernel_height % 2 == 0 or kernel_width % 2 == 0:
+        raise ValueError(
+            f"{NAME}: the depthwise filter needs odd sizes, got {kernel_height}x{kernel_width}"
+        )
+    if key_dim < 1 or rows != 2 * key_dim + group_width:
+        raise ValueError(
+            f"{NAME}: qkv_weight needs 2*dk + Cg rows (dk = {key_dim}, Cg = {group_width}: "
+            f"{2 * key_dim + group_width}), got {rows}; the cascade needs dv = Cg"
+        )
+    check_shape(NAME, "qkv_bias", qkv_bias, (groups, rows))
+    check_shape(NAME, "q_dw_weight", q_dw_weight, (groups, key_dim, kernel_height, kernel_width))
+    check_shape(NAME, "q_dw_bias", q_dw_bias, (groups, key_dim))
+    check_table(NAME, bias_table, window_size, groups)
+
+
+def plain(
+    x: Tensor,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    q_dw_weight: Tensor,
+    q_dw_bias: Tensor,
+    bias_table: Tensor,
+    window_size: int,
+    shift_size: int,
+) -> Tensor:
+    """The operator written in ordinary torch functions: differentiable by autograd, exportable, keeps N x N logits."""
+    _, height, width, _ = x.shape
+    weights = (qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, bias_table)
+    windows = to_windows(x, window_size, shift_size).to(compute_dtype(x))
+    mask = shift_mask(height, width, window_size, shift_size, windows)
+    by_image = windows.unflatten(0, (x.shape[0], -1))
+    output = cascade(by_image, list(group_weights(*weights, window_size)), mask).to(x.dtype)
+    return from_windows(output, height, width, window_size, shift_size)
+
+
+@torch.library.custom_op("agileir::group_shifted_window_attention", mutates_args=())
+def group_shifted_window_attention(
+    x: Tensor,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    q_dw_weight: Tensor,
+    q_dw_bias: Tensor,
+    bias_table: Tensor,
+    window_size: int,
+    shift_size: int,
+) -> Tensor:
+    """Group shifted window attention with cascade (AgileIR, arXiv 2409.06206, as EfficientViT's cascaded groups).
+
+    For every group g of a window, ``U_g = X_g + O_{g-1}``, ``q|k|v = U_g W_g^T + b_g``, q filtered by a depthwise
+    convolution that pads with zeros at the window border, ``O_g = softmax(dk^-0.5 q k^T + bias_g + mask) v``.
+
+    Args:
+        x: ``[B, H, W, C]``; H and W multiples of w.
+        qkv_weight: ``[G, 2*dk + dv, Cg]``, rows q, k, v; ``Cg = C/G``, ``dv = Cg``.
+        qkv_bias: ``[G, 2*dk + dv]``.
+        q_dw_weight: ``[G, dk, kh, kw]``, odd sizes.
+        q_dw_bias: ``[G, dk]``.
+        bias_table: ``[(2w-1)^2, G]``.
+        window_size: w >= 1.
+        shift_size: s in 0..w-1.
+
+    Returns:
+        ``[B, H, W, G*dv]``, the concatenated group outputs before ReLU and output projection.
+
+    Raises:
+        ValueError: A shape, type or argument does not fit; the message holds the numbers.
+    """
+    weights = (qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, bias_table)
+    _check(x, *weights, window_size, shift_size)
+    _, height, width, _ = x.shape
+    groups = list(group_weights(*weights, window_size))
+    kind = compute_dtype(x)
+    windows = to_windows(x, window_size, shift_size)
+    mask = shift_mask(height, width, window_size, shift_size, groups[0].bias)
+    output = torch.empty_like(windows)
+    for part in window_slices(len(windows), 1, windows.shape[1], kind.itemsize):
+        output[part] = cascade(windows[part].to(kind), groups, mask_slice(mask, part))
+    return from_windows(output, height, width, window_size, shift_size)
+
+
+@group_shifted_window_attention.register_fake
+def _(
+    x: Tensor,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    q_dw_weight: Tensor,
+    q_dw_bias: Tensor,
+    bias_table: Tensor,
+    window_size: int,
+    shift_size: int,
+) -> Tensor:
+    weights = (qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, bias_table)
+    _check(x, *weights, window_size, shift_size)
+    return x.new_empty(x.shape)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.window_size, ctx.shift_size = inputs
+    ctx.save_for_backward(*tensors, output)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """Recomputes group after group, from the last to the first; the saved output holds the cascade's O_{g-1}."""
+    x, *weights, output = ctx.saved_tensors
+    window_size, shift_size = ctx.window_size, ctx.shift_size
+    _, height, width, _ = x.shape
+    kind = compute_dtype(x)
+    groups = list(group_weights(*weights, window_size))
+    inputs, outputs, upstream = (
+        to_windows(image, window_size, shift_size).to(kind) for image in (x, output, gradient)
+    )
+    mask = shift_mask(height, width, window_size, shift_size, groups[0].bias)
+    count = len(groups)
+    x_gradient = torch.empty_like(inputs)
+    group_gradients = [GroupWeights(*map(torch.zeros_like, group)) for group in groups]
+    for part in window_slices(len(inputs), 1, inputs.shape[1], kind.itemsize):
+        chunks, previous, flows, sinks = (
+            windows[part].chunk(count, -1) for windows in (inputs, outputs, upstream, x_gradient)
+        )
+        masked = mask_slice(mask, part)
+        carried: Tensor | None = None
+        for index in reversed(range(count)):
+            fed = chunks[index] if index == 0 else chunks[index] + previous[index - 1]
+            flow = flows[index] if carried is None else flows[index] + carried
+            carried, *steps = recompute_gradients(
+                lambda u, *w, m=masked: attend_group(u, GroupWeights(*w), m),
+                (fed, *groups[index]),
+                flow,
+            )
+            sinks[index].copy_(carried)
+            for total, step in zip(group_gradients[index], steps, strict=True):
+                total += step
+    *weight_gradients, bias_gradient = (
+        torch.stack(parts) for parts in zip(*group_gradients, strict=True)
+    )
+    table = weights[-1]
+    (table_gradient,) = recompute_gradients(
+        lambda leaf: position_bias(leaf, window_size), (table.to(kind),), bias_gradient
+    )
+    return (
+        from_windows(x_gradient, height, width, window_size, shift_size).to(x.dtype),
+        *(grad.to(weight.dtype) for grad, weight in zip(weight_gradients, weights, strict=False)),
+        table_gradient.to(table.dtype),
+        None,
+        None,
+    )
+
+
+group_shifted_window_attention.register_autograd(_backward, setup_context=_setup)
