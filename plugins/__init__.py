@@ -1,5 +1,21 @@
-"""placeholder"""
-from .group_shifted_window_attention.operator import group_shifted_window_attention
-from .shifted_window_attention.operator import shifted_window_attention
-from .key_semantic_dictionary.operator import key_semantic_dictionary
+"""The four operators of window-attention restorers; importing this package registers ``torch.ops.agileir.*``."""
+
+from .attention import plain_attention
+from .group_shifted_window_attention.operator import (
+    group_shifted_window_attention,
+)
+from .group_shifted_window_attention.operator import plain as plain_group_attention
 from .key_semantic_attention.operator import key_semantic_attention
+from .key_semantic_dictionary.operator import key_semantic_dictionary
+from .key_semantic_dictionary.operator import plain as plain_dictionary
+from .shifted_window_attention.operator import shifted_window_attention
+
+__all__ = [
+    "group_shifted_window_attention",
+    "key_semantic_attention",
+    "key_semantic_dictionary",
+    "plain_attention",
+    "plain_dictionary",
+    "plain_group_attention",
+    "shifted_window_attention",
+]

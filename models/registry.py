@@ -1,0 +1,83 @@
+"""The registry of model families: each family file registers presets, a builder, and how to recognise its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import ModelNameError
+from .base import Restorer
+
+__all__ = ["FAMILIES", "Family", "build_preset", "find_preset", "preset_names", "register"]
+
+State = Mapping[str, Tensor]
+Hyperparameters = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family.
+
+    Attributes:
+        name: Registry name.
+        build: Makes a network from keyword hyper-parameters (``name`` and ``task`` among them).
+        presets: Hyper-parameters by preset name.
+        detect: True when a state dict is of this family.
+        infer: Hyper-parameters read off the keys and shapes of a state dict.
+        derived: Suffixes of state-dict keys that are derived from hyper-parameters and not loaded.
+        paper: Where the family is published.
+    """
+
+    name: str
+    build: Callable[..., Restorer]
+    presets: Mapping[str, Hyperparameters]
+    detect: Callable[[State], bool]
+    infer: Callable[[State], Hyperparameters]
+    paper: str
+    derived: tuple[str, ...] = field(default=())
+
+
+FAMILIES: dict[str, Family] = {}
+
+
+def register(family: Family) -> Family:
+    """Adds a family to the registry.
+
+    Raises:
+        ValueError: The family or one of its presets is already there.
+    """
+    taken = set(preset_names()) & set(family.presets)
+    if family.name in FAMILIES or taken:
+        raise ValueError(f"registered twice: family {family.name!r}, presets {sorted(taken)}")
+    FAMILIES[family.name] = family
+    return family
+
+
+def preset_names() -> list[str]:
+    """Names of all presets, family by family."""
+    return [name for family in FAMILIES.values() for name in family.presets]
+
+
+def find_preset(name: str) -> tuple[Family, Hyperparameters]:
+    """The family and hyper-parameters of a preset.
+
+    Raises:
+        ModelNameError: No preset has this name; the message lists near ones.
+    """
+    for family in FAMILIES.values():
+        if name in family.presets:
+            return family, dict(family.presets[name])
+    import difflib
+
+    near = difflib.get_close_matches(name, preset_names(), n=3, cutoff=0.5)
+    hint = f"Did you mean {', '.join(near)}?" if near else "`agileir-export models` lists them."
+    raise ModelNameError(f"No model preset is named {name!r}.", fix=hint)
+
+
+def build_preset(name: str, **changes: Any) -> Restorer:
+    """Builds the untrained network of a preset; `changes` override hyper-parameters (``top_k`` for example)."""
+    family, hyperparameters = find_preset(name)
+    return family.build(name=name, **{**hyperparameters, **changes})

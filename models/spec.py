@@ -1,0 +1,54 @@
+"""What the other rooms need to know of a model: the frozen `ModelSpec` and its JSON form."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["ModelSpec"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Facts of a restoration model that its ONNX file and its runners carry.
+
+    Attributes:
+        family: Registry name of the architecture, such as ``"agileir"``.
+        name: Preset or packaged name, or ``"custom"`` where the shape matches no preset.
+        task: ``"super-resolution"``, ``"denoising"``, ``"jpeg"`` or another task name.
+        scale: Output pixels per input pixel along each side, >= 1.
+        channels: Image channels in and out (1 grey, 3 RGB).
+        window_size: Attention window in tokens.
+        pad_multiple: Height and width of the network input must be multiples of this (pixels).
+        img_range: Factor between 0..1 images and the network's inner range (1 or 255).
+        top_k: Keys per query of a key-semantic model, else None.
+    """
+
+    family: str
+    name: str
+    task: str
+    scale: int
+    channels: int
+    window_size: int
+    pad_multiple: int
+    img_range: float = 1.0
+    top_k: int | None = None
+
+    def to_json(self) -> str:
+        """The spec as a JSON object with sorted keys."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelSpec:
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: The text is not the JSON of a spec.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            return cls(**fields)
+        except TypeError as error:
+            raise ValueError(f"not a ModelSpec: {error}") from error

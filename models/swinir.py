@@ -1,0 +1,159 @@
+"""SwinIR (arXiv 2108.10257): the baseline. Loads the released state dicts unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..plugins import plain_attention, shifted_window_attention
+from .columnar import ColumnarNetwork
+from .inference import BLOCK, columnar_hyperparameters, window_from_table
+from .layers import Block, Stage, initialise, table_parameter
+from .registry import Family, register
+from .spec import ModelSpec
+
+__all__ = ["SwinIR", "WindowAttention"]
+
+
+class WindowAttention(nn.Module):
+    """(Shifted) window attention with learned qkv and output projections."""
+
+    def __init__(self, width: int, num_heads: int, window_size: int, shift_size: int) -> None:
+        super().__init__()
+        self.num_heads, self.window_size, self.shift_size = num_heads, window_size, shift_size
+        self.use_operator = True
+        self.relative_position_bias_table = table_parameter(window_size, num_heads)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, H, W, C]`` to the same; H and W multiples of the window."""
+        attend = shifted_window_attention if self.use_operator else plain_attention
+        qkv = self.qkv(x)
+        table = self.relative_position_bias_table.to(qkv.dtype)
+        y = attend(qkv, table, self.window_size, self.shift_size, self.num_heads)
+        output: Tensor = self.proj(y)
+        return output
+
+
+class SwinIR(ColumnarNetwork):
+    """SwinIR with the operator `shifted_window_attention` in every block.
+
+    Args:
+        name: Preset name or ``"custom"``.
+        task: Task name of the spec.
+        scale: Up-scaling factor.
+        channels: Image channels.
+        embed_dim: Feature width C.
+        depths: Blocks of each stage.
+        num_heads: Heads of each stage.
+        window_size: Attention window.
+        mlp_ratio: Hidden width of the MLP over C.
+        upsampler: Reconstruction head, see `UpsampleHead`.
+        resi_connection: ``"1conv"`` or ``"3conv"``.
+        num_feat: Width of the head.
+        img_range: 1.0, or 255.0 for the JPEG models.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "custom",
+        task: str = "super-resolution",
+        scale: int = 1,
+        channels: int = 3,
+        embed_dim: int = 180,
+        depths: Sequence[int] = (6,) * 6,
+        num_heads: Sequence[int] = (6,) * 6,
+        window_size: int = 8,
+        mlp_ratio: float = 2.0,
+        upsampler: str = "pixelshuffle",
+        resi_connection: str = "1conv",
+        num_feat: int = 64,
+        img_range: float = 1.0,
+    ) -> None:
+        spec = ModelSpec(
+            "swinir", name, task, scale, channels, window_size, window_size, img_range
+        )
+        stages = [
+            Stage(
+                [
+                    Block(
+                        embed_dim,
+                        WindowAttention(
+                            embed_dim, heads, window_size, window_size // 2 if index % 2 else 0
+                        ),
+                        mlp_ratio,
+                    )
+                    for index in range(depth)
+                ],
+                embed_dim,
+                resi_connection,
+            )
+            for depth, heads in zip(depths, num_heads, strict=True)
+        ]
+        super().__init__(spec, stages, embed_dim, upsampler, resi_connection, num_feat)
+        self.apply(initialise)
+
+
+def _detect(state: Mapping[str, Tensor]) -> bool:
+    return (
+        f"{BLOCK}.attn.qkv.weight" in state
+        and f"{BLOCK}.attn.relative_position_bias_table" in state
+    )
+
+
+def _infer(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    found = columnar_hyperparameters(state)
+    tables = [
+        state[f"layers.{i}.residual_group.blocks.0.attn.relative_position_bias_table"]
+        for i in range(len(found["depths"]))
+    ]
+    found["num_heads"] = tuple(table.shape[1] for table in tables)
+    found["window_size"] = window_from_table(tables[0])
+    if found["upsampler"] == "" and found["window_size"] == 7:
+        # the released JPEG models, and only they, use window 7 with inputs scaled to 0..255
+        found.update(img_range=255.0, task="jpeg")
+    return found
+
+
+_CLASSICAL = {"embed_dim": 180, "depths": (6,) * 6, "num_heads": (6,) * 6, "window_size": 8}
+_LIGHT = {"embed_dim": 60, "depths": (6,) * 4, "num_heads": (6,) * 4, "window_size": 8}
+_PLAIN = {**_CLASSICAL, "upsampler": "", "scale": 1}
+_JPEG = {**_PLAIN, "window_size": 7, "img_range": 255.0, "task": "jpeg"}
+
+register(
+    Family(
+        name="swinir",
+        build=SwinIR,
+        presets={
+            **{f"swinir_classical_x{s}": {**_CLASSICAL, "scale": s} for s in (2, 3, 4, 8)},
+            **{
+                f"swinir_light_x{s}": {**_LIGHT, "scale": s, "upsampler": "pixelshuffledirect"}
+                for s in (2, 3, 4)
+            },
+            "swinir_real_x2": {**_CLASSICAL, "scale": 2, "upsampler": "nearest+conv"},
+            "swinir_real_x4": {**_CLASSICAL, "scale": 4, "upsampler": "nearest+conv"},
+            "swinir_real_large_x4": {
+                "embed_dim": 240,
+                "depths": (6,) * 9,
+                "num_heads": (8,) * 9,
+                "window_size": 8,
+                "scale": 4,
+                "upsampler": "nearest+conv",
+                "resi_connection": "3conv",
+            },
+            "swinir_denoise_color": {**_PLAIN, "task": "denoising"},
+            "swinir_denoise_grey": {**_PLAIN, "task": "denoising", "channels": 1},
+            "swinir_jpeg_color": _JPEG,
+            "swinir_jpeg_grey": {**_JPEG, "channels": 1},
+        },
+        detect=_detect,
+        infer=_infer,
+        paper="arXiv 2108.10257",
+        derived=("attn.relative_position_index", "attn_mask"),
+    )
+)
