@@ -1,0 +1,115 @@
+# Everything a newcomer needs from a machine that has only Python >= 3.10:
+#   make demo     export a model, verify it on real images, restore one of them
+#   make test     lint, types and tests
+# `make help` lists the rest.
+
+PYTHON       ?=
+PIP_FLAGS    ?=
+PYTEST_FLAGS ?=
+DEMO_MODEL   ?= agileir_lightest_x2
+DEMO_FLAGS   ?= --random-weights 0
+DEMO_IMAGE   ?= $(firstword $(wildcard parity/samples/chelsea* parity/samples/*.png parity/samples/*.jpg))
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+LOG     := $(VENV)/install.log
+CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python3.10 python)
+TYPING  := build/typing
+# A development environment can run the demonstration too: use it where there is one.
+RUNTIME := $(if $(wildcard $(VENV)/.installed-dev),$(VENV)/.installed-dev,$(VENV)/.installed-runtime)
+
+DEMO_ONNX   := demo/$(DEMO_MODEL).onnx
+DEMO_RESULT := demo/$(basename $(notdir $(DEMO_IMAGE)))_restored.png
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help env venv demo test lint typecheck unit slow format clean
+
+help:
+	@echo 'make demo     environment, export $(DEMO_MODEL), verify it on images, restore one'
+	@echo 'make test     environment, ruff, mypy, pytest'
+	@echo 'make lint     ruff check, ruff format --check and mypy'
+	@echo 'make format   let ruff fix and format the code'
+	@echo 'make slow     the tests marked slow'
+	@echo 'make env      only the development environment, in $(VENV)'
+	@echo 'make clean    remove the environment, the demonstration and every cache'
+	@echo
+	@echo 'Variables: PYTHON (interpreter >= 3.10), PIP_FLAGS (passed to pip install), PYTEST_FLAGS,'
+	@echo '           DEMO_MODEL, DEMO_FLAGS, DEMO_IMAGE'
+
+# ---- the environment: made again only when pyproject.toml changes ----
+
+env: $(VENV)/.installed-dev
+
+$(VENV)/.installed-runtime: EXTRAS :=
+$(VENV)/.installed-dev: EXTRAS := [dev]
+
+$(VENV)/.installed-runtime $(VENV)/.installed-dev: pyproject.toml
+	@$(MAKE) --no-print-directory --silent venv
+	@echo "Installing agileir-export$(EXTRAS) and what it needs into $(VENV): some minutes the first time ..."
+	@if { $(BIN)/python -m pip install $(PIP_FLAGS) 'pip>=22.3' && \
+	      $(BIN)/python -m pip install $(PIP_FLAGS) --editable '.$(EXTRAS)'; } >$(LOG) 2>&1; then \
+	    touch $(VENV)/.installed-runtime $@; \
+	else \
+	    echo 'error: the installation failed; the end of $(LOG):' >&2; tail -n 25 $(LOG) >&2; exit 4; \
+	fi
+
+# An empty environment, unless there is a usable one.
+venv:
+	@if $(BIN)/python -m pip --version >/dev/null 2>&1; then exit 0; fi; \
+	python=''; \
+	for candidate in $(CANDIDATES); do \
+	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    found=$$($(firstword $(CANDIDATES)) --version 2>&1) || found='not found'; \
+	    echo "error: Python 3.10 or newer is needed; $(firstword $(CANDIDATES)): $$found" >&2; \
+	    echo '       Install one, or name the one to use: make ... PYTHON=/path/to/python3' >&2; exit 4; \
+	fi; \
+	if ! "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+	    echo "error: $$python has no complete venv module (venv and ensurepip), which makes the environment" >&2; \
+	    echo '       Debian and Ubuntu have it in a package of its own: apt install python3-venv' >&2; exit 4; \
+	fi; \
+	echo "Making $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv --clear $(VENV)
+
+# ---- checks ----
+
+test: env lint unit
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory typecheck
+
+# The folder may have any name: mypy sees it as the package agileir_export through a link.
+typecheck: env
+	@mkdir -p $(TYPING) && ln -sfn ../.. $(TYPING)/agileir_export
+	MYPYPATH=$(TYPING) $(BIN)/mypy --package agileir_export
+
+# The pytest command, not `python -m pytest`: the latter puts the root on sys.path, where rooms could shadow other packages.
+unit: env
+	$(BIN)/pytest $(PYTEST_FLAGS)
+
+slow: env
+	$(BIN)/pytest -m 'slow and not gpu' $(PYTEST_FLAGS) || [ $$? -eq 5 ]
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# ---- the demonstration ----
+
+demo: $(RUNTIME)
+	@if [ -z '$(DEMO_IMAGE)' ]; then echo 'error: no image in parity/samples; name one: make demo DEMO_IMAGE=photo.png' >&2; exit 2; fi
+	@mkdir -p demo && rm -f '$(DEMO_ONNX)' '$(DEMO_RESULT)'
+	$(BIN)/agileir-export onnx $(DEMO_MODEL) $(DEMO_FLAGS) -o '$(DEMO_ONNX)'
+	$(BIN)/agileir-export restore '$(DEMO_ONNX)' '$(DEMO_IMAGE)' -o '$(DEMO_RESULT)'
+	@echo
+	@echo 'model (ONNX):   $(DEMO_ONNX)'
+	@echo 'picture before: $(DEMO_IMAGE)'
+	@echo 'picture after:  $(DEMO_RESULT)'
+
+clean:
+	rm -rf $(VENV) build demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

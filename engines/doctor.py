@@ -1,0 +1,321 @@
+"""What is installed, which GPU is here, and which targets can work on this machine.
+
+The examination is static: it reads package metadata and asks the driver, and imports no framework,
+so that it answers in a fraction of a second and on a broken installation too. A target `works` when
+everything it needs was found; nothing is built or run to prove it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .cuda_driver import Gpu, probe_gpu
+
+__all__ = [
+    "Component",
+    "Diagnosis",
+    "Problem",
+    "Surroundings",
+    "TargetVerdict",
+    "diagnose",
+    "register_check",
+]
+
+_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
+    "agileir-export": ("agileir-export",),
+    "torch": ("torch",),
+    "numpy": ("numpy",),
+    "onnx": ("onnx",),
+    "onnxscript": ("onnxscript",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml"),
+    "onnx-graphsurgeon": ("onnx-graphsurgeon",),
+    "polygraphy": ("polygraphy",),
+    "tensorrt": ("tensorrt-cu13", "tensorrt-cu12", "tensorrt"),
+    "tensorrt-rtx bindings": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings"),
+    "tensorrt-rtx libraries": ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu12-libs"),
+    "pycuda": ("pycuda",),
+}
+"""Component -> the distributions that may provide it, the preferred one first."""
+
+_RTX_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
+"""What TensorRT-RTX 1.7 can target: the members of its `ComputeCapability` enumeration."""
+
+_TENSORRT_MINIMUM = (7, 5)
+"""Lowest compute capability of TensorRT 10.12 and later (its support matrix)."""
+
+_TENSORRT_RANGE = ((10, 12), (12, 0))
+"""TensorRT releases in the range of the extra `tensorrt`: from the first, below the second."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """A Python package and what provides it; both strings are empty where it is not installed."""
+
+    name: str
+    distribution: str = ""
+    version: str = ""
+
+    @property
+    def cuda_major(self) -> int | None:
+        """CUDA major version in the distribution's name (`..._cu13` is 13), or None."""
+        match = re.search(r"-cu(\d+)", self.distribution)
+        return int(match[1]) if match else None
+
+    @property
+    def release(self) -> tuple[int, int]:
+        """The first two numbers of the version; zeros where there are none."""
+        match = re.match(r"(\d+)\.(\d+)", self.version)
+        return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Everything the targets' checks look at.
+
+    Attributes:
+        python: Version of the interpreter.
+        platform: Operating system and processor, such as ``"Linux x86_64"``.
+        components: Component name -> what was found, for every component the doctor knows.
+        torch_cuda: CUDA version PyTorch was built for, such as ``"13.0"``; empty for none.
+        gpu: Driver and devices.
+    """
+
+    python: str
+    platform: str
+    components: Mapping[str, Component]
+    torch_cuda: str
+    gpu: Gpu
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a target does not work here, and what to do about it."""
+
+    why_not: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class TargetVerdict:
+    """Whether one target works here; `why_not` and `fix` are empty when it does."""
+
+    name: str
+    works: bool
+    why_not: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The result of `diagnose`."""
+
+    surroundings: Surroundings
+    targets: tuple[TargetVerdict, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The diagnosis as a JSON object; what is not installed has null for its version."""
+        found = self.surroundings
+        return {
+            "python": found.python,
+            "platform": found.platform,
+            "components": {
+                c.name: {"distribution": c.distribution or None, "version": c.version or None}
+                for c in found.components.values()
+            },
+            "torch_cuda": found.torch_cuda or None,
+            "gpu": found.gpu.to_json(),
+            "targets": [asdict(target) for target in self.targets],
+        }
+
+
+Check = Callable[[Surroundings], Problem | None]
+
+_CHECKS: dict[str, Check] = {}
+
+
+def register_check(target: str) -> Callable[[Check], Check]:
+    """Add the check of a target: it returns None where the target works, else the `Problem`.
+
+    Args:
+        target: Name of the target as `diagnose` reports it, such as ``"tensorrt build"``.
+
+    Raises:
+        ValueError: The target has a check already.
+    """
+    if target in _CHECKS:
+        raise ValueError(f"the target {target!r} has a check already")
+
+    def add(check: Check) -> Check:
+        _CHECKS[target] = check
+        return check
+
+    return add
+
+
+def diagnose(
+    *,
+    version_of: Callable[[str], str | None] | None = None,
+    gpu: Callable[[], Gpu] | None = None,
+    torch_cuda: Callable[[], str] | None = None,
+    platform_name: str | None = None,
+) -> Diagnosis:
+    """Examine this machine. The arguments replace the sources of facts, for tests.
+
+    Args:
+        version_of: Distribution name -> its version, or None where it is not installed.
+        gpu: Finds driver and devices.
+        torch_cuda: CUDA version PyTorch was built for, empty for none.
+        platform_name: Operating system and processor, such as ``"Linux x86_64"``.
+    """
+    found = Surroundings(
+        python=platform.python_version(),
+        platform=platform_name or f"{platform.system()} {platform.machine()}",
+        components=_installed(version_of or _version_of),
+        torch_cuda=(torch_cuda or _torch_cuda)(),
+        gpu=(gpu or probe_gpu)(),
+    )
+    verdicts = []
+    for target, check in _CHECKS.items():
+        problem = check(found)
+        verdicts.append(
+            TargetVerdict(target, works=True)
+            if problem is None
+            else TargetVerdict(target, works=False, why_not=problem.why_not, fix=problem.fix)
+        )
+    return Diagnosis(found, tuple(verdicts))
+
+
+# ---- facts ----
+
+
+def _installed(version_of: Callable[[str], str | None]) -> dict[str, Component]:
+    """Each component with the first of its distributions that is installed."""
+    found = {}
+    for name, distributions in _DISTRIBUTIONS.items():
+        versions = ((d, v) for d in distributions if (v := version_of(d)))
+        found[name] = Component(name, *next(versions, ("", "")))
+    return found
+
+
+def _version_of(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _torch_cuda() -> str:
+    """CUDA version PyTorch was built for, read from torch/version.py without importing torch."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return ""
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    match = re.search(r"^cuda\b[^=]*=\s*['\"]([\d.]+)['\"]", text, re.MULTILINE)
+    return match[1] if match else ""
+
+
+# ---- targets ----
+
+
+@register_check("onnxruntime-cpu")
+def _onnxruntime_cpu(found: Surroundings) -> Problem | None:
+    return _missing(found, "onnxruntime", "pip install onnxruntime")
+
+
+@register_check("tensorrt-rtx build")
+def _rtx_build(found: Surroundings) -> Problem | None:
+    install = "pip install tensorrt_rtx_cu13_libs tensorrt_rtx_cu13_bindings"
+    if found.platform not in ("Linux x86_64", "Windows AMD64"):
+        return Problem(
+            f"TensorRT-RTX is made for Linux and Windows on x86-64, and this is {found.platform}",
+            "use the target onnxruntime-cpu here, or build on such a machine",
+        )
+    return _missing(found, "tensorrt-rtx libraries", install) or _missing(
+        found, "tensorrt-rtx bindings", install
+    )
+
+
+@register_check("tensorrt-rtx run")
+def _rtx_run(found: Surroundings) -> Problem | None:
+    needed = ", ".join(f"{major}.{minor}" for major, minor in _RTX_CAPABILITIES)
+    return (
+        _rtx_build(found)
+        or _no_gpu(found, found.components["tensorrt-rtx libraries"].cuda_major)
+        or _no_device(found, lambda c: c in _RTX_CAPABILITIES, f"one of {needed}")
+    )
+
+
+@register_check("tensorrt run")
+@register_check("tensorrt build")  # TensorRT times its kernels on the GPU: building needs one too
+def _tensorrt(found: Surroundings) -> Problem | None:
+    install = "pip install 'tensorrt>=10.12,<12'"
+    if problem := _missing(found, "tensorrt", install):
+        return problem
+    tensorrt = found.components["tensorrt"]
+    low, high = _TENSORRT_RANGE
+    if not low <= tensorrt.release < high:
+        return Problem(
+            f"TensorRT {tensorrt.version} is installed, and {low[0]}.{low[1]} or later, "
+            f"below {high[0]}, is needed",
+            install,
+        )
+    return _no_gpu(found, tensorrt.cuda_major) or _no_device(
+        found, lambda c: c >= _TENSORRT_MINIMUM, "{}.{} or higher".format(*_TENSORRT_MINIMUM)
+    )
+
+
+@register_check("torch-cuda")
+def _torch_on_cuda(found: Surroundings) -> Problem | None:
+    if problem := _missing(found, "torch", "pip install torch"):
+        return problem
+    if not found.torch_cuda:
+        return Problem(
+            f"PyTorch {found.components['torch'].version} is a build without CUDA",
+            "install a CUDA build of PyTorch (its installation page has the command)",
+        )
+    return _no_gpu(found, int(found.torch_cuda.partition(".")[0]))
+
+
+def _missing(found: Surroundings, component: str, fix: str) -> Problem | None:
+    if found.components[component].version:
+        return None
+    return Problem(f"{component} is not installed in {sys.prefix}", fix)
+
+
+def _no_gpu(found: Surroundings, cuda_major: int | None) -> Problem | None:
+    """No GPU, or a driver older than the CUDA major version that a package was built for."""
+    gpu = found.gpu
+    if not gpu.devices:
+        return Problem(gpu.why_not, "use a machine with an NVIDIA GPU and its driver")
+    if cuda_major is not None and gpu.cuda is not None and gpu.cuda[0] < cuda_major:
+        return Problem(
+            "the driver supports CUDA {}.{}".format(*gpu.cuda)
+            + f", and CUDA {cuda_major} is needed",
+            "install a newer NVIDIA driver",
+        )
+    return None
+
+
+def _no_device(
+    found: Surroundings, accepts: Callable[[tuple[int, int]], bool], needed: str
+) -> Problem | None:
+    """No device whose compute capability the target accepts."""
+    devices = found.gpu.devices
+    if any(accepts(device.compute_capability) for device in devices):
+        return None
+    here = ", ".join("{} ({}.{})".format(d.name, *d.compute_capability) for d in devices)
+    return Problem(
+        f"compute capability {needed} is needed, and this machine has {here}",
+        "use another GPU, or the target onnxruntime-cpu",
+    )

@@ -1,0 +1,88 @@
+"""What pyproject.toml promises against what is in the tree. Nothing is built."""
+
+import importlib.metadata
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import agileir_export
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+ROOT = Path(__file__).resolve().parents[1]
+BESIDE_THE_PACKAGE = {"tests", "benchmarks", "tools", "docs", "build", "dist", "demo"}
+CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def packages_in_the_tree():
+    """Dotted names of the root and of every folder below it that has an `__init__.py`."""
+    found = {"agileir_export"}
+    for folder, below, files in os.walk(ROOT):
+        relative = Path(folder).relative_to(ROOT)
+        below[:] = [
+            name
+            for name in below
+            if not name.startswith((".", "__"))
+            and not (Path(folder, name) / "pyvenv.cfg").exists()
+            and not (relative == Path() and name in BESIDE_THE_PACKAGE)
+        ]
+        if relative != Path() and "__init__.py" in files:
+            found.add(".".join(("agileir_export", *relative.parts)))
+    return found
+
+
+def test_every_package_is_listed_and_every_listed_package_exists():
+    listed = CONFIG["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == listed
+    assert set(listed) == packages_in_the_tree()
+
+
+def test_no_folder_of_modules_is_without_an_init():
+    """Such a folder would work in a checkout and be missing from the wheel."""
+    packages = packages_in_the_tree()
+    for name in packages:
+        folder = ROOT.joinpath(*name.split(".")[1:])
+        for below in folder.iterdir():
+            if (
+                below.is_dir()
+                and below.name not in BESIDE_THE_PACKAGE
+                and not below.name.startswith((".", "__"))
+            ):
+                assert not any(below.glob("*.py")) or f"{name}.{below.name}" in packages, below
+
+
+def test_package_data_patterns_belong_to_listed_packages():
+    setuptools = CONFIG["tool"]["setuptools"]
+    assert set(setuptools["package-data"]) <= set(setuptools["packages"])
+    assert (ROOT / "py.typed").is_file()
+
+
+def test_the_tests_are_not_a_package():
+    """With an `__init__.py` the runner would take the root folder's name for the package's."""
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+def test_the_version_has_one_source():
+    assert CONFIG["project"]["dynamic"] == ["version"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", agileir_export.__version__)
+    assert importlib.metadata.version("agileir-export") == agileir_export.__version__
+
+
+def test_the_changelog_knows_the_version():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{agileir_export.__version__}]" in changelog or "## [Unreleased]" in changelog
+
+
+def test_every_dependency_has_an_upper_end():
+    extras = CONFIG["project"]["optional-dependencies"]
+    everything = CONFIG["project"]["dependencies"] + [r for e in extras.values() for r in e]
+    for requirement in everything:
+        if requirement.startswith(("agileir-export[", "pycuda")):
+            continue
+        assert re.match(r"[\w-]+>=[\d.]+,<[\d.]+(;|$)", requirement), requirement
