@@ -238,7 +238,7 @@ def _decode_with_pillow(data: bytes, formats: tuple[str, ...], exif: bytes = b""
         if opened.mode.startswith("I") or opened.mode == "F":
             raise Refused(f"its samples are of type {opened.mode}", "Save it with 8 or 16 bits.")
         profile = None if opened.mode in ("CMYK", "LAB") else opened.info.get("icc_profile")
-        exif = exif or opened.info.get("exif")
+        exif = exif or opened.info.get("exif") or b""
         grey = opened.mode in ("1", "L", "LA", "La")
         if opened.has_transparency_data:
             mode = "LA" if grey else "RGBA"
