@@ -1,16 +1,20 @@
 """The four operators of window-attention restorers; importing this package registers ``torch.ops.agileir.*``."""
 
 from .attention import plain_attention
-from .group_shifted_window_attention.operator import (
-    group_shifted_window_attention,
-)
-from .group_shifted_window_attention.operator import plain as plain_group_attention
-from .key_semantic_attention.operator import key_semantic_attention
-from .key_semantic_dictionary.operator import key_semantic_dictionary
-from .key_semantic_dictionary.operator import plain as plain_dictionary
-from .shifted_window_attention.operator import shifted_window_attention
+from .group_shifted_window_attention import group_shifted_window_attention
+from .group_shifted_window_attention import plain as plain_group_attention
+from .key_semantic_attention import key_semantic_attention
+from .key_semantic_dictionary import key_semantic_dictionary
+from .key_semantic_dictionary import plain as plain_dictionary
+from .registry import DOMAIN, NAMESPACE_ATTRIBUTE, OPERATORS, VERSION, Operator
+from .shifted_window_attention import shifted_window_attention
 
 __all__ = [
+    "DOMAIN",
+    "NAMESPACE_ATTRIBUTE",
+    "OPERATORS",
+    "VERSION",
+    "Operator",
     "group_shifted_window_attention",
     "key_semantic_attention",
     "key_semantic_dictionary",

@@ -1,1 +1,6 @@
-"""placeholder"""
+"""Key-semantic dictionary (SemanIR): torch operator and ONNX function."""
+
+from .onnx_function import OPERATOR
+from .operator import key_semantic_dictionary, plain
+
+__all__ = ["OPERATOR", "key_semantic_dictionary", "plain"]

@@ -1,0 +1,135 @@
+"""Building blocks of the Triton kernels: where a window's tokens lie, mask, position bias, streaming softmax.
+
+Imported by the ``kernel.py`` files only, and they only where a kernel is needed: this module needs Triton.
+
+Tokens of a window are numbered row-major, 0..w*w-1. Blocks are padded to powers of two; the padding lanes carry
+numbers beyond w*w, for which the addresses computed here are meaningless: every load and store masks them.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = [
+    "accumulate",
+    "bias_position",
+    "pixels",
+    "position_bias",
+    "regions",
+    "same_region_or_masked",
+]
+
+LOWEST = tl.constexpr(-3.4028234663852886e38)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def pixels(
+    window: tl.tensor,
+    token: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    window_size: tl.constexpr,
+    shift_size: tl.constexpr,
+) -> tl.tensor:
+    """Pixel index (int64) in the unshifted ``[B, H, W]`` image of tokens of a window of the rolled image."""
+    rows = height // window_size
+    columns = width // window_size
+    image = window // (rows * columns)
+    place = window % (rows * columns)
+    row = (place // columns) * window_size + token // window_size + shift_size
+    column = (place % columns) * window_size + token % window_size + shift_size
+    row = tl.where(row >= height, row - height, row)
+    column = tl.where(column >= width, column - width, column)
+    return ((image * height + row) * width + column).to(tl.int64)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def regions(
+    window: tl.tensor,
+    token: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    window_size: tl.constexpr,
+    shift_size: tl.constexpr,
+) -> tl.tensor:
+    """Region 0..8 of tokens: ``3*row + column`` with ``[r >= H-w] + [r >= H-s]`` for a rolled row r, columns alike."""
+    columns = width // window_size
+    place = window % ((height // window_size) * columns)
+    row = (place // columns) * window_size + token // window_size
+    column = (place % columns) * window_size + token % window_size
+    down = (row >= height - window_size).to(tl.int32) + (row >= height - shift_size).to(tl.int32)
+    right = (column >= width - window_size).to(tl.int32)
+    right += (column >= width - shift_size).to(tl.int32)
+    return 3 * down + right
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def bias_position(token: tl.tensor, window_size: tl.constexpr) -> tl.tensor:
+    """One token's share of the bias table's row: the row for (n, m) is the difference plus a constant."""
+    return (token // window_size) * (2 * window_size - 1) + token % window_size
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def position_bias(
+    bias_table: tl.tensor,
+    head: tl.tensor,
+    query: tl.tensor,
+    key: tl.tensor,
+    window_size: tl.constexpr,
+    heads: tl.constexpr,
+    full: tl.constexpr,
+) -> tl.tensor:
+    """Bias (float32) of a block of queries against a block of keys, from the table ``[(2w-1)^2, heads]``.
+
+    `full` says that no lane is padding, so that no load needs a mask.
+    """
+    offset: tl.constexpr = 2 * window_size * (window_size - 1)
+    row = bias_position(query, window_size)[:, None] - bias_position(key, window_size)[None, :]
+    address = bias_table + head + (row + offset) * heads
+    if full:
+        bias = tl.load(address)
+    else:
+        tokens: tl.constexpr = window_size * window_size
+        bias = tl.load(
+            address, mask=(query < tokens)[:, None] & (key < tokens)[None, :], other=0.0
+        )
+    return bias.to(tl.float32)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def same_region_or_masked(
+    logits: tl.tensor, query_region: tl.tensor, key_region: tl.tensor
+) -> tl.tensor:
+    """Adds -100 to the logits of tokens whose regions differ."""
+    return logits + tl.where(query_region[:, None] == key_region[None, :], 0.0, -100.0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def accumulate(
+    logits: tl.tensor,
+    value: tl.tensor,
+    output: tl.tensor,
+    top: tl.tensor,
+    total: tl.tensor,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """One step of a streaming softmax (Milakov and Gimelshein, arXiv 1805.02867) weighted with a block of values.
+
+    Args:
+        logits: ``[M, n]`` float32, -inf where a key is absent.
+        value: ``[n, d]`` in the tensor type.
+        output: ``[M, d]`` float32, so far, not yet divided.
+        top: ``[M]`` float32, largest logit so far; starts at `LOWEST`, which keeps ``-inf - top`` a number.
+        total: ``[M]`` float32, sum of the exponentials so far.
+
+    Returns:
+        The new output, top and total.
+    """
+    larger = tl.maximum(top, tl.max(logits, 1))
+    weight = tl.exp(logits - larger[:, None])
+    decay = tl.exp(top - larger)
+    total = total * decay + tl.sum(weight, 1)
+    output = tl.dot(
+        weight.to(value.dtype), value, output * decay[:, None], input_precision="tf32x3"
+    )
+    return output, larger, total

@@ -1,0 +1,299 @@
+"""The Triton kernel of GroupShiftedWindowAttention: one program takes one window through the whole cascade."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import triton
+import triton.language as tl
+
+from ..blocks import LOWEST, accumulate, pixels, position_bias, regions, same_region_or_masked
+from ..launch import MAX_SHARED_BYTES, Launch, Shape, block_size, check_image, pick
+
+__all__ = ["TACTICS", "group_shifted_window_attention_kernel", "launch"]
+
+TACTICS = ((32, 32), (64, 32), (32, 16))
+"""Keys of a block, and queries a warp is given (two or four tiles of tensor-core rows)."""
+
+MAX_QUERIES = 256
+"""Tokens of a window: one program holds the queries of all of them."""
+
+MAX_LANES = 64
+"""Width of a group."""
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def group_input(
+    x: tl.tensor,
+    output: tl.tensor,
+    pixel: tl.tensor,
+    valid: tl.tensor,
+    group: tl.tensor,
+    channels: tl.constexpr,
+    width: tl.constexpr,
+    lanes: tl.constexpr,
+) -> tl.tensor:
+    """A group's channels plus, after the first group, the previous group's output, which lies in `output`."""
+    lane = tl.arange(0, lanes)[None, :]
+    mask = valid[:, None] & (lane < width)
+    address = pixel[:, None] * channels + group * width + lane
+    own = tl.load(x + address, mask=mask, other=0.0)
+    before = tl.load(output + address - width, mask=mask & (group > 0), other=0.0)
+    return (own.to(tl.float32) + before.to(tl.float32)).to(own.dtype)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def weight_block(
+    weight: tl.tensor,
+    bias: tl.tensor,
+    first: tl.tensor,
+    count: tl.constexpr,
+    count_lanes: tl.constexpr,
+    width: tl.constexpr,
+    width_lanes: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    """Rows ``first .. first + count - 1`` of a projection, transposed and padded: ``[width, count]``, and its bias."""
+    row = tl.arange(0, count_lanes)
+    column = tl.arange(0, width_lanes)[:, None]
+    mask = (row < count)[None, :] & (column < width)
+    block = tl.load(weight + (first + row[None, :]) * width + column, mask=mask, other=0.0)
+    shift = tl.load(bias + first + row, mask=row < count, other=0.0)
+    return block, shift.to(tl.float32)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def moved(
+    block: tl.tensor,
+    token: tl.tensor,
+    down: tl.constexpr,
+    right: tl.constexpr,
+    window_size: tl.constexpr,
+) -> tl.tensor:
+    """Token ``(row + down, column + right)`` of the window at every token, 0 beyond the window's border.
+
+    The gather is written over the flattened block: along the token axis alone Triton would gather within warps, by
+    many more shuffles than this takes loads.
+    """
+    rows: tl.constexpr = block.shape[0]
+    lanes: tl.constexpr = block.shape[1]
+    row = token // window_size + down
+    column = token % window_size + right
+    inside = (row >= 0) & (row < window_size) & (column >= 0) & (column < window_size)
+    source = tl.where(inside, row * window_size + column, 0)
+    index = source[:, None] * lanes + tl.arange(0, lanes)[None, :]
+    flat = tl.gather(tl.reshape(block, [rows * lanes]), tl.reshape(index, [rows * lanes]), 0)
+    return tl.where(inside[:, None], tl.reshape(flat, [rows, lanes]), 0.0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def depthwise(
+    query: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    group: tl.tensor,
+    token: tl.tensor,
+    key_width: tl.constexpr,
+    kernel_height: tl.constexpr,
+    kernel_width: tl.constexpr,
+    window_size: tl.constexpr,
+) -> tl.tensor:
+    """Depthwise convolution of q laid out as a w x w image, zero padding at the window's border, plus its bias.
+
+    A shift by (dr, dc) is a shift along the row followed by one along the column, so kh + kw shifts are enough: the
+    sums over dc for every dr come first.
+    """
+    lanes: tl.constexpr = query.shape[1]
+    lane = tl.arange(0, lanes)
+    taps: tl.constexpr = kernel_height * kernel_width
+    address = weight + (group * key_width + lane) * taps
+    sums = ()
+    for right in tl.static_range(kernel_width):
+        shifted = query
+        if right != kernel_width // 2:
+            shifted = moved(query, token, 0, right - kernel_width // 2, window_size)
+        partial = ()
+        for down in tl.static_range(kernel_height):
+            tap = tl.load(address + down * kernel_width + right, mask=lane < key_width, other=0.0)
+            term = shifted * tap.to(tl.float32)[None, :]
+            if right > 0:
+                term += sums[down]
+            partial = partial + (term,)
+        sums = partial
+    shift = tl.load(bias + group * key_width + lane, mask=lane < key_width, other=0.0)
+    result = sums[kernel_height // 2] + shift.to(tl.float32)[None, :]
+    for down in tl.static_range(kernel_height):
+        if down != kernel_height // 2:
+            result += moved(sums[down], token, down - kernel_height // 2, 0, window_size)
+    return result
+
+
+@triton.jit(do_not_specialize=["height", "width"])  # type: ignore[untyped-decorator]
+def group_shifted_window_attention_kernel(
+    x: tl.tensor,
+    qkv_weight: tl.tensor,
+    qkv_bias: tl.tensor,
+    q_dw_weight: tl.tensor,
+    q_dw_bias: tl.tensor,
+    bias_table: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    output: tl.tensor,
+    window_size: tl.constexpr,
+    shift_size: tl.constexpr,
+    groups: tl.constexpr,
+    key_width: tl.constexpr,
+    key_lanes: tl.constexpr,
+    value_width: tl.constexpr,
+    value_lanes: tl.constexpr,
+    kernel_height: tl.constexpr,
+    kernel_width: tl.constexpr,
+    queries: tl.constexpr,
+    keys: tl.constexpr,
+) -> None:
+    """All groups of one window in turn (AgileIR, arXiv 2409.06206): projection, depthwise q, attention.
+
+    Every group's output goes to its channels of `output`; behind a barrier the next group reads it from there. The
+    queries of the whole window are held at once (`queries` is w*w padded), keys and values are projected block by
+    block. `key_lanes` and `value_lanes` are the widths of keys and values padded to powers of two.
+    """
+    tokens: tl.constexpr = window_size * window_size
+    channels: tl.constexpr = groups * value_width
+    full: tl.constexpr = tokens % queries == 0 and tokens % keys == 0
+    window = tl.program_id(0)
+    token = tl.arange(0, queries)
+    pixel = pixels(window, token, height, width, window_size, shift_size)
+    region = regions(window, token, height, width, window_size, shift_size)
+
+    for group in range(groups):
+        first = group * (2 * key_width + value_width)
+        weight, bias = weight_block(
+            qkv_weight, qkv_bias, first, key_width, key_lanes, value_width, value_lanes
+        )
+        inputs = group_input(
+            x, output, pixel, token < tokens, group, channels, value_width, value_lanes
+        )
+        query = tl.dot(inputs, weight, input_precision="tf32x3") + bias[None, :]
+        query = depthwise(
+            query,
+            q_dw_weight,
+            q_dw_bias,
+            group,
+            token,
+            key_width,
+            kernel_height,
+            kernel_width,
+            window_size,
+        ).to(x.dtype.element_ty)
+
+        key_weight, key_bias = weight_block(
+            qkv_weight, qkv_bias, first + key_width, key_width, key_lanes, value_width, value_lanes
+        )
+        value_weight, value_bias = weight_block(
+            qkv_weight,
+            qkv_bias,
+            first + 2 * key_width,
+            value_width,
+            value_lanes,
+            value_width,
+            value_lanes,
+        )
+        result = tl.zeros([queries, value_lanes], tl.float32)
+        top = tl.full([queries], LOWEST, tl.float32)
+        total = tl.zeros([queries], tl.float32)
+        for start in range(0, tokens, keys):
+            key_token = start + tl.arange(0, keys)
+            key_pixel = pixels(window, key_token, height, width, window_size, shift_size)
+            fed = group_input(
+                x, output, key_pixel, key_token < tokens, group, channels, value_width, value_lanes
+            )
+            key = tl.dot(fed, key_weight, input_precision="tf32x3") + key_bias[None, :]
+            value = tl.dot(fed, value_weight, input_precision="tf32x3") + value_bias[None, :]
+            key = key.to(x.dtype.element_ty)
+            logits = tl.dot(query, tl.trans(key), input_precision="tf32x3") * key_width**-0.5
+            logits += position_bias(
+                bias_table, group, token, key_token, window_size, groups, full
+            )
+            if shift_size > 0:
+                key_region = regions(window, key_token, height, width, window_size, shift_size)
+                logits = same_region_or_masked(logits, region, key_region)
+            if not full:
+                logits = tl.where((key_token < tokens)[None, :], logits, float("-inf"))
+            result, top, total = accumulate(
+                logits, value.to(x.dtype.element_ty), result, top, total
+            )
+
+        lane = tl.arange(0, value_lanes)[None, :]
+        tl.store(
+            output + pixel[:, None] * channels + group * value_width + lane,
+            (result / total[:, None]).to(output.dtype.element_ty),
+            mask=(token < tokens)[:, None] & (lane < value_width),
+        )
+        tl.debug_barrier()
+
+
+def launch(
+    shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, tactic: int = 1
+) -> Launch:
+    """How to start the kernel.
+
+    Args:
+        shapes: Shapes of x, qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, bias_table.
+        attributes: window_size, shift_size.
+        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+        tactic: Which of `TACTICS`, from 1.
+
+    Raises:
+        ValueError: The kernel cannot be started for these shapes.
+    """
+    operator = "group_shifted_window_attention"
+    keys, warp_rows = pick(operator, TACTICS, tactic)
+    image, qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, table = (tuple(s) for s in shapes)
+    window_size, shift_size = attributes["window_size"], attributes["shift_size"]
+    check_image(operator, image, window_size, shift_size, dtype)
+    if len(qkv_weight) != 3 or len(q_dw_weight) != 4:
+        raise ValueError(
+            f"{operator}: qkv_weight must be [G, 2dk+dv, Cg] and q_dw_weight [G, dk, kh, kw], "
+            f"got {list(qkv_weight)} and {list(q_dw_weight)}"
+        )
+    groups, rows, value_width = qkv_weight
+    key_width, kernel_height, kernel_width = q_dw_weight[1:]
+    expected = {
+        "image channels": (image[3:], (groups * value_width,)),
+        "qkv_weight": (qkv_weight, (groups, 2 * key_width + value_width, value_width)),
+        "qkv_bias": (qkv_bias, (groups, rows)),
+        "q_dw_weight": (q_dw_weight, (groups, key_width, kernel_height | 1, kernel_width | 1)),
+        "q_dw_bias": (q_dw_bias, (groups, key_width)),
+        "bias_table": (table, ((2 * window_size - 1) ** 2, groups)),
+    }
+    for name, (found, wanted) in expected.items():
+        if found != wanted:
+            raise ValueError(f"{operator}: {name} must be {list(wanted)}, got {list(found)}")
+    queries = block_size(window_size * window_size)
+    key_lanes, value_lanes = block_size(key_width), block_size(value_width)
+    shared = 4 * queries * key_lanes
+    if queries > MAX_QUERIES or value_lanes > MAX_LANES or shared > MAX_SHARED_BYTES:
+        raise ValueError(
+            f"{operator}: the kernel takes windows of {MAX_QUERIES} tokens, groups {MAX_LANES} wide and "
+            f"{MAX_SHARED_BYTES} bytes of shared memory for q at most, got window_size {window_size}, "
+            f"group width {value_width}, and dk {key_width}, which takes {shared} bytes"
+        )
+    return Launch(
+        kernel=group_shifted_window_attention_kernel,
+        constants={
+            "window_size": window_size,
+            "shift_size": shift_size,
+            "groups": groups,
+            "key_width": key_width,
+            "key_lanes": key_lanes,
+            "value_width": value_width,
+            "value_lanes": value_lanes,
+            "kernel_height": kernel_height,
+            "kernel_width": kernel_width,
+            "queries": queries,
+            "keys": min(keys, queries),
+        },
+        window_size=window_size,
+        programs=1,
+        num_warps=max(1, queries // warp_rows),
+    )
+

@@ -1,0 +1,66 @@
+"""ONNX form of KeySemanticAttention."""
+
+from __future__ import annotations
+
+from ..onnx_text import attend, heads_of_qkv, position_bias, shift_mask
+from ..registry import Operator, register
+
+__all__ = ["OPERATOR"]
+
+UNPACK = """
+  byte_values = Constant <value_int = 256> ()
+  byte_base = Cast <to = 6> (byte_values)
+  low_byte = Mod (dictionary, byte_base)
+  high_byte = Div (dictionary, byte_base)
+  last_axis = Constant <value_ints = [-1]> ()
+  low_byte_1 = Unsqueeze (low_byte, last_axis)
+  high_byte_1 = Unsqueeze (high_byte, last_axis)
+  bytes = Concat <axis = -1> (low_byte_1, high_byte_1)
+  byte_range = Range (zero, byte_values, one)
+  byte_column_shape = Constant <value_ints = [-1, 1]> ()
+  byte_column = Reshape (byte_range, byte_column_shape)
+  bit_powers = Constant <value_ints = [1, 2, 4, 8, 16, 32, 64, 128]> ()
+  byte_shifted = Div (byte_column, bit_powers)
+  two = Constant <value_int = 2> ()
+  byte_bits = Mod (byte_shifted, two)
+  byte_bits_f = Cast <to = 1> (byte_bits)
+  byte_masks = Log (byte_bits_f)
+  unpacked = Gather <axis = 0> (byte_masks, bytes)
+  restriction_shape = Concat <axis = 0> (batch_1d, rest_1d, one_1d, tokens_1d, padded_1d)
+  restriction_padded = Reshape (unpacked, restriction_shape)
+  restriction = Slice (restriction_padded, axis0, tokens_1d, last_axis)"""
+
+
+def body() -> str:
+    """Statements of the function: y [B, H, W, C] from qkv, dictionary [n, N, ceil(N/16)] and bias_table.
+
+    A byte of the dictionary selects a row of a 256 x 8 table of 0 and -inf (the logarithm of its bits), so that
+    unpacking is one Gather of whole rows.
+    """
+    padded = """
+  word_bits = Constant <value_int = 16> ()
+  last_bit = Constant <value_int = 15> ()
+  tokens_up = Add (tokens, last_bit)
+  words = Div (tokens_up, word_bits)
+  padded = Mul (words, word_bits)
+  padded_1d = Unsqueeze (padded, axis0)"""
+    addends = """
+  restricted_mask = Add (restriction, mask)
+  biased = Add (similarity, bias)
+  logits = Add (biased, restricted_mask)"""
+    start = heads_of_qkv() + position_bias() + shift_mask()
+    return start + padded + UNPACK + attend(addends)
+
+
+OPERATOR = register(
+    Operator(
+        name="KeySemanticAttention",
+        torch_name="key_semantic_attention",
+        inputs=("qkv", "dictionary", "bias_table"),
+        attributes=("window_size", "shift_size", "num_heads"),
+        output="y",
+        integer_tensors=("dictionary",),
+        body=body,
+        doc="Window attention in which every token attends to its key-semantic dictionary only.",
+    )
+)

@@ -1,0 +1,162 @@
+"""What starting a kernel takes: constants, warps, grid. One description for PyTorch and for TensorRT.
+
+Every ``kernel.py`` has a function ``launch`` that checks the shapes and answers with a `Launch`. Arguments of every
+kernel, in order: input pointers, height and width as int32, the output pointer, constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "ITEM_BYTES",
+    "MAX_SHARED_BYTES",
+    "UNKNOWN",
+    "Launch",
+    "Shape",
+    "attention_launch",
+    "block_size",
+    "check_image",
+    "pick",
+]
+
+Shape = Sequence[int]
+"""Sizes of a tensor; UNKNOWN where a size is not known before the engine runs (only B, H and W may be)."""
+
+UNKNOWN = -1
+
+MAX_PIXELS = 2**31 - 1
+"""Pixels of a batch of images: they are counted in int32. Addresses are int64."""
+
+MAX_HEAD_WIDTH = 64
+"""Width of a head up to which the blocks of the attention kernels fit into registers and shared memory."""
+
+MAX_SHARED_BYTES = 48 * 1024
+"""Shared memory a kernel may use: the most that a launch without an opt-in gets (CUDA programming guide)."""
+
+ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Tensor types of the kernels, and the bytes an element takes."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How one kernel is started.
+
+    Attributes:
+        kernel: The Triton function.
+        constants: Its constants by name.
+        window_size: w; every window of the image gets `programs` programs.
+        programs: Programs (thread blocks) a window.
+        num_warps: Warps a program.
+    """
+
+    kernel: Any
+    constants: Mapping[str, int]
+    window_size: int
+    programs: int
+    num_warps: int
+
+    def grid(self, batch: Any, height: Any, width: Any) -> Any:
+        """Programs of an image ``[B, H, W, ...]``, for numbers as for TensorRT's shape expressions."""
+        windows = batch * (height // self.window_size) * (width // self.window_size)
+        return windows * self.programs
+
+
+def block_size(size: int, smallest: int = 16) -> int:
+    """The power of two that holds `size` lanes; tensor cores want 16 at least."""
+    return max(smallest, 1 << (size - 1).bit_length())
+
+
+def check_image(
+    operator: str, image: Shape, window_size: int, shift_size: int, dtype: str
+) -> None:
+    """Refuses a type, a shift or known image sizes that the kernels were not made for."""
+    if dtype not in ITEM_BYTES:
+        raise ValueError(f"{operator}: the kernel takes {', '.join(ITEM_BYTES)}, got {dtype}")
+    if len(image) != 4 or image[3] < 1:
+        raise ValueError(
+            f"{operator}: the image must be [B, H, W, C] with a known C, got {list(image)}"
+        )
+    if window_size < 1 or not 0 <= shift_size < window_size:
+        raise ValueError(
+            f"{operator}: shift_size must be in 0..window_size - 1, got window_size {window_size} "
+            f"and shift_size {shift_size}"
+        )
+    for name, size in zip(("H", "W"), image[1:3], strict=True):
+        if size != UNKNOWN and (size < window_size or size % window_size):
+            raise ValueError(
+                f"{operator}: {name} must be a positive multiple of window_size {window_size}, "
+                f"got {size}"
+            )
+    if UNKNOWN not in image[:3] and image[0] * image[1] * image[2] > MAX_PIXELS:
+        raise ValueError(
+            f"{operator}: {image[0]} images of {image[1]}x{image[2]} have more than 2^31 - 1 "
+            "pixels; process fewer at once"
+        )
+
+
+def pick(operator: str, tactics: Sequence[Any], tactic: int) -> Any:
+    """Tactic number `tactic`, counted from 1 as TensorRT does."""
+    if not 1 <= tactic <= len(tactics):
+        raise ValueError(f"{operator}: tactic must be in 1..{len(tactics)}, got {tactic}")
+    return tactics[tactic - 1]
+
+
+def attention_launch(
+    operator: str,
+    kernel: Any,
+    shapes: Sequence[Shape],
+    attributes: Mapping[str, int],
+    dtype: str,
+    blocks: tuple[int, int, int],
+) -> Launch:
+    """How to start one of the two attention kernels.
+
+    Args:
+        operator: Name for messages.
+        kernel: The Triton function.
+        shapes: Shapes of qkv ``[B, H, W, 3C]``, possibly others, and bias_table ``[(2w-1)^2, heads]``.
+        attributes: window_size, shift_size, num_heads.
+        dtype: Tensor type.
+        blocks: Queries and keys of a block, and warps.
+
+    Raises:
+        ValueError: The kernel cannot be started for these shapes.
+    """
+    image, table = tuple(shapes[0]), tuple(shapes[-1])
+    window_size, shift_size = attributes["window_size"], attributes["shift_size"]
+    heads = attributes["num_heads"]
+    check_image(operator, image, window_size, shift_size, dtype)
+    if heads < 1 or image[3] < 1 or image[3] % (3 * heads):
+        raise ValueError(
+            f"{operator}: {image[3]} channels do not divide into 3 x {heads} heads"
+        )
+    if table != ((2 * window_size - 1) ** 2, heads):
+        raise ValueError(
+            f"{operator}: bias_table must be [{(2 * window_size - 1) ** 2}, {heads}], got {list(table)}"
+        )
+    head_width = image[3] // (3 * heads)
+    if head_width > MAX_HEAD_WIDTH:
+        raise ValueError(
+            f"{operator}: the kernel takes heads up to {MAX_HEAD_WIDTH} wide, got {head_width}"
+        )
+    tokens = window_size * window_size
+    queries, keys, num_warps = blocks
+    queries, keys = min(queries, block_size(tokens)), min(keys, block_size(tokens))
+    return Launch(
+        kernel=kernel,
+        constants={
+            "window_size": window_size,
+            "shift_size": shift_size,
+            "heads": heads,
+            "head_width": head_width,
+            "lanes": block_size(head_width),
+            "queries": queries,
+            "keys": keys,
+        },
+        window_size=window_size,
+        programs=heads * -(-tokens // queries),
+        num_warps=num_warps,
+    )
