@@ -57,10 +57,22 @@ def test_no_folder_of_modules_is_without_an_init():
                 assert not any(below.glob("*.py")) or f"{name}.{below.name}" in packages, below
 
 
-def test_package_data_patterns_belong_to_listed_packages():
-    setuptools = CONFIG["tool"]["setuptools"]
-    assert set(setuptools["package-data"]) <= set(setuptools["packages"])
-    assert (ROOT / "py.typed").is_file()
+def test_every_data_file_of_a_package_is_in_its_package_data():
+    """A file that is not Python and that no pattern names would be missing from the wheel."""
+    patterns = CONFIG["tool"]["setuptools"]["package-data"]
+    packages = packages_in_the_tree()
+    assert set(patterns) <= packages
+    shipped = {
+        path
+        for package, globs in patterns.items()
+        for pattern in globs
+        for path in ROOT.joinpath(*package.split(".")[1:]).glob(pattern)
+    }
+    assert ROOT / "py.typed" in shipped
+    for room in {name.split(".")[1] for name in packages if "." in name}:
+        for path in (ROOT / room).rglob("*"):
+            if path.is_file() and path.suffix not in (".py", ".pyc") and path.name[0] != ".":
+                assert path in shipped, path
 
 
 def test_the_tests_are_not_a_package():
