@@ -278,6 +278,15 @@ _LIGHTEST = {
     "key_dims": (16,) * 4,
     "window_size": 8,
 }
+# trained weights are in models/weights; short stages, because 3x3 convolutions are cheap on a CPU
+_TINY = {
+    "embed_dim": 48,
+    "depths": (2,) * 4,
+    "num_heads": (3,) * 4,
+    "key_dims": (16,) * 4,
+    "window_size": 8,
+    "batch_norm": False,
+}
 
 register(
     Family(
@@ -285,12 +294,13 @@ register(
         build=AgileIR,
         presets={
             f"{name}_x{scale}": {**shape, "scale": scale}
-            for name, shape in (
-                ("agileir", _BIG),
-                ("agileir_light", _LIGHT),
-                ("agileir_lightest", _LIGHTEST),
+            for name, shape, scales in (
+                ("agileir", _BIG, (2, 3, 4)),
+                ("agileir_light", _LIGHT, (2, 3, 4)),
+                ("agileir_lightest", _LIGHTEST, (2, 3, 4)),
+                ("agileir_tiny", _TINY, (2, 4)),
             )
-            for scale in (2, 3, 4)
+            for scale in scales
         },
         detect=_detect,
         infer=_infer,

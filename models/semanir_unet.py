@@ -148,6 +148,24 @@ def _build(**hyperparameters: Any) -> Restorer:
 _SMALL = {"depths": (6,) * 6}
 _BASE = {"depths": (8,) * 8}
 _UNET = {"embed_dim": 60, "depths": (6, 4, 8), "final_depth": 4}
+# trained weights of these are in models/weights
+_TINY = {
+    "embed_dim": 48,
+    "depths": (2,) * 3,
+    "num_heads": 1,
+    "window_size": 16,
+    "top_k": 64,
+    "upsampler": "pixelshuffledirect",
+}
+_TINY_UNET = {
+    "embed_dim": 32,
+    "depths": (1, 2),
+    "final_depth": 1,
+    "head_dim": 32,
+    "window_size": 8,
+    "top_k": 32,
+    "task": "denoising",
+}
 
 register(
     Family(
@@ -156,6 +174,8 @@ register(
         presets={
             **{f"semanir_s_x{s}": {**_SMALL, "scale": s} for s in (2, 3, 4)},
             **{f"semanir_b_x{s}": {**_BASE, "scale": s} for s in (2, 3, 4)},
+            "semanir_tiny_x2": {**_TINY, "scale": 2},
+            "semanir_tiny_dn25": _TINY_UNET,
             "semanir_denoise_color": {**_UNET, "task": "denoising"},
             "semanir_denoise_grey": {**_UNET, "task": "denoising", "channels": 1},
             "semanir_jpeg_color": {**_UNET, "task": "jpeg"},
