@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -23,7 +25,7 @@ class Family:
 
     Attributes:
         name: Registry name.
-        build: Makes a network from keyword hyper-parameters (``name`` and ``task`` among them).
+        network: The network class for given hyper-parameters.
         presets: Hyper-parameters by preset name.
         detect: True when a state dict is of this family.
         infer: Hyper-parameters read off the keys and shapes of a state dict.
@@ -32,12 +34,21 @@ class Family:
     """
 
     name: str
-    build: Callable[..., Restorer]
+    network: Callable[[Mapping[str, Any]], Callable[..., Restorer]]
     presets: Mapping[str, Hyperparameters]
     detect: Callable[[State], bool]
     infer: Callable[[State], Hyperparameters]
     paper: str
-    derived: tuple[str, ...] = field(default=())
+    derived: tuple[str, ...] = ()
+
+    def build(self, **hyperparameters: Any) -> Restorer:
+        """Makes an untrained network (``name`` and ``task`` are among the hyper-parameters)."""
+        return self.network(hyperparameters)(**hyperparameters)
+
+    def complete(self, hyperparameters: Mapping[str, Any]) -> Hyperparameters:
+        """The hyper-parameters together with the defaults of those left out."""
+        parameters = inspect.signature(self.network(hyperparameters)).parameters
+        return {name: p.default for name, p in parameters.items()} | dict(hyperparameters)
 
 
 FAMILIES: dict[str, Family] = {}
@@ -70,8 +81,6 @@ def find_preset(name: str) -> tuple[Family, Hyperparameters]:
     for family in FAMILIES.values():
         if name in family.presets:
             return family, dict(family.presets[name])
-    import difflib
-
     near = difflib.get_close_matches(name, preset_names(), n=3, cutoff=0.5)
     hint = f"Did you mean {', '.join(near)}?" if near else "`agileir-export models` lists them."
     raise ModelNameError(f"No model preset is named {name!r}.", fix=hint)

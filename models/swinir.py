@@ -128,7 +128,7 @@ _JPEG = {**_PLAIN, "window_size": 7, "img_range": 255.0, "task": "jpeg"}
 register(
     Family(
         name="swinir",
-        build=SwinIR,
+        network=lambda hyperparameters: SwinIR,
         presets={
             **{f"swinir_classical_x{s}": {**_CLASSICAL, "scale": s} for s in (2, 3, 4, 8)},
             **{

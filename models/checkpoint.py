@@ -1,0 +1,302 @@
+"""Loading models: by preset or packaged name, or from a checkpoint whose architecture is recognised by its weights.
+
+Only tensors are read: checkpoints are opened with ``weights_only=True``, so that pickled code never runs.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError, InputError, ModelNameError
+from .agileir import attention_never_trained
+from .base import Restorer
+from .registry import FAMILIES, Family, find_preset, preset_names
+from .semanir import set_top_k
+from .transform import randomise
+
+__all__ = [
+    "CHECKPOINT_SUFFIXES",
+    "WEIGHTS_FOLDER",
+    "ReleasedCodeWarning",
+    "load_model",
+    "packaged_models",
+    "read_state",
+]
+
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+WRAPPERS = ("params_ema", "params", "state_dict", "model")
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+METADATA_KEY = "agileir"
+
+
+class ReleasedCodeWarning(UserWarning):
+    """A checkpoint was trained with AgileIR's released code, whose attention has no effect on the output."""
+
+
+def packaged_models() -> dict[str, Path]:
+    """Presets whose trained weights are part of this package, with their files."""
+    files = {path.stem: path for path in sorted(WEIGHTS_FOLDER.glob("*.safetensors"))}
+    return {name: files[name] for name in preset_names() if name in files}
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    weights: str | Path | None = None,
+    random_weights: int | None = None,
+    top_k: int | None = None,
+    attention: str = "paper",
+) -> Restorer:
+    """Loads a model for inference, in float32 on the CPU and in evaluation mode.
+
+    Args:
+        name_or_path: A packaged model, a preset together with `weights` or `random_weights`, or a checkpoint
+            (.pth, .pt, .ckpt, .safetensors) whose architecture is inferred from its keys and shapes.
+        weights: Checkpoint for a preset.
+        random_weights: Seed of random weights for a preset, >= 0.
+        top_k: Keys per query of a SemanIR model, instead of its own.
+        attention: ``"paper"``, or ``"bypassed"`` for AgileIR's released behaviour (the attention has no effect).
+
+    Raises:
+        ModelNameError: The name is unknown, or a preset has neither weights nor a seed.
+        CheckpointError: The checkpoint is unreadable, unsafe, unknown, incomplete, or not finite.
+        InputError: An option does not apply to this model.
+    """
+    source = str(name_or_path)
+    if weights is not None and random_weights is not None:
+        raise InputError("Both weights and random weights were asked for.", fix="Give one of them.")
+    if source in preset_names():
+        model = _load_preset(source, weights, random_weights, attention)
+    else:
+        path = Path(name_or_path)
+        if not path.exists() and path.suffix.lower() not in CHECKPOINT_SUFFIXES:
+            find_preset(source)  # raises, with near names
+        if weights is not None or random_weights is not None:
+            raise InputError(
+                f"{source} is a checkpoint and brings its own weights.",
+                fix="Give a preset name together with weights or a seed.",
+            )
+        model = _load_file(path, attention)
+    if top_k is not None:
+        try:
+            set_top_k(model, top_k)
+        except ValueError as error:
+            raise InputError(f"top_k {top_k} does not fit {source}: {error}.") from error
+    return model.eval()
+
+
+def _load_preset(
+    name: str, weights: str | Path | None, seed: int | None, attention: str
+) -> Restorer:
+    family, hyperparameters = find_preset(name)
+    if family.name == "agileir":
+        hyperparameters["attention"] = attention
+    model = family.build(name=name, **hyperparameters)
+    if seed is not None:
+        if seed < 0:
+            raise InputError(f"The seed of random weights must be at least 0, got {seed}.")
+        randomise(model, seed)
+        return model
+    path = Path(weights) if weights is not None else packaged_models().get(name)
+    if path is None:
+        raise ModelNameError(
+            f"The preset {name} has no trained weights in this package.",
+            fix="Give a checkpoint (--weights FILE), or random weights for a trial "
+            "(--random-weights SEED).",
+        )
+    state, _ = read_state(path)
+    _fill(model, state, family, path)
+    return model
+
+
+def _load_file(path: Path, attention: str) -> Restorer:
+    state, metadata = read_state(path)
+    for family in FAMILIES.values():
+        if family.detect(state):
+            break
+    else:
+        shown = ", ".join(list(state)[:3])
+        raise CheckpointError(
+            f"{path}: the architecture is not known.",
+            why=f"No family of {', '.join(FAMILIES)} has keys such as {shown}.",
+            fix="Check that this is a checkpoint of one of these networks.",
+        )
+    try:
+        hyperparameters = family.infer(state)
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path}: looks like {family.name}, but the key {error.args[0]} is missing.",
+            fix="The file is incomplete: export or download it again.",
+        ) from error
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"{path}: looks like {family.name}, but its shapes do not fit: {error}."
+        ) from error
+    name = _preset_of(family, hyperparameters, metadata)
+    if name != "custom":
+        hyperparameters = {**hyperparameters, **family.presets[name]}
+    if family.name == "agileir":
+        hyperparameters["attention"] = attention
+    try:
+        model = family.build(name=name, **hyperparameters)
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: looks like {family.name}, but no such network can be built: {error}."
+        ) from error
+    _fill(model, state, family, path)
+    return model
+
+
+def _preset_of(family: Family, found: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+    """The preset these hyper-parameters belong to: the one the file names, else the only one that fits, else custom."""
+    wanted = _shape(family.complete(found))
+    fitting = [n for n, preset in family.presets.items() if _shape(family.complete(preset)) == wanted]
+    named = metadata.get("preset")
+    if named in fitting:
+        return str(named)
+    return fitting[0] if len(fitting) == 1 else "custom"
+
+
+def _shape(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters that weights show."""
+    return {k: v for k, v in hyperparameters.items() if k not in ("name", "task", "attention")}
+
+
+def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads a state dict and the metadata this package writes beside weights (empty where there is none).
+
+    Raises:
+        CheckpointError: The file is missing, truncated, holds anything but tensors, or has another suffix.
+    """
+    path = Path(path)
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path}: the checkpoint {kind}.", fix="Check the path.")
+    if path.suffix.lower() not in CHECKPOINT_SUFFIXES:
+        raise CheckpointError(
+            f"{path}: {path.suffix or 'no suffix'} is not a checkpoint format.",
+            fix=f"Checkpoints end in {', '.join(CHECKPOINT_SUFFIXES)}.",
+        )
+    if path.suffix.lower() == ".safetensors":
+        return _read_safetensors(path)
+    return _unwrap(_read_pickle(path), path), {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return _unwrap(state, path), metadata if isinstance(metadata, dict) else {}
+
+
+def _read_pickle(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        text = str(error)
+        if "weights_only" not in text and "Unsupported" not in text:
+            raise _unreadable(path, error) from error
+        raise CheckpointError(
+            f"{path}: holds pickled objects besides tensors, which could run code when loaded.",
+            why=_first_line(error, contains="global"),
+            fix="Nothing was run. Save the state dict alone: torch.save(model.state_dict(), FILE), "
+            "or use safetensors.",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: cannot be read as a checkpoint ({path.stat().st_size} bytes).",
+        why=f"{type(error).__name__}: {_first_line(error)}",
+        fix="The file may be truncated or of another kind: download or save it again.",
+    )
+
+
+def _first_line(error: Exception, contains: str = "") -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    chosen = next((line for line in lines if contains in line.lower()), lines[0] if lines else "")
+    return chosen[:200]
+
+
+def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
+    """Takes the weights out of the wrappers training codes put around them."""
+    while isinstance(loaded, Mapping):
+        inner = next((loaded[key] for key in WRAPPERS if key in loaded), None)
+        if not isinstance(inner, Mapping):
+            break
+        loaded = inner
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise CheckpointError(
+            f"{path}: holds no state dict but {type(loaded).__name__}"
+            f"{' without entries' if isinstance(loaded, Mapping) else ''}.",
+            fix="Save model.state_dict().",
+        )
+    state: dict[str, Tensor] = {}
+    for key, value in loaded.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{path}: the entry {key!r} is {type(value).__name__}, not a tensor.",
+                fix=f"Save the state dict alone, or under one of {', '.join(WRAPPERS)}.",
+            )
+        state[key.removeprefix("module.")] = value
+    return state
+
+
+def _fill(model: Restorer, state: Mapping[str, Tensor], family: Family, path: Path) -> None:
+    """Loads weights strictly; keys the family derives from hyper-parameters are left out."""
+    given, wanted = (
+        {key: value for key, value in source.items() if not key.endswith(family.derived)}
+        for source in (state, model.state_dict())
+    )
+    what = f"{family.name} ({model.spec.name})"
+    for key, value in wanted.items():
+        if key not in given:
+            missing = sum(name not in given for name in wanted)
+            raise CheckpointError(
+                f"{path}: the key {key} of {what} is missing ({missing} in all).",
+                fix="The file is incomplete or of another variant of the network.",
+            )
+        if given[key].shape != value.shape:
+            raise CheckpointError(
+                f"{path}: {key} has shape {tuple(given[key].shape)}, {what} needs "
+                f"{tuple(value.shape)}.",
+                fix="Choose the preset the checkpoint was trained as.",
+            )
+        if given[key].is_floating_point() and not torch.isfinite(given[key]).all():
+            count = int((~torch.isfinite(given[key])).sum())
+            raise CheckpointError(
+                f"{path}: {key} holds {count} values that are NaN or infinite.",
+                why="The training diverged or the file is damaged.",
+                fix="Take an earlier checkpoint.",
+            )
+    extra = [key for key in given if key not in wanted]
+    if extra:
+        raise CheckpointError(
+            f"{path}: the key {extra[0]} is not part of {what} ({len(extra)} such keys).",
+            fix="The network has parts this package does not know.",
+        )
+    if family.name == "agileir" and attention_never_trained(given):
+        warnings.warn(
+            f"{path} was trained with AgileIR's released code, which discards the attention (every output projection "
+            'kept its initial zero scale). It runs with attention as in the paper; attention="bypassed" reproduces '
+            "the released behaviour.",
+            ReleasedCodeWarning,
+            stacklevel=4,
+        )
+    floats = {k: value.float() if value.is_floating_point() else value for k, value in given.items()}
+    model.load_state_dict(floats, strict=False)
