@@ -291,7 +291,7 @@ _TINY = {
 register(
     Family(
         name="agileir",
-        build=AgileIR,
+        network=lambda hyperparameters: AgileIR,
         presets={
             f"{name}_x{scale}": {**shape, "scale": scale}
             for name, shape, scales in (

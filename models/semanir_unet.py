@@ -139,10 +139,8 @@ def _infer(state: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _build(**hyperparameters: Any) -> Restorer:
-    if "final_depth" in hyperparameters:
-        return SemanIRUNet(**hyperparameters)
-    return SemanIR(**hyperparameters)
+def _network(hyperparameters: Mapping[str, Any]) -> type[Restorer]:
+    return SemanIRUNet if "final_depth" in hyperparameters else SemanIR
 
 
 _SMALL = {"depths": (6,) * 6}
@@ -170,7 +168,7 @@ _TINY_UNET = {
 register(
     Family(
         name="semanir",
-        build=_build,
+        network=_network,
         presets={
             **{f"semanir_s_x{s}": {**_SMALL, "scale": s} for s in (2, 3, 4)},
             **{f"semanir_b_x{s}": {**_BASE, "scale": s} for s in (2, 3, 4)},
