@@ -2,9 +2,8 @@
 
 Usage (from the root of the repository, with the package installed)::
 
-    python tools/train.py agileir_tiny_x2 --data DATA --out runs/agileir_tiny_x2 --steps 10000
-    python tools/train.py agileir_tiny_x2 --data DATA --out runs/agileir_tiny_x2 --steps 10000
-    --resume
+    python tools/train.py agileir_tiny_x2 --data DATA --out runs/tiny_x2 --steps 10000
+    python tools/train.py agileir_tiny_x2 --data DATA --out runs/tiny_x2 --steps 10000 --resume
 
 The loss is Charbonnier's, the optimizer Adam with warm-up and a cosine to zero; what is kept are
 exponential moving averages of the weights. Ctrl-C writes a checkpoint and ends; the same command

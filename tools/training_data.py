@@ -148,8 +148,8 @@ class TrainingImages:
     def batch(self, generator: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
         """Random crops: degraded ``[B, C, p, p]`` and clean ``[B, C, s*p, s*p]``, both in 0..1.
 
-        They are flipped and turned at random. An image is drawn with a chance proportional to its area, so that every pixel counts the
-        same.
+        They are flipped and turned at random. An image is drawn with a chance proportional to its
+        area, so that every pixel counts the same.
         """
         inputs, targets = [], []
         for pick in generator.random(size):
@@ -167,7 +167,7 @@ class TrainingImages:
         return degraded, clean
 
     def validation_pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """The held-out images, degraded and clean, ``[1, C, H, W]`` in 0..1; the noise never changes."""
+        """The held-out images, degraded and clean, in 0..1; the noise never changes."""
         generator = np.random.default_rng(0)
         pairs = []
         for pair in self.validation:
