@@ -81,7 +81,7 @@ def denoising_pairs(
 
 def _colour(file: Path) -> _Array:
     pixels = read_image(file).pixels
-    return np.ascontiguousarray(np.broadcast_to(pixels, (3, *pixels.shape[1:])), np.float32)
+    return np.array(np.broadcast_to(pixels, (3, *pixels.shape[1:])), np.float32)
 
 
 @torch.inference_mode()
