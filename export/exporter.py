@@ -1,0 +1,227 @@
+"""From a torch model to an ONNX file: operators as single nodes with function bodies, sizes free, metadata inside."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..errors import InputError, InternalError
+from ..imaging import write_atomic
+from ..models import Restorer, fold
+from ..models.layers import Block, Stage
+from ..plugins.registry import MINIMUM_OPSET
+from .artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY, OnnxArtifact, read_artifact
+from .functions import attach_functions, inline_functions
+from .passes import GraphPass, name_dimensions, name_tensors, run_passes, share_constants
+from .translation import translation_table
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+__all__ = ["DEFAULT_OPSET", "INPUT_NAME", "OUTPUT_NAME", "export_onnx"]
+
+DEFAULT_OPSET = 20
+"""First opset with Gelu as one node."""
+
+NEWEST_OPSET = 23
+INPUT_NAME, OUTPUT_NAME = "input", "output"
+SCOPES_KEY = "pkg.torch.onnx.name_scopes"
+
+
+def export_onnx(
+    model: Restorer,
+    path: str | Path,
+    *,
+    opset: int = DEFAULT_OPSET,
+    static: tuple[int, int] | None = None,
+    decomposed: bool = False,
+    source: str = "",
+) -> OnnxArtifact:
+    """Writes a model as an ONNX file that any runtime can execute.
+
+    The graph takes float32 images ``[batch, channels, height, width]`` in 0..1 whose sides are multiples of
+    ``spec.pad_multiple``, and returns ``[batch, channels, s*height, s*width]``; padding and cropping stay with the
+    runner. Each operator is one node of the domain ``agileir`` with a function body in plain ONNX.
+
+    Args:
+        model: The model; it is not changed.
+        path: File to write, whole or not at all; an existing file is replaced.
+        opset: ONNX opset, 18 to 23; below 20 Gelu is written as several nodes.
+        static: Fix height and width (pixels, rounded up to the multiple) and batch 1, instead of leaving them free.
+        decomposed: Inline the function bodies, for tools that know no functions.
+        source: Where the weights come from, for the provenance.
+
+    Returns:
+        The artifact, read back from the written file.
+
+    Raises:
+        InputError: opset or static size out of range.
+        Unsupported: The model needs `decomposed`.
+        OutputError: The file cannot be written.
+        InternalError: The exporter froze a dimension, or a check of the result failed.
+    """
+    if not MINIMUM_OPSET <= opset <= NEWEST_OPSET:
+        raise InputError(f"opset must be in {MINIMUM_OPSET}..{NEWEST_OPSET}, got {opset}.")
+    size = _static_size(static, model.spec.pad_multiple) if static else None
+    folded = fold(model)
+    exported = _trace(folded, opset, size)
+    blocks = _block_outputs(exported, folded)
+    passes: list[GraphPass] = [share_constants(), name_tensors(blocks)]
+    if size is None:
+        passes.append(name_dimensions(model.spec.scale))
+    rewritten, _ = run_passes(exported, passes)
+    if decomposed:
+        rewritten = inline_functions(rewritten)
+    else:
+        attach_functions(rewritten)
+    _describe(rewritten, folded, list(blocks.values()), source)
+    _check(rewritten, size)
+    write_atomic(Path(path), rewritten.SerializeToString(), overwrite=True)
+    return read_artifact(path)
+
+
+def _static_size(static: tuple[int, int], multiple: int) -> tuple[int, int]:
+    height, width = static
+    if height < 1 or width < 1:
+        raise InputError(f"The static size must be at least 1x1, got {height}x{width}.")
+    return height + -height % multiple, width + -width % multiple
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's own chatter away; its errors come through."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _trace(model: Restorer, opset: int, size: tuple[int, int] | None) -> onnx.ModelProto:
+    """The graph as the torch exporter writes it."""
+    import torch
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.model.network(images)
+
+    multiple = model.spec.pad_multiple
+    dynamic: Any = None
+    if size is None:
+        # neither a square nor a single window, and more than one image: sizes that tracing would freeze
+        height, width, batch = 2 * multiple, 3 * multiple, 2
+        rows, columns = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
+        free = {0: torch.export.Dim("batch", min=1), 2: multiple * rows, 3: multiple * columns}
+        dynamic = (free,)
+    else:
+        (height, width), batch = size, 1
+    example = torch.zeros(batch, model.spec.channels, height, width)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            Network().eval(),
+            (example,),
+            dynamo=True,
+            dynamic_shapes=dynamic,
+            custom_translation_table=translation_table(),
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            opset_version=opset,
+            verbose=False,
+        )
+    if program is None:
+        raise InternalError("The torch exporter returned no program.")
+    proto: onnx.ModelProto = program.model_proto
+    return proto
+
+
+def _block_outputs(exported: onnx.ModelProto, model: Restorer) -> dict[str, str]:
+    """Module path by tensor name, for the last tensor computed in every block and stage."""
+    paths = {
+        f"model.{name}": name
+        for name, module in model.named_modules()
+        if isinstance(module, Block | Stage)
+    }
+    last: dict[str, str] = {}
+    for node in exported.graph.node:
+        metadata = {entry.key: entry.value for entry in node.metadata_props}
+        for scope in ast.literal_eval(metadata.get(SCOPES_KEY, "[]")):
+            if scope in paths:
+                last[scope] = node.output[0]
+    missing = paths.keys() - last.keys()
+    if missing:
+        raise InternalError(f"The exported graph shows no trace of {min(missing)}.")
+    return {last[scope]: path for scope, path in paths.items()}
+
+
+def _describe(
+    graph: onnx.ModelProto, model: Restorer, blocks: list[str], source: str
+) -> None:
+    """Spec and provenance into the metadata; the exporter's traces of local source files go."""
+    import onnx
+
+    package = "agileir-export"
+    provenance = {
+        "package": package,
+        "version": __version__,
+        "torch": version("torch"),
+        "source": source,
+        "weights_sha256": _weights_digest(model),
+    }
+    graph.producer_name, graph.producer_version = package, __version__
+    graph.doc_string = graph.graph.doc_string = ""
+    del graph.graph.metadata_props[:]
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*graph.graph.input, *graph.graph.output, *graph.graph.value_info):
+        del value.metadata_props[:]
+    onnx.helper.set_model_props(
+        graph,
+        {
+            SPEC_KEY: model.spec.to_json(),
+            PROVENANCE_KEY: json.dumps(provenance, sort_keys=True),
+            BLOCKS_KEY: json.dumps(blocks),
+        },
+    )
+
+
+def _weights_digest(model: Restorer) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check(graph: onnx.ModelProto, size: tuple[int, int] | None) -> None:
+    """Validity in full, and that free dimensions are free."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InternalError(f"The exported graph is not valid ONNX: {error}") from error
+    if size is not None:
+        return
+    for tensor in (graph.graph.input[0], graph.graph.output[0]):
+        dims = tensor.type.tensor_type.shape.dim
+        frozen = [axis for axis in (0, 2, 3) if not dims[axis].dim_param]
+        if frozen:
+            raise InternalError(f"The exporter froze dimension {frozen[0]} of {tensor.name}.")

@@ -1,0 +1,63 @@
+"""The form of a graph pass: a stated precondition, an effect, a stated postcondition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...errors import InternalError
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_graphsurgeon as gs
+
+__all__ = ["GraphPass", "run_passes"]
+
+
+@dataclass(frozen=True)
+class GraphPass:
+    """A rewrite of an ONNX graph that does not change what it computes.
+
+    Attributes:
+        name: Name for messages.
+        requires: Returns what is wrong with the graph before the pass, or None.
+        transform: Changes the graph in place; returns the number of changes.
+        ensures: Returns what is wrong with the graph after the pass, or None.
+    """
+
+    name: str
+    requires: Callable[[gs.Graph], str | None]
+    transform: Callable[[gs.Graph], int]
+    ensures: Callable[[gs.Graph], str | None]
+
+    def apply(self, graph: gs.Graph) -> int:
+        """Runs the pass between its two checks.
+
+        Raises:
+            InternalError: A check failed.
+        """
+        if problem := self.requires(graph):
+            raise InternalError(f"The graph pass {self.name} cannot start: {problem}.")
+        changes = self.transform(graph)
+        if problem := self.ensures(graph):
+            raise InternalError(f"The graph pass {self.name} broke its promise: {problem}.")
+        return changes
+
+
+def run_passes(
+    model: onnx.ModelProto, passes: Sequence[GraphPass]
+) -> tuple[onnx.ModelProto, dict[str, int]]:
+    """Runs passes in order.
+
+    Returns:
+        The rewritten model, and the number of changes by pass name.
+    """
+    import onnx_graphsurgeon as gs
+
+    graph = gs.import_onnx(model)
+    changes = {step.name: step.apply(graph) for step in passes}
+    graph.cleanup().toposort()
+    rewritten = gs.export_onnx(graph, do_type_check=False)
+    rewritten.ir_version = model.ir_version
+    return rewritten, changes
