@@ -105,7 +105,7 @@ class GroupAttention(nn.Module):
         bypassed: bool = False,
     ) -> None:
         super().__init__()
-        if width % groups:
+        if groups < 1 or width % groups:
             raise ValueError(f"{width} channels do not divide into {groups} groups")
         self.window_size, self.shift_size, self.key_dim = window_size, shift_size, key_dim
         self.batch_norm, self.bypassed, self.use_operator = batch_norm, bypassed, True
@@ -131,6 +131,8 @@ class GroupAttention(nn.Module):
 
     def freeze(self) -> None:
         """Folds the BatchNorms for good: the stacked operator weights replace the separate convolutions."""
+        if self._frozen:
+            return
         names = ("qkv_weight", "qkv_bias", "q_dw_weight", "q_dw_bias", "proj_weight", "proj_bias")
         for name, weight in zip(names, self.weights(), strict=True):
             self.register_buffer(name, weight.detach().clone().contiguous())
@@ -141,7 +143,7 @@ class GroupAttention(nn.Module):
         """``[B, H, W, C]`` to the same; H and W multiples of the window."""
         if self.bypassed:
             return x
-        if self.training and self.batch_norm:
+        if self.training and self.batch_norm and not self._frozen:
             return self._with_batch_statistics(x)
         *weights, projection, bias = self.weights()
         inputs = (*weights, self.relative_position_bias_table)

@@ -35,6 +35,7 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 WRAPPERS = ("params_ema", "params", "state_dict", "model")
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 METADATA_KEY = "agileir"
+ATTENTION_FORMS = ("paper", "bypassed")
 
 
 class ReleasedCodeWarning(UserWarning):
@@ -71,6 +72,11 @@ def load_model(
         InputError: An option does not apply to this model.
     """
     source = str(name_or_path)
+    if attention not in ATTENTION_FORMS:
+        raise InputError(
+            f"The attention form {attention!r} is not known.",
+            fix=f"Choose one of {', '.join(ATTENTION_FORMS)}.",
+        )
     if weights is not None and random_weights is not None:
         raise InputError("Both weights and random weights were asked for.", fix="Give one of them.")
     if source in preset_names():
@@ -85,6 +91,11 @@ def load_model(
                 fix="Give a preset name together with weights or a seed.",
             )
         model = _load_file(path, attention)
+    if attention == "bypassed" and model.spec.family != "agileir":
+        raise InputError(
+            f'attention="bypassed" does not fit {source}, a {model.spec.family} model.',
+            why="Only AgileIR's released code discards the attention.",
+        )
     if top_k is not None:
         try:
             set_top_k(model, top_k)
@@ -101,8 +112,8 @@ def _load_preset(
         hyperparameters["attention"] = attention
     model = family.build(name=name, **hyperparameters)
     if seed is not None:
-        if seed < 0:
-            raise InputError(f"The seed of random weights must be at least 0, got {seed}.")
+        if not 0 <= seed < 2**64:
+            raise InputError(f"The seed of random weights must be in 0..2^64-1, got {seed}.")
         randomise(model, seed)
         return model
     path = Path(weights) if weights is not None else packaged_models().get(name)
@@ -136,7 +147,7 @@ def _load_file(path: Path, attention: str) -> Restorer:
             f"{path}: looks like {family.name}, but the key {error.args[0]} is missing.",
             fix="The file is incomplete: export or download it again.",
         ) from error
-    except (ValueError, IndexError, ZeroDivisionError) as error:
+    except (ValueError, IndexError, TypeError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: looks like {family.name}, but its shapes do not fit: {error}."
         ) from error
@@ -147,7 +158,7 @@ def _load_file(path: Path, attention: str) -> Restorer:
         hyperparameters["attention"] = attention
     try:
         model = family.build(name=name, **hyperparameters)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: looks like {family.name}, but no such network can be built: {error}."
         ) from error
@@ -191,55 +202,66 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(path, "pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
+    except Exception as error:  # whatever a damaged file makes the reader trip over
+        raise _unreadable(path, _one_sentence(error)) from error
     return _unwrap(state, path), metadata if isinstance(metadata, dict) else {}
 
 
 def _read_pickle(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            start = file.read(2)
+    except OSError as error:
+        raise _unreadable(path, _one_sentence(error)) from error
+    if not start.startswith((b"\x80", b"PK")):
+        raise _unreadable(path, "It is neither a PyTorch archive nor a pickle.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on pickle protocols and TorchScript: an error follows
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        text = str(error)
-        if "weights_only" not in text and "Unsupported" not in text:
-            raise _unreadable(path, error) from error
         raise CheckpointError(
             f"{path}: holds pickled objects besides tensors, which could run code when loaded.",
-            why=_first_line(error, contains="global"),
+            why=_one_sentence(error, "global", "unsupported"),
             fix="Nothing was run. Save the state dict alone: torch.save(model.state_dict(), FILE), "
             "or use safetensors.",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise _unreadable(path, error) from error
+    except Exception as error:  # whatever a damaged file makes the reader trip over
+        reason = _one_sentence(error, "failed reading", "torchscript", "unsupported")
+        raise _unreadable(path, reason) from error
 
 
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
+def _unreadable(path: Path, why: str) -> CheckpointError:
     return CheckpointError(
         f"{path}: cannot be read as a checkpoint ({path.stat().st_size} bytes).",
-        why=f"{type(error).__name__}: {_first_line(error)}",
+        why=why,
         fix="The file may be truncated or of another kind: download or save it again.",
     )
 
 
-def _first_line(error: Exception, contains: str = "") -> str:
+def _one_sentence(error: Exception, *wanted: str) -> str:
+    """The first sentence of the line that has a wanted word in it, else of the first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    chosen = next((line for line in lines if contains in line.lower()), lines[0] if lines else "")
-    return chosen[:200]
+    fitting = [line for word in wanted for line in lines if word in line.lower()]
+    chosen = (fitting or lines or ["It ends too early."])[0].split(". ")[0][:200]
+    return f"{chosen.removesuffix('.')}."
 
 
 def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
     """Takes the weights out of the wrappers training codes put around them."""
-    while isinstance(loaded, Mapping):
-        inner = next((loaded[key] for key in WRAPPERS if key in loaded), None)
-        if not isinstance(inner, Mapping):
+    for _ in WRAPPERS:  # each at most once: a pickle may contain itself
+        if not isinstance(loaded, Mapping):
             break
-        loaded = inner
+        inside = [loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)]
+        if not inside:
+            break
+        loaded = inside[0]
     if not isinstance(loaded, Mapping) or not loaded:
         raise CheckpointError(
             f"{path}: holds no state dict but {type(loaded).__name__}"
@@ -252,6 +274,12 @@ def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{path}: the entry {key!r} is {type(value).__name__}, not a tensor.",
                 fix=f"Save the state dict alone, or under one of {', '.join(WRAPPERS)}.",
+            )
+        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+            raise CheckpointError(
+                f"{path}: {key} is not an ordinary dense tensor.",
+                why=f"It is {value.dtype} on {value.device.type} with layout {value.layout}.",
+                fix="Save the weights as dense floating-point tensors.",
             )
         state[key.removeprefix("module.")] = value
     return state
@@ -277,7 +305,13 @@ def _fill(model: Restorer, state: Mapping[str, Tensor], family: Family, path: Pa
                 f"{tuple(value.shape)}.",
                 fix="Choose the preset the checkpoint was trained as.",
             )
-        if given[key].is_floating_point() and not torch.isfinite(given[key]).all():
+        if given[key].is_floating_point() != value.is_floating_point():
+            raise CheckpointError(
+                f"{path}: {key} holds {given[key].dtype}, {what} needs {value.dtype}.",
+                fix="Save the weights in floating point, as they were trained.",
+            )
+        given[key] = given[key].to(value.dtype)
+        if value.is_floating_point() and not torch.isfinite(given[key]).all():
             count = int((~torch.isfinite(given[key])).sum())
             raise CheckpointError(
                 f"{path}: {key} holds {count} values that are NaN or infinite.",
@@ -298,5 +332,21 @@ def _fill(model: Restorer, state: Mapping[str, Tensor], family: Family, path: Pa
             ReleasedCodeWarning,
             stacklevel=4,
         )
-    floats = {k: value.float() if value.is_floating_point() else value for k, value in given.items()}
-    model.load_state_dict(floats, strict=False)
+    model.load_state_dict(given, strict=False)
+    if "geometry" in given:
+        _take_geometry(model, given["geometry"].tolist(), path)
+
+
+def _take_geometry(model: Restorer, geometry: list[int], path: Path) -> None:
+    """Checks the window of SemanIR weights against the network's, and takes over their top_k."""
+    window_size, top_k = geometry
+    if window_size != model.spec.window_size:
+        raise CheckpointError(
+            f"{path}: geometry says window {window_size}, {model.spec.name} has "
+            f"{model.spec.window_size}.",
+            fix="Choose the preset the checkpoint was trained as.",
+        )
+    try:
+        set_top_k(model, top_k)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: geometry does not fit: {error}.") from error

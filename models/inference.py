@@ -14,10 +14,17 @@ BLOCK = "layers.0.residual_group.blocks.0"
 
 
 def count_children(state: Mapping[str, Tensor], prefix: str) -> int:
-    """Number of consecutively numbered children ``prefix.0``, ``prefix.1``, ... in a state dict."""
+    """Number of consecutively numbered children ``prefix.0``, ``prefix.1``, ... in a state dict.
+
+    Raises:
+        KeyError: A number is missing before the last.
+    """
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
     numbers = {int(match[1]) for key in state if (match := pattern.match(key))}
-    return max(numbers, default=-1) + 1
+    for number in range(len(numbers)):
+        if number not in numbers:
+            raise KeyError(f"{prefix}.{number}")
+    return len(numbers)
 
 
 def window_from_table(table: Tensor) -> int:
@@ -62,10 +69,10 @@ def _head(state: Mapping[str, Tensor], channels: int) -> dict[str, Any]:
         if "conv_up1.weight" in state:
             scale = 4 if "conv_up2.weight" in state else 2
             return {"upsampler": "nearest+conv", "scale": scale, "num_feat": features}
-        scale = 1
-        for index in range(0, count_children(state, "upsample"), 2):
-            ratio = state[f"upsample.{index}.weight"].shape[0] / features
-            scale *= round(ratio**0.5)
+        scale, index = 1, 0
+        while (key := f"upsample.{index}.weight") in state:
+            scale *= round((state[key].shape[0] / features) ** 0.5)
+            index += 2  # a pixel shuffle, without weights, is in between
         return {"upsampler": "pixelshuffle", "scale": scale, "num_feat": features}
     if "upsample.0.weight" in state:
         scale = round((state["upsample.0.weight"].shape[0] / channels) ** 0.5)

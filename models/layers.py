@@ -168,6 +168,16 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+def check_heads(width: int, heads: int) -> None:
+    """Refuses a number of heads that does not divide the width.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if heads < 1 or width % heads:
+        raise ValueError(f"{width} channels do not divide into {heads} heads")
+
+
 def table_parameter(window_size: int, heads: int) -> nn.Parameter:
     """A relative position bias table ``[(2w-1)^2, heads]``, truncated normal 0.02."""
     table = torch.zeros((2 * window_size - 1) ** 2, heads)

@@ -24,7 +24,7 @@ from ..plugins import (
 )
 from .columnar import ColumnarNetwork
 from .inference import BLOCK, columnar_hyperparameters
-from .layers import Block, Stage, initialise
+from .layers import Block, Stage, check_heads, initialise
 from .spec import ModelSpec
 
 __all__ = ["KeySemanticAttention", "SemanIR", "SemanticStage", "detect", "infer", "set_top_k"]
@@ -52,6 +52,7 @@ class KeySemanticAttention(nn.Module):
 
     def __init__(self, width: int, num_heads: int, window_size: int, shift_size: int) -> None:
         super().__init__()
+        check_heads(width, num_heads)
         self.num_heads, self.window_size, self.shift_size = num_heads, window_size, shift_size
         self.use_operator = True
         self.qkv = nn.Linear(width, 3 * width)
@@ -72,6 +73,8 @@ class KeySemanticAttention(nn.Module):
 
     def freeze(self) -> None:
         """Evaluates the position bias for good; the MLP is dropped."""
+        if hasattr(self, "frozen_bias_table"):
+            return
         self.register_buffer("frozen_bias_table", self.bias_table().detach().clone())
         del self.cpb_mlp, self.coordinates
 

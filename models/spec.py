@@ -49,6 +49,17 @@ class ModelSpec:
         """
         try:
             fields: dict[str, Any] = json.loads(text)
-            return cls(**fields)
+            spec = cls(**fields)
         except TypeError as error:
             raise ValueError(f"not a ModelSpec: {error}") from error
+        for name in ("family", "name", "task"):
+            if not isinstance(getattr(spec, name), str):
+                raise ValueError(f"not a ModelSpec: {name} is {getattr(spec, name)!r}, not a text")
+        for name in ("scale", "channels", "window_size", "pad_multiple", "top_k"):
+            value = getattr(spec, name)
+            absent = name == "top_k" and value is None
+            if not absent and (type(value) is not int or value < 1):
+                raise ValueError(f"not a ModelSpec: {name} is {value!r}, not a whole number >= 1")
+        if type(spec.img_range) not in (int, float) or not spec.img_range > 0:
+            raise ValueError(f"not a ModelSpec: img_range is {spec.img_range!r}, not a number > 0")
+        return spec

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..plugins import plain_attention, shifted_window_attention
 from .columnar import ColumnarNetwork
 from .inference import BLOCK, columnar_hyperparameters, window_from_table
-from .layers import Block, Stage, initialise, table_parameter
+from .layers import Block, Stage, check_heads, initialise, table_parameter
 from .registry import Family, register
 from .spec import ModelSpec
 
@@ -23,6 +23,7 @@ class WindowAttention(nn.Module):
 
     def __init__(self, width: int, num_heads: int, window_size: int, shift_size: int) -> None:
         super().__init__()
+        check_heads(width, num_heads)
         self.num_heads, self.window_size, self.shift_size = num_heads, window_size, shift_size
         self.use_operator = True
         self.relative_position_bias_table = table_parameter(window_size, num_heads)
