@@ -1,7 +1,12 @@
-"""Export: torch models to ONNX files that carry their spec."""
+"""Export: torch models to ONNX files that carry their spec. Reading a file's spec loads no PyTorch."""
 
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_attributes
 from .artifact import OnnxArtifact, read_artifact
-from .exporter import DEFAULT_OPSET, INPUT_NAME, OUTPUT_NAME, export_onnx
+
+if TYPE_CHECKING:
+    from .exporter import DEFAULT_OPSET, INPUT_NAME, OUTPUT_NAME, export_onnx
 
 __all__ = [
     "DEFAULT_OPSET",
@@ -11,3 +16,8 @@ __all__ = [
     "export_onnx",
     "read_artifact",
 ]
+
+__getattr__ = lazy_attributes(
+    __name__,
+    dict.fromkeys(("DEFAULT_OPSET", "INPUT_NAME", "OUTPUT_NAME", "export_onnx"), ".exporter"),
+)

@@ -1,18 +1,26 @@
-"""Models: the three families, presets, checkpoints, packaged weights."""
+"""Models: the three families, presets, checkpoints, packaged weights.
 
-from . import agileir, semanir_unet, swinir
-from .base import Restorer, pad_images
-from .checkpoint import (
-    CHECKPOINT_SUFFIXES,
-    ReleasedCodeWarning,
-    load_model,
-    packaged_models,
-    read_state,
-)
-from .registry import FAMILIES, Family, build_preset, find_preset, preset_names, register
-from .semanir import set_top_k
+Only `ModelSpec` loads at once; everything else imports PyTorch on first use and registers all families then.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_attributes
 from .spec import ModelSpec
-from .transform import fold, randomise, use_operators
+
+if TYPE_CHECKING:
+    from .base import Restorer, pad_images
+    from .checkpoint import (
+        CHECKPOINT_SUFFIXES,
+        ReleasedCodeWarning,
+        list_models,
+        load_model,
+        packaged_models,
+        read_state,
+    )
+    from .registry import FAMILIES, Family, build_preset, find_preset, preset_names, register
+    from .semanir import set_top_k
+    from .transform import fold, randomise, use_operators
 
 __all__ = [
     "CHECKPOINT_SUFFIXES",
@@ -24,6 +32,7 @@ __all__ = [
     "build_preset",
     "find_preset",
     "fold",
+    "list_models",
     "load_model",
     "packaged_models",
     "pad_images",
@@ -34,3 +43,26 @@ __all__ = [
     "set_top_k",
     "use_operators",
 ]
+
+_HOMES = {
+    **dict.fromkeys(("Restorer", "pad_images"), ".base"),
+    **dict.fromkeys(
+        (
+            "CHECKPOINT_SUFFIXES",
+            "ReleasedCodeWarning",
+            "list_models",
+            "load_model",
+            "packaged_models",
+            "read_state",
+        ),
+        ".checkpoint",
+    ),
+    **dict.fromkeys(
+        ("FAMILIES", "Family", "build_preset", "find_preset", "preset_names", "register"),
+        ".registry",
+    ),
+    "set_top_k": ".semanir",
+    **dict.fromkeys(("fold", "randomise", "use_operators"), ".transform"),
+}
+
+__getattr__ = lazy_attributes(__name__, _HOMES, prepare=(".agileir", ".semanir_unet", ".swinir"))

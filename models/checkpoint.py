@@ -9,6 +9,7 @@ import json
 import pickle
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from .transform import randomise
 __all__ = [
     "CHECKPOINT_SUFFIXES",
     "WEIGHTS_FOLDER",
+    "ModelEntry",
     "ReleasedCodeWarning",
+    "list_models",
     "load_model",
     "packaged_models",
     "read_state",
@@ -46,6 +49,41 @@ def packaged_models() -> dict[str, Path]:
     """Presets whose trained weights are part of this package, with their files."""
     files = {path.stem: path for path in sorted(WEIGHTS_FOLDER.glob("*.safetensors"))}
     return {name: files[name] for name in preset_names() if name in files}
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One line of the list of models.
+
+    Attributes:
+        name: Preset name.
+        family: Its family.
+        paper: Where the family is published.
+        scale: Up-scaling factor.
+        task: What it restores.
+        channels: Image channels.
+        packaged: Whether trained weights are part of this package.
+    """
+
+    name: str
+    family: str
+    paper: str
+    scale: int
+    task: str
+    channels: int
+    packaged: bool
+
+
+def list_models() -> list[ModelEntry]:
+    """All presets, family by family."""
+    packaged = packaged_models()
+    entries = []
+    for family in FAMILIES.values():
+        for name, preset in family.presets.items():
+            full = family.complete(preset)
+            shown = (full["scale"], full["task"], full["channels"], name in packaged)
+            entries.append(ModelEntry(name, family.name, family.paper, *shown))
+    return entries
 
 
 def load_model(

@@ -1,0 +1,23 @@
+"""Engines: the targets a model runs on, behind one `Runner` protocol."""
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_attributes
+from .doctor import diagnose
+from .onnxruntime_runner import OnnxRuntimeRunner, create_session
+from .runner import Images, Runner, check_images
+
+if TYPE_CHECKING:
+    from .torch_runner import TorchRunner
+
+__all__ = [
+    "Images",
+    "OnnxRuntimeRunner",
+    "Runner",
+    "TorchRunner",
+    "check_images",
+    "create_session",
+    "diagnose",
+]
+
+__getattr__ = lazy_attributes(__name__, {"TorchRunner": ".torch_runner"})

@@ -1,0 +1,103 @@
+"""ONNX Runtime as a target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError, OnnxFileError
+from ..export.artifact import OnnxArtifact, read_artifact
+from ..models.spec import ModelSpec
+from ..resizing import pad_to_multiple
+from .runner import Images, check_images
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["OnnxRuntimeRunner", "create_session"]
+
+
+def create_session(model: str | bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """An inference session on the CPU.
+
+    Args:
+        model: Path or serialised model.
+        threads: Threads inside an operator, or None for the runtime's choice.
+
+    Raises:
+        OnnxFileError: The runtime refuses the model.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exception classes share no base but Exception
+        name = model if isinstance(model, str) else "the model"
+        raise OnnxFileError(
+            f"ONNX Runtime {onnxruntime.__version__} refuses {name}: {error}",
+            fix="Export it again, or update onnxruntime.",
+        ) from error
+
+
+class OnnxRuntimeRunner:
+    """Runs an exported file under ONNX Runtime on the CPU; pads to the model's multiple and crops.
+
+    Args:
+        source: The file, or its artifact.
+        threads: Threads inside an operator, or None for the runtime's choice.
+
+    Raises:
+        OnnxFileError: The file is not one of ours, or the runtime refuses it.
+    """
+
+    def __init__(self, source: str | Path | OnnxArtifact, threads: int | None = None) -> None:
+        self.artifact = source if isinstance(source, OnnxArtifact) else read_artifact(source)
+        self.session = create_session(str(self.artifact.path), threads)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's spec."""
+        return self.artifact.spec
+
+    def run(self, images: Images) -> Images:
+        """See `Runner.run`.
+
+        Raises:
+            InputError: The images do not fit the model, or the fixed size of a static file.
+        """
+        check_images(images, self.spec)
+        padded, (height, width) = pad_to_multiple(images, self.spec.pad_multiple)
+        fixed = self.artifact.profile
+        wanted = (fixed.get("height", padded.shape[2]), fixed.get("width", padded.shape[3]))
+        if padded.shape[2:] != wanted:
+            raise InputError(
+                f"{self.artifact.path} was exported for {wanted[0]}x{wanted[1]} pixels, the image is "
+                f"{height}x{width} (padded {padded.shape[2]}x{padded.shape[3]}).",
+                fix="Export without --static, or for this size.",
+            )
+        step = fixed.get("batch", len(padded))
+        name = self.session.get_inputs()[0].name
+        parts = [
+            self.session.run(None, {name: padded[start : start + step]})[0]
+            for start in range(0, len(padded), step)
+        ]
+        scale = self.spec.scale
+        output: Images = np.concatenate(parts)[..., : height * scale, : width * scale]
+        return output
+
+    def describe(self) -> dict[str, Any]:
+        """See `Runner.describe`."""
+        import onnxruntime
+
+        return {
+            "target": "onnxruntime",
+            "version": onnxruntime.__version__,
+            "providers": self.session.get_providers(),
+            "sha256": self.artifact.sha256,
+        }
