@@ -73,6 +73,7 @@ class Settings:
         attention: ``"plain"`` keeps the attention matrices, ``"operator"`` recomputes them.
         amp: bfloat16 autocast.
         start: File of weights to start from, or empty.
+        skip_small: Leave out images that are smaller than a crop.
     """
 
     preset: str
@@ -90,6 +91,7 @@ class Settings:
     attention: str
     amp: bool
     start: str
+    skip_small: bool = False
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then a cosine that reaches zero after the last step."""
@@ -159,6 +161,7 @@ class Run:
             settings.patch,
             settings.sigma,
             settings.held_out,
+            settings.skip_small,
         )
         if settings.start:
             start_from_weights(self.model, Path(settings.start))
@@ -233,7 +236,7 @@ class Run:
         """
         try:
             content = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-            before = content["settings"]
+            before = dataclasses.asdict(Settings(**content["settings"]))
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"There is no checkpoint {self.checkpoint}.", fix="Start without --resume."
@@ -244,11 +247,11 @@ class Run:
                 fix="Start again without it.",
             ) from error
         now = dataclasses.asdict(self.settings)
-        changed = [k for k in now if k not in ("steps", "data") and now[k] != before.get(k)]
+        changed = [k for k in now if k not in ("steps", "data") and now[k] != before[k]]
         if changed:
             raise CheckpointError(
                 "The checkpoint was made with other settings: "
-                + ", ".join(f"{key} {before.get(key)!r}, now {now[key]!r}" for key in changed)
+                + ", ".join(f"{key} {before[key]!r}, now {now[key]!r}" for key in changed)
                 + ".",
                 fix="Use the same settings, or another --out.",
             )
@@ -425,6 +428,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--sigma", type=float, help="noise in 8-bit steps (25 for denoising, else 0)")
     add("--seed", type=int, default=0, help="seed of weights, crops and noise (%(default)s)")
     add("--held-out", type=int, default=4, help="images kept for validation (%(default)s)")
+    add("--skip-small", action="store_true", help="leave out images smaller than a crop")
     add("--start", default="", help="safetensors file to start from; its scale may differ")
     add("--attention", choices=("plain", "operator"), help="plain on a CPU, operator on a GPU")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
@@ -463,6 +467,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             attention=options.attention or ("operator" if on_gpu else "plain"),
             amp=on_gpu and not options.no_amp,
             start=options.start,
+            skip_small=options.skip_small,
         )
         with _typed_write_errors(options.out):
             options.out.mkdir(parents=True, exist_ok=True)

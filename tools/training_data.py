@@ -109,6 +109,7 @@ class TrainingImages:
         patch: Side of a crop of the degraded image, in pixels.
         sigma: Standard deviation of the noise added to the degraded image, in 8-bit steps.
         held_out: Number of images kept for validation: evenly spaced among the larger half.
+        skip_small: Leave out images that are smaller than a crop.
 
     Raises:
         InputError: No such folder, no image in it, or fewer than `held_out` + 1 images.
@@ -116,9 +117,20 @@ class TrainingImages:
     """
 
     def __init__(
-        self, folder: Path, scale: int, channels: int, patch: int, sigma: float, held_out: int
+        self,
+        folder: Path,
+        scale: int,
+        channels: int,
+        patch: int,
+        sigma: float,
+        held_out: int,
+        skip_small: bool = False,
     ) -> None:
         pictures = load_pictures(folder, channels)
+        if skip_small:
+            needed = patch * scale
+            large = [item for item in pictures if min(item[1].shape[1:]) >= needed]
+            pictures = large or pictures  # if none is left, the error below says why
         smallest_name, smallest = min(pictures, key=lambda item: min(item[1].shape[1:]))
         if min(smallest.shape[1:]) < patch * scale:
             height, width = smallest.shape[1:]
@@ -128,7 +140,7 @@ class TrainingImages:
                 f"has {width}x{height} pixels.",
                 why=f"A crop of {patch}x{patch} pixels before up-scaling by {scale} needs "
                 f"{patch * scale}x{patch * scale}.",
-                fix="Remove the small images or choose a smaller --patch.",
+                fix="Choose a smaller --patch, or leave these images out with --skip-small.",
             )
         if len(pictures) <= held_out:
             raise InputError(

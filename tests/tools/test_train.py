@@ -228,6 +228,11 @@ def test_bad_data_folders(tool, tmp_path):
     Image.new("RGB", (40, 12)).save(tmp_path / "broken.png")
     with pytest.raises(ImageError, match=r"broken\.png has 40x12 pixels.*16x16"):
         tool.TrainingImages(tmp_path, 2, 3, 8, 0.0, 0)
+    with pytest.raises(ImageError, match="40x12"):
+        tool.TrainingImages(tmp_path, 2, 3, 8, 0.0, 0, skip_small=True)
+    Image.new("RGB", (40, 16)).save(tmp_path / "large.png")
+    assert len(tool.TrainingImages(tmp_path, 2, 3, 8, 0.0, 0, skip_small=True).training) == 1
+    (tmp_path / "large.png").unlink()
     with pytest.raises(InputError, match="1 images, and 1 are kept"):
         tool.TrainingImages(tmp_path, 1, 3, 8, 0.0, 1)
 
