@@ -267,7 +267,7 @@ def _infer(state: Mapping[str, Tensor]) -> dict[str, Any]:
         state[f"{prefix}.groupatt.dws.0.c.weight"].shape[0] for prefix in prefixes
     )
     found["window_size"] = window_from_table(state[f"{prefixes[0]}.relative_position_bias_table"])
-    found["batch_norm"] = f"{prefixes[0]}.groupatt.qkvs.0.bn.weight" in state
+    found["batch_norm"] = any(".groupatt.qkvs.0.bn." in key for key in state)
     return found
 
 

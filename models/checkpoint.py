@@ -5,8 +5,10 @@ Only tensors are read: checkpoints are opened with ``weights_only=True``, so tha
 
 from __future__ import annotations
 
+import collections
 import json
 import pickle
+import pickletools
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,7 +123,7 @@ def load_model(
         model = _load_preset(source, weights, random_weights, attention)
     else:
         path = Path(name_or_path)
-        if not path.exists() and path.suffix.lower() not in CHECKPOINT_SUFFIXES:
+        if not _exists(path) and path.suffix.lower() not in CHECKPOINT_SUFFIXES:
             find_preset(source)  # raises, with near names
         if weights is not None or random_weights is not None:
             raise InputError(
@@ -140,6 +142,13 @@ def load_model(
         except ValueError as error:
             raise InputError(f"top_k {top_k} does not fit {source}: {error}.") from error
     return model.eval()
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for a file, for example
+        return False
 
 
 def _load_preset(
@@ -216,7 +225,7 @@ def _preset_of(family: Family, found: Mapping[str, Any], metadata: Mapping[str, 
 
 def _shape(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     """The hyper-parameters that weights show."""
-    return {k: v for k, v in hyperparameters.items() if k not in ("name", "task", "attention")}
+    return {k: v for k, v in hyperparameters.items() if k not in ("name", "task", "attention", "noise_level")}
 
 
 def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -226,8 +235,9 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         CheckpointError: The file is missing, truncated, holds anything but tensors, or has another suffix.
     """
     path = Path(path)
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "does not exist"
+    if not _exists(path) or not path.is_file():
+        exists = _exists(path)
+        kind = "does not exist" if not exists else "is a folder" if path.is_dir() else "is no file"
         raise CheckpointError(f"{path}: the checkpoint {kind}.", fix="Check the path.")
     if path.suffix.lower() not in CHECKPOINT_SUFFIXES:
         raise CheckpointError(
@@ -254,16 +264,18 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _read_pickle(path: Path) -> object:
     try:
         with path.open("rb") as file:
-            start = file.read(2)
+            start = file.read(4)
     except OSError as error:
         raise _unreadable(path, _one_sentence(error)) from error
-    if not start.startswith((b"\x80", b"PK")):
+    if not start.startswith((b"\x80", b"PK\x03\x04")):
         raise _unreadable(path, "It is neither a PyTorch archive nor a pickle.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on pickle protocols and TorchScript: an error follows
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if start.startswith(b"\x80") and _ends_early(path):
+            raise _unreadable(path, "It ends too early.") from error
         raise CheckpointError(
             f"{path}: holds pickled objects besides tensors, which could run code when loaded.",
             why=_one_sentence(error, "global", "unsupported"),
@@ -273,6 +285,19 @@ def _read_pickle(path: Path) -> object:
     except Exception as error:  # whatever a damaged file makes the reader trip over
         reason = _one_sentence(error, "failed reading", "torchscript", "unsupported")
         raise _unreadable(path, reason) from error
+
+
+def _ends_early(path: Path) -> bool:
+    """True for a file of pickles whose last one is cut off; the pickles are read, not executed."""
+    with path.open("rb") as file:
+        for _ in range(5):  # torch's older format: number, protocol, system, objects, storage keys
+            if not file.peek(1):
+                return False
+            try:
+                collections.deque(pickletools.genops(file), maxlen=0)
+            except Exception:
+                return True
+    return False
 
 
 def _unreadable(path: Path, why: str) -> CheckpointError:

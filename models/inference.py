@@ -56,7 +56,9 @@ def columnar_hyperparameters(state: Mapping[str, Tensor]) -> dict[str, Any]:
             count_children(state, f"layers.{i}.residual_group.blocks") for i in range(stages)
         ),
         "mlp_ratio": hidden / embed_dim,
-        "resi_connection": "1conv" if "conv_after_body.weight" in state else "3conv",
+        "resi_connection": "3conv"
+        if any(key.startswith(("conv_after_body.0.", "layers.0.conv.0.")) for key in state)
+        else "1conv",
     }
     found.update(_head(state, channels))
     return found
@@ -74,7 +76,7 @@ def _head(state: Mapping[str, Tensor], channels: int) -> dict[str, Any]:
             scale *= round((state[key].shape[0] / features) ** 0.5)
             index += 2  # a pixel shuffle, without weights, is in between
         return {"upsampler": "pixelshuffle", "scale": scale, "num_feat": features}
-    if "upsample.0.weight" in state:
+    if any(key.startswith("upsample.") for key in state):
         scale = round((state["upsample.0.weight"].shape[0] / channels) ** 0.5)
         return {"upsampler": "pixelshuffledirect", "scale": scale}
     if "conv_last.weight" not in state:
