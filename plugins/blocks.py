@@ -91,16 +91,12 @@ def position_bias(
         bias = tl.load(address)
     else:
         tokens: tl.constexpr = window_size * window_size
-        bias = tl.load(
-            address, mask=(query < tokens)[:, None] & (key < tokens)[None, :], other=0.0
-        )
+        bias = tl.load(address, mask=(query < tokens)[:, None] & (key < tokens)[None, :], other=0.0)
     return bias.to(tl.float32)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def same_region_or_masked(
-    logits: tl.tensor, query_region: tl.tensor, key_region: tl.tensor
-) -> tl.tensor:
+def same_region_or_masked(logits: tl.tensor, query_region: tl.tensor, key_region: tl.tensor) -> tl.tensor:
     """Adds -100 to the logits of tokens whose regions differ."""
     return logits + tl.where(query_region[:, None] == key_region[None, :], 0.0, -100.0)
 
@@ -129,7 +125,5 @@ def accumulate(
     weight = tl.exp(logits - larger[:, None])
     decay = tl.exp(top - larger)
     total = total * decay + tl.sum(weight, 1)
-    output = tl.dot(
-        weight.to(value.dtype), value, output * decay[:, None], input_precision="tf32x3"
-    )
+    output = tl.dot(weight.to(value.dtype), value, output * decay[:, None], input_precision="tf32x3")
     return output, larger, total

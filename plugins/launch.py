@@ -69,16 +69,12 @@ def block_size(size: int, smallest: int = 16) -> int:
     return max(smallest, 1 << (size - 1).bit_length())
 
 
-def check_image(
-    operator: str, image: Shape, window_size: int, shift_size: int, dtype: str
-) -> None:
+def check_image(operator: str, image: Shape, window_size: int, shift_size: int, dtype: str) -> None:
     """Refuses a type, a shift or known image sizes that the kernels were not made for."""
     if dtype not in ITEM_BYTES:
         raise ValueError(f"{operator}: the kernel takes {', '.join(ITEM_BYTES)}, got {dtype}")
     if len(image) != 4 or image[3] < 1:
-        raise ValueError(
-            f"{operator}: the image must be [B, H, W, C] with a known C, got {list(image)}"
-        )
+        raise ValueError(f"{operator}: the image must be [B, H, W, C] with a known C, got {list(image)}")
     if window_size < 1 or not 0 <= shift_size < window_size:
         raise ValueError(
             f"{operator}: shift_size must be in 0..window_size - 1, got window_size {window_size} "
@@ -86,10 +82,7 @@ def check_image(
         )
     for name, size in zip(("H", "W"), image[1:3], strict=True):
         if size != UNKNOWN and (size < window_size or size % window_size):
-            raise ValueError(
-                f"{operator}: {name} must be a positive multiple of window_size {window_size}, "
-                f"got {size}"
-            )
+            raise ValueError(f"{operator}: {name} must be a positive multiple of window_size {window_size}, got {size}")
     if UNKNOWN not in image[:3] and image[0] * image[1] * image[2] > MAX_PIXELS:
         raise ValueError(
             f"{operator}: {image[0]} images of {image[1]}x{image[2]} have more than 2^31 - 1 "
@@ -130,18 +123,12 @@ def attention_launch(
     heads = attributes["num_heads"]
     check_image(operator, image, window_size, shift_size, dtype)
     if heads < 1 or image[3] < 1 or image[3] % (3 * heads):
-        raise ValueError(
-            f"{operator}: {image[3]} channels do not divide into 3 x {heads} heads"
-        )
+        raise ValueError(f"{operator}: {image[3]} channels do not divide into 3 x {heads} heads")
     if table != ((2 * window_size - 1) ** 2, heads):
-        raise ValueError(
-            f"{operator}: bias_table must be [{(2 * window_size - 1) ** 2}, {heads}], got {list(table)}"
-        )
+        raise ValueError(f"{operator}: bias_table must be [{(2 * window_size - 1) ** 2}, {heads}], got {list(table)}")
     head_width = image[3] // (3 * heads)
     if head_width > MAX_HEAD_WIDTH:
-        raise ValueError(
-            f"{operator}: the kernel takes heads up to {MAX_HEAD_WIDTH} wide, got {head_width}"
-        )
+        raise ValueError(f"{operator}: the kernel takes heads up to {MAX_HEAD_WIDTH} wide, got {head_width}")
     tokens = window_size * window_size
     queries, keys, num_warps = blocks
     queries, keys = min(queries, block_size(tokens)), min(keys, block_size(tokens))

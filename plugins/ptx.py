@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ..errors import InternalError, Unsupported
 from .launch import MAX_SHARED_BYTES, Launch
-from ..errors import InternalError
 
 __all__ = ["CompiledKernel", "compile_kernel", "entry_parameters"]
 
@@ -76,17 +76,14 @@ def without_hidden(ptx: str, visible: int) -> str:
             )
     if len(parameters) - visible not in (0, HIDDEN):
         raise InternalError(
-            f"the kernel {match['name']} has {len(parameters)} parameters, expected {visible} and "
-            f"{HIDDEN} hidden ones",
+            f"the kernel {match['name']} has {len(parameters)} parameters, expected {visible} and {HIDDEN} hidden ones",
             fix="This version of Triton is not known; use 3.6 to 3.9.",
         )
     kept = ",\n\t".join(parameters[:visible])
     return f"{ptx[: match.start('list')]}\n\t{kept}\n{ptx[match.end('list') :]}"
 
 
-def compile_kernel(
-    launch: Launch, inputs: Sequence[str], output: str, target: int = TARGET
-) -> CompiledKernel:
+def compile_kernel(launch: Launch, inputs: Sequence[str], output: str, target: int = TARGET) -> CompiledKernel:
     """Compiles a kernel for its launch.
 
     Args:
@@ -96,8 +93,8 @@ def compile_kernel(
         target: Compute capability times ten.
 
     Raises:
-        InternalError: The result cannot be launched by others: hidden arguments are read, or the shared memory
-            exceeds `MAX_SHARED_BYTES`.
+        Unsupported: The kernel needs more than `MAX_SHARED_BYTES` of shared memory.
+        InternalError: Only Triton could launch the result: it reads hidden arguments.
     """
     return _compiled(
         launch.kernel,
@@ -130,14 +127,13 @@ def _compiled(
     }
     source = ASTSource(kernel, signature, dict(constants), aligned)
     options = {"num_warps": num_warps, "num_stages": 1, "ptx_version": PTX_ISA}
-    made = triton.compile(
-        source, target=GPUTarget("cuda", target, 32), options=options | {"enable_fp_fusion": True}
-    )
+    made = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options | {"enable_fp_fusion": True})
     shared = int(made.metadata.shared)
     if shared > MAX_SHARED_BYTES:
-        raise InternalError(
-            f"the kernel {made.metadata.name} needs {shared} bytes of shared memory, more than "
-            f"{MAX_SHARED_BYTES}"
+        raise Unsupported(
+            f"the kernel {made.metadata.name} needs {shared} bytes of shared memory, more than {MAX_SHARED_BYTES}",
+            why=f"It was compiled for {dict(constants)}.",
+            fix="Use the plain torch or ONNX form of the operator for these shapes.",
         )
     ptx = without_hidden(made.asm["ptx"].rstrip("\0"), len(types))
     return CompiledKernel(made.metadata.name, ptx, shared, 32 * num_warps)

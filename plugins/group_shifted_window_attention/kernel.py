@@ -12,8 +12,8 @@ from ..launch import MAX_SHARED_BYTES, Launch, Shape, block_size, check_image, p
 
 __all__ = ["TACTICS", "group_shifted_window_attention_kernel", "launch"]
 
-TACTICS = ((32, 32), (64, 32), (32, 16))
-"""Keys of a block, and queries a warp is given (two or four tiles of tensor-core rows)."""
+TACTICS = ((16, 32), (16, 16))
+"""Keys of a block, and queries a warp is given."""
 
 MAX_QUERIES = 256
 """Tokens of a window: one program holds the queries of all of them."""
@@ -23,18 +23,29 @@ MAX_LANES = 64
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def unknown_zero(group: tl.tensor, size: tl.tensor, groups: tl.constexpr) -> tl.tensor:
+    """0 for every image, which no compiler can know.
+
+    Added to token numbers it keeps the addresses made from them inside the loop over groups: computed before it, they
+    would occupy more registers than there are.
+    """
+    return (group >= size * groups).to(tl.int32)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def group_input(
     x: tl.tensor,
     output: tl.tensor,
     pixel: tl.tensor,
     valid: tl.tensor,
     group: tl.tensor,
+    start: tl.tensor,
     channels: tl.constexpr,
     width: tl.constexpr,
     lanes: tl.constexpr,
 ) -> tl.tensor:
-    """A group's channels plus, after the first group, the previous group's output, which lies in `output`."""
-    lane = tl.arange(0, lanes)[None, :]
+    """A group's channels from `start` on plus the previous group's output, which lies in `output`."""
+    lane = start + tl.arange(0, lanes)[None, :]
     mask = valid[:, None] & (lane < width)
     address = pixel[:, None] * channels + group * width + lane
     own = tl.load(x + address, mask=mask, other=0.0)
@@ -45,27 +56,32 @@ def group_input(
 @triton.jit  # type: ignore[untyped-decorator]
 def weight_block(
     weight: tl.tensor,
-    bias: tl.tensor,
     first: tl.tensor,
+    start: tl.tensor,
     count: tl.constexpr,
     count_lanes: tl.constexpr,
     width: tl.constexpr,
     width_lanes: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor]:
-    """Rows ``first .. first + count - 1`` of a projection, transposed and padded: ``[width, count]``, and its bias."""
-    row = tl.arange(0, count_lanes)
-    column = tl.arange(0, width_lanes)[:, None]
-    mask = (row < count)[None, :] & (column < width)
-    block = tl.load(weight + (first + row[None, :]) * width + column, mask=mask, other=0.0)
-    shift = tl.load(bias + first + row, mask=row < count, other=0.0)
-    return block, shift.to(tl.float32)
+) -> tl.tensor:
+    """Rows ``first .. first + count - 1`` of a projection from input channel `start` on, transposed and padded."""
+    row = tl.arange(0, count_lanes)[None, :]
+    column = start + tl.arange(0, width_lanes)[:, None]
+    mask = (row < count) & (column < width)
+    return tl.load(weight + (first + row) * width + column, mask=mask, other=0.0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def bias_row(bias: tl.tensor, first: tl.tensor, count: tl.constexpr, lanes: tl.constexpr) -> tl.tensor:
+    """Biases ``first .. first + count - 1`` as a float32 row, padded with zeros."""
+    lane = tl.arange(0, lanes)[None, :]
+    return tl.load(bias + first + lane, mask=lane < count, other=0.0).to(tl.float32)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def moved(
     block: tl.tensor,
     token: tl.tensor,
-    down: tl.constexpr,
+    down: tl.tensor,
     right: tl.constexpr,
     window_size: tl.constexpr,
 ) -> tl.tensor:
@@ -86,44 +102,77 @@ def moved(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def depthwise(
+def filter_rows(
     query: tl.tensor,
-    weight: tl.tensor,
-    bias: tl.tensor,
-    group: tl.tensor,
+    address: tl.tensor,
+    result: tl.tensor,
     token: tl.tensor,
-    key_width: tl.constexpr,
+    valid: tl.tensor,
+    above: tl.tensor,
+    rows: tl.constexpr,
     kernel_height: tl.constexpr,
     kernel_width: tl.constexpr,
     window_size: tl.constexpr,
 ) -> tl.tensor:
-    """Depthwise convolution of q laid out as a w x w image, zero padding at the window's border, plus its bias.
-
-    A shift by (dr, dc) is a shift along the row followed by one along the column, so kh + kw shifts are enough: the
-    sums over dc for every dr come first.
-    """
-    lanes: tl.constexpr = query.shape[1]
-    lane = tl.arange(0, lanes)
-    taps: tl.constexpr = kernel_height * kernel_width
-    address = weight + (group * key_width + lane) * taps
+    """Adds to `result` what rows ``above .. above + rows - 1`` of a depthwise filter contribute."""
     sums = ()
     for right in tl.static_range(kernel_width):
         shifted = query
         if right != kernel_width // 2:
             shifted = moved(query, token, 0, right - kernel_width // 2, window_size)
         partial = ()
-        for down in tl.static_range(kernel_height):
-            tap = tl.load(address + down * kernel_width + right, mask=lane < key_width, other=0.0)
+        for row in tl.static_range(rows):
+            inside = valid & (above + row < kernel_height)
+            tap = tl.load(address + (above + row) * kernel_width + right, mask=inside, other=0.0)
             term = shifted * tap.to(tl.float32)[None, :]
             if right > 0:
-                term += sums[down]
-            partial = partial + (term,)
+                term += sums[row]
+            partial = partial + (term,)  # noqa: RUF005
         sums = partial
+    for row in tl.static_range(rows):
+        result += moved(sums[row], token, above + row - kernel_height // 2, 0, window_size)
+    return result
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def depthwise(
+    query: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    group: tl.tensor,
+    token: tl.tensor,
+    size: tl.tensor,
+    key_width: tl.constexpr,
+    kernel_height: tl.constexpr,
+    kernel_width: tl.constexpr,
+    rows_at_once: tl.constexpr,
+    window_size: tl.constexpr,
+) -> tl.tensor:
+    """Depthwise convolution of q laid out as a w x w image, zero padding at the window's border, plus its bias.
+
+    A shift by (dr, dc) is a shift along the row followed by one along the column, so the sums over dc come first, for
+    `rows_at_once` rows of the filter at a time: kw shifts for each such pass and kh in all, instead of kh * kw.
+    """
+    lanes: tl.constexpr = query.shape[1]
+    lane = tl.arange(0, lanes)
+    taps: tl.constexpr = kernel_height * kernel_width
+    address = weight + (group * key_width + lane) * taps
     shift = tl.load(bias + group * key_width + lane, mask=lane < key_width, other=0.0)
-    result = sums[kernel_height // 2] + shift.to(tl.float32)[None, :]
-    for down in tl.static_range(kernel_height):
-        if down != kernel_height // 2:
-            result += moved(sums[down], token, down - kernel_height // 2, 0, window_size)
+    result = tl.zeros_like(query) + shift.to(tl.float32)[None, :]
+    for above in range(0, kernel_height, rows_at_once):
+        here = token + unknown_zero(above, size, kernel_height)
+        result = filter_rows(
+            query,
+            address,
+            result,
+            here,
+            lane < key_width,
+            above,
+            rows_at_once,
+            kernel_height,
+            kernel_width,
+            window_size,
+        )
     return result
 
 
@@ -147,6 +196,8 @@ def group_shifted_window_attention_kernel(
     value_lanes: tl.constexpr,
     kernel_height: tl.constexpr,
     kernel_width: tl.constexpr,
+    rows_at_once: tl.constexpr,
+    input_step: tl.constexpr,
     queries: tl.constexpr,
     keys: tl.constexpr,
 ) -> None:
@@ -154,74 +205,74 @@ def group_shifted_window_attention_kernel(
 
     Every group's output goes to its channels of `output`; behind a barrier the next group reads it from there. The
     queries of the whole window are held at once (`queries` is w*w padded), keys and values are projected block by
-    block. `key_lanes` and `value_lanes` are the widths of keys and values padded to powers of two.
+    block. `key_lanes` and `value_lanes` are the widths of keys and values padded to powers of two. What
+    is held in registers at once is bounded by `rows_at_once` (see `depthwise`) and by `input_step`, the input
+    channels that a projection takes at a time.
     """
     tokens: tl.constexpr = window_size * window_size
     channels: tl.constexpr = groups * value_width
     full: tl.constexpr = tokens % queries == 0 and tokens % keys == 0
     window = tl.program_id(0)
     token = tl.arange(0, queries)
-    pixel = pixels(window, token, height, width, window_size, shift_size)
     region = regions(window, token, height, width, window_size, shift_size)
 
     for group in range(groups):
+        here = token + unknown_zero(group, height, groups)
+        pixel = pixels(window, here, height, width, window_size, shift_size)
         first = group * (2 * key_width + value_width)
-        weight, bias = weight_block(
-            qkv_weight, qkv_bias, first, key_width, key_lanes, value_width, value_lanes
-        )
-        inputs = group_input(
-            x, output, pixel, token < tokens, group, channels, value_width, value_lanes
-        )
-        query = tl.dot(inputs, weight, input_precision="tf32x3") + bias[None, :]
+        query = tl.zeros([queries, key_lanes], tl.float32)
+        for part in range(0, value_lanes, input_step):
+            inputs = group_input(x, output, pixel, token < tokens, group, part, channels, value_width, input_step)
+            weight = weight_block(qkv_weight, first, part, key_width, key_lanes, value_width, input_step)
+            query = tl.dot(inputs, weight, query, input_precision="tf32x3")
+        query += bias_row(qkv_bias, first, key_width, key_lanes)
         query = depthwise(
             query,
             q_dw_weight,
             q_dw_bias,
             group,
             token,
+            height,
             key_width,
             kernel_height,
             kernel_width,
+            rows_at_once,
             window_size,
         ).to(x.dtype.element_ty)
 
-        key_weight, key_bias = weight_block(
-            qkv_weight, qkv_bias, first + key_width, key_width, key_lanes, value_width, value_lanes
-        )
-        value_weight, value_bias = weight_block(
-            qkv_weight,
-            qkv_bias,
-            first + 2 * key_width,
-            value_width,
-            value_lanes,
-            value_width,
-            value_lanes,
-        )
         result = tl.zeros([queries, value_lanes], tl.float32)
         top = tl.full([queries], LOWEST, tl.float32)
         total = tl.zeros([queries], tl.float32)
         for start in range(0, tokens, keys):
             key_token = start + tl.arange(0, keys)
             key_pixel = pixels(window, key_token, height, width, window_size, shift_size)
-            fed = group_input(
-                x, output, key_pixel, key_token < tokens, group, channels, value_width, value_lanes
-            )
-            key = tl.dot(fed, key_weight, input_precision="tf32x3") + key_bias[None, :]
-            value = tl.dot(fed, value_weight, input_precision="tf32x3") + value_bias[None, :]
-            key = key.to(x.dtype.element_ty)
+            key = tl.zeros([keys, key_lanes], tl.float32)
+            value = tl.zeros([keys, value_lanes], tl.float32)
+            for part in range(0, value_lanes, input_step):
+                inputs = group_input(
+                    x, output, key_pixel, key_token < tokens, group, part, channels, value_width, input_step
+                )
+                weight = weight_block(
+                    qkv_weight, first + key_width, part, key_width, key_lanes, value_width, input_step
+                )
+                key = tl.dot(inputs, weight, key, input_precision="tf32x3")
+                weight = weight_block(
+                    qkv_weight, first + 2 * key_width, part, value_width, value_lanes, value_width, input_step
+                )
+                value = tl.dot(inputs, weight, value, input_precision="tf32x3")
+            key = (key + bias_row(qkv_bias, first + key_width, key_width, key_lanes)).to(x.dtype.element_ty)
+            value += bias_row(qkv_bias, first + 2 * key_width, value_width, value_lanes)
             logits = tl.dot(query, tl.trans(key), input_precision="tf32x3") * key_width**-0.5
-            logits += position_bias(
-                bias_table, group, token, key_token, window_size, groups, full
-            )
+            logits += position_bias(bias_table, group, token, key_token, window_size, groups, full)
             if shift_size > 0:
                 key_region = regions(window, key_token, height, width, window_size, shift_size)
                 logits = same_region_or_masked(logits, region, key_region)
             if not full:
                 logits = tl.where((key_token < tokens)[None, :], logits, float("-inf"))
-            result, top, total = accumulate(
-                logits, value.to(x.dtype.element_ty), result, top, total
-            )
+            result, top, total = accumulate(logits, value.to(x.dtype.element_ty), result, top, total)
 
+        here = token + unknown_zero(group, width, groups)
+        pixel = pixels(window, here, height, width, window_size, shift_size)
         lane = tl.arange(0, value_lanes)[None, :]
         tl.store(
             output + pixel[:, None] * channels + group * value_width + lane,
@@ -231,9 +282,7 @@ def group_shifted_window_attention_kernel(
         tl.debug_barrier()
 
 
-def launch(
-    shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, tactic: int = 1
-) -> Launch:
+def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, tactic: int = 1) -> Launch:
     """How to start the kernel.
 
     Args:
@@ -289,6 +338,8 @@ def launch(
             "value_lanes": value_lanes,
             "kernel_height": kernel_height,
             "kernel_width": kernel_width,
+            "rows_at_once": 3 if key_lanes <= 16 else 1,
+            "input_step": 8 if dtype == "float32" else 16,
             "queries": queries,
             "keys": min(keys, queries),
         },
@@ -296,4 +347,3 @@ def launch(
         programs=1,
         num_warps=max(1, queries // warp_rows),
     )
-

@@ -13,7 +13,7 @@ from ..packing import WORD_BITS, words
 
 __all__ = ["TACTICS", "key_semantic_attention_kernel", "launch"]
 
-TACTICS = ((64, 64, 4), (64, 32, 4), (128, 32, 8))
+TACTICS = ((64, 32, 4), (128, 32, 8), (64, 64, 8))
 """Queries and keys of a block (fewer where a window has fewer tokens), and warps."""
 
 BITS = tl.constexpr(WORD_BITS)
@@ -96,14 +96,10 @@ def key_semantic_attention_kernel(
         result, top, total = accumulate(logits, value, result, top, total)
 
     result = result / total[:, None]
-    tl.store(
-        output + query_pixel * channels + part, result.to(output.dtype.element_ty), mask=query_mask
-    )
+    tl.store(output + query_pixel * channels + part, result.to(output.dtype.element_ty), mask=query_mask)
 
 
-def launch(
-    shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, tactic: int = 1
-) -> Launch:
+def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, tactic: int = 1) -> Launch:
     """How to start the kernel.
 
     Args:
@@ -127,7 +123,6 @@ def launch(
     fits = len(dictionary) == 3 and dictionary[1:] == (tokens, words(tokens))
     if not fits or (UNKNOWN not in (windows, dictionary[0]) and dictionary[0] != windows):
         raise ValueError(
-            f"{operator}: dictionary must be [{windows}, {tokens}, {words(tokens)}], "
-            f"got {list(dictionary)}"
+            f"{operator}: dictionary must be [{windows}, {tokens}, {words(tokens)}], got {list(dictionary)}"
         )
     return made

@@ -32,6 +32,26 @@ def order_preserving(similarity: tl.tensor) -> tl.tensor:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def region_size(
+    window: tl.tensor,
+    token: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    window_size: tl.constexpr,
+    shift_size: tl.constexpr,
+) -> tl.tensor:
+    """Number of tokens of the window in each token's region: the seam cuts the last row and column of windows."""
+    rows = height // window_size
+    columns = width // window_size
+    place = window % (rows * columns)
+    before: tl.constexpr = window_size - shift_size
+    down = tl.where(token // window_size < before, before, shift_size)
+    right = tl.where(token % window_size < before, before, shift_size)
+    down = tl.where(place // columns == rows - 1, down, window_size)
+    return down * tl.where(place % columns == columns - 1, right, window_size)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def count_at_least(blocks: tl.tuple, threshold: tl.tensor) -> tl.tensor:
     """Number of entries of every row that are not below its threshold."""
     count = tl.zeros_like(threshold).to(tl.int32)
@@ -82,43 +102,30 @@ def key_semantic_dictionary_kernel(
     pixel = pixels(window, token, height, width, window_size, shift_size)[:, None] * channels
     region = regions(window, token, height, width, window_size, shift_size)
 
-    keys = ()
-    same = ()
-    same_count = tl.zeros([rows], tl.int32)
+    wanted = tl.full([rows], count, tl.int32)
+    if shift_size > 0:
+        same = region_size(window, token, height, width, window_size, shift_size)
+        within = same >= count
+        wanted = tl.where(within, wanted, count - same)
+
+    candidates = ()
     for index in tl.static_range(blocks_across):
         other = index * columns + tl.arange(0, columns)
         place = pixels(window, other, height, width, window_size, shift_size)[:, None] * channels
         similarity = tl.zeros([rows, columns], tl.float32)
         for start in range(0, channels, step):
             channel = start + tl.arange(0, step)[None, :]
-            own = tl.load(
-                x + pixel + channel,
-                mask=(token < tokens)[:, None] & (channel < channels),
-                other=0.0,
-            )
-            theirs = tl.load(
-                x + place + channel,
-                mask=(other < tokens)[:, None] & (channel < channels),
-                other=0.0,
-            )
+            inside = channel < channels
+            own = tl.load(x + pixel + channel, mask=(token < tokens)[:, None] & inside, other=0.0)
+            theirs = tl.load(x + place + channel, mask=(other < tokens)[:, None] & inside, other=0.0)
             similarity = tl.dot(own, tl.trans(theirs), similarity, input_precision="tf32x3")
-        key = tl.where((other < tokens)[None, :], order_preserving(similarity), 0)
+        eligible = (other < tokens)[None, :]
         if shift_size > 0:
-            their_region = regions(window, other, height, width, window_size, shift_size)
-            block_same = (region[:, None] == their_region[None, :]) & (other < tokens)[None, :]
-            same_count += tl.sum(block_same.to(tl.int32), 1)
-            same = same + (block_same,)
-        keys = keys + (key,)
-
-    wanted = tl.full([rows], count, tl.int32)
-    if shift_size > 0:
-        within = same_count >= count
-        wanted = tl.where(within, wanted, count - same_count)
-        candidates = ()
-        for index in tl.static_range(blocks_across):
-            candidates = candidates + (tl.where(same[index] == within[:, None], keys[index], 0),)
-    else:
-        candidates = keys
+            theirs_region = regions(window, other, height, width, window_size, shift_size)
+            same_region = region[:, None] == theirs_region[None, :]
+            eligible = eligible & (same_region == within[:, None])
+        key = tl.where(eligible, order_preserving(similarity), 0)
+        candidates = candidates + (key,)  # noqa: RUF005
 
     threshold = tl.zeros([rows], tl.uint32)
     for bit in range(32):
@@ -141,7 +148,8 @@ def key_semantic_dictionary_kernel(
         tied = candidates[index] == threshold[:, None]
         chosen = chosen | (tied & (other[None, :] < bound[:, None]))
         if shift_size > 0:
-            chosen = chosen | (same[index] & (within == 0)[:, None])
+            inside = (other < tokens)[None, :] & (within == 0)[:, None]
+            chosen = chosen | (inside & (candidates[index] == 0))
         bits = tl.reshape(chosen.to(tl.int32), [rows, columns // BITS, BITS])
         packed = tl.sum(bits * power[None, None, :], 2)
         word = index * (columns // BITS) + tl.arange(0, columns // BITS)
@@ -150,9 +158,7 @@ def key_semantic_dictionary_kernel(
         tl.store(output + row + word[None, :], packed, mask=mask)
 
 
-def launch(
-    shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, tactic: int = 1
-) -> Launch:
+def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, tactic: int = 1) -> Launch:
     """How to start the kernel.
 
     Args:
@@ -171,9 +177,7 @@ def launch(
     check_image(operator, image, window_size, attributes["shift_size"], dtype)
     tokens = window_size * window_size
     if tokens > MAX_TOKENS:
-        raise ValueError(
-            f"{operator}: the kernel takes windows of {MAX_TOKENS} tokens at most, got {tokens}"
-        )
+        raise ValueError(f"{operator}: the kernel takes windows of {MAX_TOKENS} tokens at most, got {tokens}")
     if top_k < 1:
         raise ValueError(f"{operator}: top_k must be at least 1, got {top_k}")
     rows, columns = min(rows, block_size(tokens)), min(columns, block_size(tokens))

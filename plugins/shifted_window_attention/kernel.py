@@ -62,9 +62,7 @@ def shifted_window_attention_kernel(
         key = tl.load(address + channels, mask=key_mask, other=0.0)
         value = tl.load(address + 2 * channels, mask=key_mask, other=0.0)
         logits = tl.dot(query, tl.trans(key), input_precision="tf32x3") * head_width**-0.5
-        logits += position_bias(
-            bias_table, head, query_token, key_token, window_size, heads, full
-        )
+        logits += position_bias(bias_table, head, query_token, key_token, window_size, heads, full)
         if shift_size > 0:
             key_region = regions(window, key_token, height, width, window_size, shift_size)
             logits = same_region_or_masked(logits, query_region, key_region)
@@ -73,14 +71,10 @@ def shifted_window_attention_kernel(
         result, top, total = accumulate(logits, value, result, top, total)
 
     result = result / total[:, None]
-    tl.store(
-        output + query_pixel * channels + part, result.to(output.dtype.element_ty), mask=query_mask
-    )
+    tl.store(output + query_pixel * channels + part, result.to(output.dtype.element_ty), mask=query_mask)
 
 
-def launch(
-    shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, tactic: int = 1
-) -> Launch:
+def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, tactic: int = 1) -> Launch:
     """How to start the kernel.
 
     Args:
