@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-__all__ = ["DEFAULT_OPSET", "INPUT_NAME", "OUTPUT_NAME", "export_onnx"]
+__all__ = ["DEFAULT_OPSET", "INPUT_NAME", "OUTPUT_NAME", "export_onnx", "weights_digest"]
 
 DEFAULT_OPSET = 20
 """First opset with Gelu as one node."""
@@ -45,7 +45,7 @@ def export_onnx(
     opset: int = DEFAULT_OPSET,
     static: tuple[int, int] | None = None,
     decomposed: bool = False,
-    source: str = "",
+    source: Mapping[str, Any] | None = None,
 ) -> OnnxArtifact:
     """Writes a model as an ONNX file that any runtime can execute.
 
@@ -59,7 +59,7 @@ def export_onnx(
         opset: ONNX opset, 18 to 23; below 20 Gelu is written as several nodes.
         static: Fix height and width (pixels, rounded up to the multiple) and batch 1, instead of leaving them free.
         decomposed: Inline the function bodies, for tools that know no functions.
-        source: Where the weights come from, for the provenance.
+        source: Where the model comes from, for the provenance: ``model``, and ``weights`` or ``random_weights``.
 
     Returns:
         The artifact, read back from the written file.
@@ -84,7 +84,7 @@ def export_onnx(
         rewritten = inline_functions(rewritten)
     else:
         attach_functions(rewritten)
-    _describe(rewritten, folded, list(blocks.values()), source)
+    _describe(rewritten, folded, list(blocks.values()), source or {})
     _check(rewritten, size)
     write_atomic(Path(path), rewritten.SerializeToString(), overwrite=True)
     return read_artifact(path)
@@ -127,7 +127,7 @@ def _trace(model: Restorer, opset: int, size: tuple[int, int] | None) -> onnx.Mo
     dynamic: Any = None
     if size is None:
         # neither a square nor a single window, and more than one image: sizes that tracing would freeze
-        height, width, batch = 2 * multiple, 3 * multiple, 2
+        height, width, batch = 3 * multiple, 2 * multiple, 2
         rows, columns = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
         free = {0: torch.export.Dim("batch", min=1), 2: multiple * rows, 3: multiple * columns}
         dynamic = (free,)
@@ -172,18 +172,18 @@ def _block_outputs(exported: onnx.ModelProto, model: Restorer) -> dict[str, str]
 
 
 def _describe(
-    graph: onnx.ModelProto, model: Restorer, blocks: list[str], source: str
+    graph: onnx.ModelProto, model: Restorer, blocks: list[str], source: Mapping[str, Any]
 ) -> None:
     """Spec and provenance into the metadata; the exporter's traces of local source files go."""
     import onnx
 
     package = "agileir-export"
     provenance = {
+        **source,
         "package": package,
         "version": __version__,
         "torch": version("torch"),
-        "source": source,
-        "weights_sha256": _weights_digest(model),
+        "weights_sha256": weights_digest(model),
     }
     graph.producer_name, graph.producer_version = package, __version__
     graph.doc_string = graph.graph.doc_string = ""
@@ -203,7 +203,8 @@ def _describe(
     )
 
 
-def _weights_digest(model: Restorer) -> str:
+def weights_digest(model: Restorer) -> str:
+    """SHA-256 over names and bytes of a model's state dict."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.contiguous().numpy().tobytes())

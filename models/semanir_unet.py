@@ -40,6 +40,7 @@ class SemanIRUNet(Restorer):
         top_k: Keys per query.
         mlp_ratio: Hidden width of the MLP over the width.
         scale: Must be 1.
+        noise_level: Noise the weights are for, see `ModelSpec`.
     """
 
     def __init__(
@@ -56,13 +57,14 @@ class SemanIRUNet(Restorer):
         top_k: int = 128,
         mlp_ratio: float = 2.0,
         scale: int = 1,
+        noise_level: float | None = None,
     ) -> None:
         if scale != 1:
             raise ValueError(f"the U-shaped network keeps the size of the image, got scale {scale}")
         levels = len(depths)
         multiple = window_size * 2 ** (levels - 1)
         super().__init__(
-            ModelSpec("semanir", name, task, 1, channels, window_size, multiple, 1.0, top_k)
+            ModelSpec("semanir", name, task, 1, channels, window_size, multiple, 1.0, top_k, noise_level)
         )
 
         def stage(level: int, depth: int, shifted: bool) -> SemanticStage:
@@ -173,7 +175,7 @@ register(
             **{f"semanir_s_x{s}": {**_SMALL, "scale": s} for s in (2, 3, 4)},
             **{f"semanir_b_x{s}": {**_BASE, "scale": s} for s in (2, 3, 4)},
             "semanir_tiny_x2": {**_TINY, "scale": 2},
-            "semanir_tiny_dn25": _TINY_UNET,
+            "semanir_tiny_dn25": {**_TINY_UNET, "noise_level": 25.0},
             "semanir_denoise_color": {**_UNET, "task": "denoising"},
             "semanir_denoise_grey": {**_UNET, "task": "denoising", "channels": 1},
             "semanir_jpeg_color": {**_UNET, "task": "jpeg"},

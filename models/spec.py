@@ -24,6 +24,7 @@ class ModelSpec:
         pad_multiple: Height and width of the network input must be multiples of this (pixels).
         img_range: Factor between 0..1 images and the network's inner range (1 or 255).
         top_k: Keys per query of a key-semantic model, else None.
+        noise_level: Standard deviation of the Gaussian noise a denoiser was trained for (of 255), None where unknown.
     """
 
     family: str
@@ -35,6 +36,7 @@ class ModelSpec:
     pad_multiple: int
     img_range: float = 1.0
     top_k: int | None = None
+    noise_level: float | None = None
 
     def to_json(self) -> str:
         """The spec as a JSON object with sorted keys."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from .packing import unpack
 from .windows import (
     attend,
+    attend_without_logits,
     compute_dtype,
     from_windows,
     mask_slice,
@@ -21,7 +24,12 @@ from .windows import (
 __all__ = ["attend_windows", "attention", "attention_gradients", "plain_attention", "restrict"]
 
 
-def attend_windows(qkv: Tensor, bias: Tensor, mask: Tensor | None, num_heads: int) -> Tensor:
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
+
+
+def attend_windows(
+    qkv: Tensor, bias: Tensor, mask: Tensor | None, num_heads: int, function: Attend = attend
+) -> Tensor:
     """Attention inside windows.
 
     Args:
@@ -29,6 +37,7 @@ def attend_windows(qkv: Tensor, bias: Tensor, mask: Tensor | None, num_heads: in
         bias: ``[heads, N, N]`` position bias.
         mask: ``[..., N, N]`` additive mask, or None.
         num_heads: Number of heads.
+        function: `attend`, or `attend_without_logits` where no gradient is wanted.
 
     Returns:
         ``[..., N, C]``.
@@ -36,7 +45,7 @@ def attend_windows(qkv: Tensor, bias: Tensor, mask: Tensor | None, num_heads: in
     width = qkv.shape[-1] // (3 * num_heads)
     parts = qkv.unflatten(-1, (3, num_heads, width)).movedim(-3, 0).transpose(-3, -2)
     addend = bias if mask is None else bias + mask.unsqueeze(-3)
-    output = attend(parts[0], parts[1], parts[2], addend, width**-0.5)
+    output = function(parts[0], parts[1], parts[2], addend, width**-0.5)
     return output.transpose(-3, -2).flatten(-2)
 
 
@@ -73,7 +82,7 @@ def attention(
     output = windows.new_empty(*windows.shape[:2], windows.shape[2] // 3)
     for part in window_slices(len(windows), num_heads, windows.shape[1], kind.itemsize):
         masks = _masks(part, mask, dictionary, bias)
-        output[part] = attend_windows(windows[part].to(kind), bias, masks, num_heads)
+        output[part] = attend_windows(windows[part].to(kind), bias, masks, num_heads, attend_without_logits)
     return from_windows(output, height, width, window_size, shift_size)
 
 

@@ -29,7 +29,9 @@ def check_window(operator: str, image: Tensor, window_size: int, shift_size: int
             f"{operator}: shift_size must be in 0..{window_size - 1} (window_size - 1), "
             f"got {shift_size}"
         )
-    _, height, width, _ = image.shape
+    _, height, width, channels = image.shape
+    if channels == 0:
+        raise ValueError(f"{operator}: the image has no channels {tuple(image.shape)}")
     if _concrete(height, width) and (
         height < 1 or width < 1 or height % window_size or width % window_size
     ):

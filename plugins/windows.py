@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 __all__ = [
     "MASK_VALUE",
     "attend",
+    "attend_without_logits",
     "compute_dtype",
     "from_windows",
     "mask_slice",
@@ -116,6 +118,19 @@ def attend(query: Tensor, key: Tensor, value: Tensor, addend: Tensor, scale: flo
     """``softmax(scale * q k^T + addend) v`` over the last two dimensions; `addend` broadcasts to the logits."""
     logits = (query * scale) @ key.transpose(-2, -1) + addend
     return torch.softmax(logits, -1) @ value
+
+
+def attend_without_logits(query: Tensor, key: Tensor, value: Tensor, addend: Tensor, scale: float) -> Tensor:
+    """`attend` for inference over ``[n, heads, N, d]``: torch's fused attention, which never holds the logits whole.
+
+    Queries, keys and values of different widths are padded with zeros to the widest, which changes nothing.
+    """
+    width = value.shape[-1]
+    widest = max(query.shape[-1], width)
+    query, key, value = (pad(tensor, (0, widest - tensor.shape[-1])) for tensor in (query, key, value))
+    logits_shape = (*query.shape[:-1], key.shape[-2])
+    output = scaled_dot_product_attention(query, key, value, addend.expand(logits_shape), scale=scale)
+    return output[..., :width]
 
 
 def window_slices(windows: int, rows: int, tokens: int, itemsize: int) -> Iterator[slice]:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from ..attention import Attend
 from ..checks import check_shape, check_table, check_tensors, check_window
 from ..windows import (
     attend,
+    attend_without_logits,
     compute_dtype,
     from_windows,
     mask_slice,
@@ -37,13 +39,14 @@ class GroupWeights(NamedTuple):
     bias: Tensor
 
 
-def attend_group(inputs: Tensor, weights: GroupWeights, mask: Tensor | None) -> Tensor:
+def attend_group(inputs: Tensor, weights: GroupWeights, mask: Tensor | None, function: Attend = attend) -> Tensor:
     """One group inside windows: projection, depthwise convolution of q, attention.
 
     Args:
         inputs: ``[..., N, Cg]``, the group's channels plus the previous group's output.
         weights: The group's weights.
         mask: ``[..., N, N]`` additive mask, or None.
+        function: `attend`, or `attend_without_logits` where no gradient is wanted.
 
     Returns:
         ``[..., N, dv]``.
@@ -64,7 +67,8 @@ def attend_group(inputs: Tensor, weights: GroupWeights, mask: Tensor | None) -> 
     )
     query = filtered.flatten(2).transpose(1, 2).reshape(query.shape)
     addend = weights.bias if mask is None else weights.bias + mask
-    return attend(query, key, value, addend, key_dim**-0.5)
+    parts = (part.unsqueeze(-3) for part in (query, key, value))
+    return function(*parts, addend.unsqueeze(-3), key_dim**-0.5).squeeze(-3)
 
 
 def group_weights(
@@ -83,12 +87,14 @@ def group_weights(
         yield GroupWeights(*group)
 
 
-def cascade(windows: Tensor, groups: list[GroupWeights], mask: Tensor | None) -> Tensor:
+def cascade(
+    windows: Tensor, groups: list[GroupWeights], mask: Tensor | None, function: Attend = attend
+) -> Tensor:
     """All groups inside windows, each fed with its channels plus the previous group's output: ``[..., N, C]``."""
     output: Tensor | None = None
     outputs = []
     for chunk, weights in zip(windows.chunk(len(groups), -1), groups, strict=True):
-        output = attend_group(chunk if output is None else chunk + output, weights, mask)
+        output = attend_group(chunk if output is None else chunk + output, weights, mask, function)
         outputs.append(output)
     return torch.cat(outputs, -1)
 
@@ -199,9 +205,10 @@ def group_shifted_window_attention(
     kind = compute_dtype(x)
     windows = to_windows(x, window_size, shift_size)
     mask = shift_mask(height, width, window_size, shift_size, groups[0].bias)
-    output = torch.empty_like(windows)
+    output = windows.new_empty(windows.shape)
     for part in window_slices(len(windows), 1, windows.shape[1], kind.itemsize):
-        output[part] = cascade(windows[part].to(kind), groups, mask_slice(mask, part))
+        masked = mask_slice(mask, part)
+        output[part] = cascade(windows[part].to(kind), groups, masked, attend_without_logits)
     return from_windows(output, height, width, window_size, shift_size)
 
 

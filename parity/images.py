@@ -1,0 +1,72 @@
+"""The images a ladder looks at: real pictures, cut to sizes that show mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..engines.runner import Images
+from ..imaging import list_images, read_image, sample_images
+from ..models.spec import ModelSpec
+
+__all__ = ["TestImage", "default_sizes", "load_images", "to_channels"]
+
+
+@dataclass(frozen=True)
+class TestImage:
+    """A named picture, float32 ``[C, H, W]`` in 0..1, in the model's channels."""
+
+    __test__ = False
+
+    name: str
+    pixels: Images
+
+
+def default_sizes(spec: ModelSpec) -> tuple[tuple[int, int], ...]:
+    """Sizes (rows, columns) no export traces: one off the window's grid, one on it, and a single pixel."""
+    aligned = tuple(side + -side % spec.pad_multiple for side in (128, 96))
+    return ((45, 70), (aligned[0], aligned[1]), (1, 1))
+
+
+def to_channels(pixels: Images, channels: int) -> Images:
+    """Converts ``[1 or 3, H, W]`` to the channels of a model: luma for grey, copies for the rest."""
+    if len(pixels) == channels:
+        return pixels
+    if channels == 1:
+        weights = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, full range
+        grey: Images = np.einsum("chw,c->hw", pixels, weights)[None]
+        return grey
+    tiled: Images = np.resize(pixels, (channels, *pixels.shape[1:])).astype(np.float32)
+    return tiled
+
+
+def load_images(
+    spec: ModelSpec,
+    paths: Sequence[str | Path] = (),
+    sizes: Sequence[tuple[int, int]] | None = None,
+) -> list[TestImage]:
+    """Reads pictures and cuts their middle to the sizes, in turn; every size and every picture occurs at least once.
+
+    Args:
+        spec: The model's spec.
+        paths: Image files and folders; the packaged samples where empty.
+        sizes: (rows, columns) of the crops, `default_sizes` where None. A smaller picture is used whole along that
+            side.
+
+    Raises:
+        ImageError: A path holds no readable image.
+    """
+    files = list_images(paths) if paths else [path for _, path in sample_images()]
+    crops = list(sizes if sizes is not None else default_sizes(spec))
+    chosen = []
+    for index in range(max(len(files), len(crops))):
+        path, (rows, columns) = files[index % len(files)], crops[index % len(crops)]
+        pixels = to_channels(read_image(path).pixels, spec.channels)
+        height, width = pixels.shape[1:]
+        top, left = max(0, height - rows) // 2, max(0, width - columns) // 2
+        cut = pixels[:, top : top + rows, left : left + columns]
+        chosen.append(TestImage(Path(path).stem, np.ascontiguousarray(cut)))
+    return chosen

@@ -1,0 +1,63 @@
+"""The task rung: does the exported file still restore, measured against ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..engines.runner import Images, Runner
+from ..imaging import read_image, sample_images
+from ..models.spec import ModelSpec
+from ..resizing import resize_bicubic
+from .images import to_channels
+from .metrics import psnr, psnr_y
+from .report import Rung, TaskMeasure
+
+__all__ = ["TASK_LOSS", "degrade", "task_rung"]
+
+TASK_LOSS = {"float32": 0.01, "float16": 0.02, "bfloat16": 0.1, "int8": 0.1}
+"""dB that a file may lose against ground truth, by its precision."""
+
+SEED = 0
+
+
+def degrade(truth: Images, spec: ModelSpec) -> Images | None:
+    """The input from which a model is to restore `truth` [C, H, W]; None where the task has no known degradation.
+
+    Super-resolution: MATLAB bicubic, rounded to 8 bits. Denoising at a known level: Gaussian noise of fixed seed.
+    """
+    if spec.task == "super-resolution":
+        return resize_bicubic(truth, 1 / spec.scale, quantize=True)
+    if spec.task == "denoising" and spec.noise_level is not None:
+        noise = np.random.default_rng(SEED).standard_normal(truth.shape)
+        return (truth + noise * spec.noise_level / 255).astype(np.float32)
+    return None
+
+
+def task_rung(reference: Runner, candidate: Runner, loss: float) -> Rung | None:
+    """Reference and candidate against the packaged pictures; None where the task's degradation is not known.
+
+    Super-resolution is measured as Y PSNR with a border of the scale, other tasks as RGB PSNR on clamped images.
+
+    Args:
+        reference: The PyTorch model.
+        candidate: The exported file.
+        loss: Greatest loss in dB of the candidate against the reference.
+    """
+    spec = reference.spec
+    measure: Callable[[Images, Images], float] = psnr
+    if spec.task == "super-resolution":
+        measure = lambda a, b: psnr_y(a, b, spec.scale)  # noqa: E731
+    measures = []
+    for name, path in sample_images():
+        pixels = to_channels(read_image(path).pixels, spec.channels)
+        height, width = (size // spec.scale * spec.scale for size in pixels.shape[1:])
+        truth = np.ascontiguousarray(pixels[:, :height, :width])
+        given = degrade(truth, spec)
+        if given is None:
+            return None
+        baseline = given if spec.scale == 1 else resize_bicubic(given, spec.scale)
+        restored = [measure(truth, runner.run(given[None])[0]) for runner in (reference, candidate)]
+        measures.append(TaskMeasure(name, measure(truth, baseline), *restored))
+    return Rung("restores ground truth as PyTorch does", loss, task=tuple(measures))
