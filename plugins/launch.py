@@ -50,6 +50,7 @@ class Launch:
         window_size: w; every window of the image gets `programs` programs.
         programs: Programs (thread blocks) a window.
         num_warps: Warps a program.
+        num_stages: Copies in flight of what a loop loads; 1 keeps shared memory small.
     """
 
     kernel: Any
@@ -57,6 +58,7 @@ class Launch:
     window_size: int
     programs: int
     num_warps: int
+    num_stages: int = 1
 
     def grid(self, batch: Any, height: Any, width: Any) -> Any:
         """Programs of an image ``[B, H, W, ...]``, for numbers as for TensorRT's shape expressions."""

@@ -100,6 +100,7 @@ def compile_kernel(launch: Launch, inputs: Sequence[str], output: str, target: i
         launch.kernel,
         tuple(sorted(launch.constants.items())),
         launch.num_warps,
+        launch.num_stages,
         (*(POINTERS[kind] for kind in inputs), "i32", "i32", POINTERS[output]),
         target,
     )
@@ -110,6 +111,7 @@ def _compiled(
     kernel: object,
     constants: tuple[tuple[str, int], ...],
     num_warps: int,
+    num_stages: int,
     types: tuple[str, ...],
     target: int,
 ) -> CompiledKernel:
@@ -126,7 +128,7 @@ def _compiled(
         if kind.startswith("*")
     }
     source = ASTSource(kernel, signature, dict(constants), aligned)
-    options = {"num_warps": num_warps, "num_stages": 1, "ptx_version": PTX_ISA}
+    options = {"num_warps": num_warps, "num_stages": num_stages, "ptx_version": PTX_ISA}
     made = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options | {"enable_fp_fusion": True})
     shared = int(made.metadata.shared)
     if shared > MAX_SHARED_BYTES:

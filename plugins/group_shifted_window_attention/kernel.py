@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import triton
 import triton.language as tl
@@ -10,7 +11,10 @@ import triton.language as tl
 from ..blocks import LOWEST, accumulate, pixels, position_bias, regions, same_region_or_masked
 from ..launch import MAX_SHARED_BYTES, Launch, Shape, block_size, check_image, pick
 
-__all__ = ["TACTICS", "group_shifted_window_attention_kernel", "launch"]
+__all__ = ["OUTPUT_TYPE", "TACTICS", "group_shifted_window_attention_kernel", "launch", "output_shape"]
+
+OUTPUT_TYPE: str | None = None
+"""Type of the output; None where it is the image's."""
 
 TACTICS = ((16, 32), (16, 16))
 """Keys of a block, and queries a warp is given."""
@@ -127,7 +131,7 @@ def filter_rows(
             term = shifted * tap.to(tl.float32)[None, :]
             if right > 0:
                 term += sums[row]
-            partial = partial + (term,)  # noqa: RUF005
+            partial = partial + (term,)  # type: ignore[assignment]  # noqa: RUF005
         sums = partial
     for row in tl.static_range(rows):
         result += moved(sums[row], token, above + row - kernel_height // 2, 0, window_size)
@@ -347,3 +351,9 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
         programs=1,
         num_warps=max(1, queries // warp_rows),
     )
+
+
+def output_shape(shapes: Sequence[Sequence[Any]], attributes: Mapping[str, int]) -> tuple[Any, ...]:
+    """Shape of the output, of numbers or of TensorRT's shape expressions."""
+    del attributes
+    return tuple(shapes[0])

@@ -11,6 +11,7 @@ from torch.nn.functional import conv2d
 
 from ..attention import Attend
 from ..checks import check_shape, check_table, check_tensors, check_window
+from ..dispatch import register_cuda
 from ..windows import (
     attend,
     attend_without_logits,
@@ -54,9 +55,7 @@ def attend_group(inputs: Tensor, weights: GroupWeights, mask: Tensor | None, fun
     key_dim, kernel_height, kernel_width = weights.q_dw_weight.shape
     side = round(inputs.shape[-2] ** 0.5)
     projected = inputs @ weights.qkv_weight.T + weights.qkv_bias
-    query, key, value = projected.split(
-        [key_dim, key_dim, projected.shape[-1] - 2 * key_dim], dim=-1
-    )
+    query, key, value = projected.split([key_dim, key_dim, projected.shape[-1] - 2 * key_dim], dim=-1)
     image = query.transpose(-2, -1).reshape(-1, key_dim, side, side)
     filtered = conv2d(
         image,
@@ -87,9 +86,7 @@ def group_weights(
         yield GroupWeights(*group)
 
 
-def cascade(
-    windows: Tensor, groups: list[GroupWeights], mask: Tensor | None, function: Attend = attend
-) -> Tensor:
+def cascade(windows: Tensor, groups: list[GroupWeights], mask: Tensor | None, function: Attend = attend) -> Tensor:
     """All groups inside windows, each fed with its channels plus the previous group's output: ``[..., N, C]``."""
     output: Tensor | None = None
     outputs = []
@@ -127,14 +124,9 @@ def _check(
     groups, rows, group_width = qkv_weight.shape
     _, key_dim, kernel_height, kernel_width = q_dw_weight.shape
     if x.shape[-1] != groups * group_width:
-        raise ValueError(
-            f"{NAME}: x has {x.shape[-1]} channels, qkv_weight expects {groups} groups of "
-            f"{group_width}"
-        )
+        raise ValueError(f"{NAME}: x has {x.shape[-1]} channels, qkv_weight expects {groups} groups of {group_width}")
     if kernel_height % 2 == 0 or kernel_width % 2 == 0:
-        raise ValueError(
-            f"{NAME}: the depthwise filter needs odd sizes, got {kernel_height}x{kernel_width}"
-        )
+        raise ValueError(f"{NAME}: the depthwise filter needs odd sizes, got {kernel_height}x{kernel_width}")
     if key_dim < 1 or rows != 2 * key_dim + group_width:
         raise ValueError(
             f"{NAME}: qkv_weight needs 2*dk + Cg rows (dk = {key_dim}, Cg = {group_width}: "
@@ -240,9 +232,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     _, height, width, _ = x.shape
     kind = compute_dtype(x)
     groups = list(group_weights(*weights, window_size))
-    inputs, outputs, upstream = (
-        to_windows(image, window_size, shift_size).to(kind) for image in (x, output, gradient)
-    )
+    inputs, outputs, upstream = (to_windows(image, window_size, shift_size).to(kind) for image in (x, output, gradient))
     mask = shift_mask(height, width, window_size, shift_size, groups[0].bias)
     count = len(groups)
     x_gradient = torch.empty_like(inputs)
@@ -264,9 +254,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
             sinks[index].copy_(carried)
             for total, step in zip(group_gradients[index], steps, strict=True):
                 total += step
-    *weight_gradients, bias_gradient = (
-        torch.stack(parts) for parts in zip(*group_gradients, strict=True)
-    )
+    *weight_gradients, bias_gradient = (torch.stack(parts) for parts in zip(*group_gradients, strict=True))
     table = weights[-1]
     (table_gradient,) = recompute_gradients(
         lambda leaf: position_bias(leaf, window_size), (table.to(kind),), bias_gradient
@@ -281,3 +269,4 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 
 group_shifted_window_attention.register_autograd(_backward, setup_context=_setup)
+register_cuda(group_shifted_window_attention, NAME, ("window_size", "shift_size"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import triton
 import triton.language as tl
@@ -11,7 +12,10 @@ from ..blocks import LOWEST, accumulate, pixels, position_bias, regions, same_re
 from ..launch import UNKNOWN, Launch, Shape, attention_launch, pick
 from ..packing import WORD_BITS, words
 
-__all__ = ["TACTICS", "key_semantic_attention_kernel", "launch"]
+__all__ = ["OUTPUT_TYPE", "TACTICS", "key_semantic_attention_kernel", "launch", "output_shape"]
+
+OUTPUT_TYPE: str | None = None
+"""Type of the output; None where it is the image's."""
 
 TACTICS = ((64, 32, 4), (128, 32, 8), (64, 64, 8))
 """Queries and keys of a block (fewer where a window has fewer tokens), and warps."""
@@ -126,3 +130,10 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
             f"{operator}: dictionary must be [{windows}, {tokens}, {words(tokens)}], got {list(dictionary)}"
         )
     return made
+
+
+def output_shape(shapes: Sequence[Sequence[Any]], attributes: Mapping[str, int]) -> tuple[Any, ...]:
+    """Shape of the output, of numbers or of TensorRT's shape expressions."""
+    del attributes
+    batch, height, width, triple = shapes[0]
+    return batch, height, width, triple // 3

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..attention import attention, attention_gradients
 from ..checks import check_heads, check_shape, check_table, check_tensors, check_window
+from ..dispatch import register_cuda
 from ..packing import words
 
 __all__ = ["key_semantic_attention"]
@@ -91,10 +92,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     qkv, dictionary, bias_table = ctx.saved_tensors
     arguments = (ctx.window_size, ctx.shift_size, ctx.num_heads)
-    qkv_gradient, table_gradient = attention_gradients(
-        gradient, qkv, bias_table, *arguments, dictionary
-    )
+    qkv_gradient, table_gradient = attention_gradients(gradient, qkv, bias_table, *arguments, dictionary)
     return qkv_gradient, None, table_gradient, None, None, None
 
 
 key_semantic_attention.register_autograd(_backward, setup_context=_setup)
+register_cuda(key_semantic_attention, NAME, ("window_size", "shift_size", "num_heads"))

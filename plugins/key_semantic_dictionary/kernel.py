@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import triton
 import triton.language as tl
 
 from ..blocks import pixels, regions
 from ..launch import Launch, Shape, block_size, check_image, pick
-from ..packing import WORD_BITS
+from ..packing import WORD_BITS, words
 
-__all__ = ["MAX_TOKENS", "TACTICS", "key_semantic_dictionary_kernel", "launch"]
+__all__ = ["MAX_TOKENS", "OUTPUT_TYPE", "TACTICS", "key_semantic_dictionary_kernel", "launch", "output_shape"]
+
+OUTPUT_TYPE: str | None = "int32"
+"""Type of the output; None where it is the image's."""
 
 TACTICS = ((32, 256, 8), (16, 256, 4), (16, 256, 8))
 """Rows and columns of a block of similarities (fewer where a window has fewer tokens), and warps."""
@@ -125,7 +129,7 @@ def key_semantic_dictionary_kernel(
             same_region = region[:, None] == theirs_region[None, :]
             eligible = eligible & (same_region == within[:, None])
         key = tl.where(eligible, order_preserving(similarity), 0)
-        candidates = candidates + (key,)  # noqa: RUF005
+        candidates = candidates + (key,)  # type: ignore[assignment]  # noqa: RUF005
 
     threshold = tl.zeros([rows], tl.uint32)
     for bit in range(32):
@@ -140,7 +144,7 @@ def key_semantic_dictionary_kernel(
         reached = count_tied_before(candidates, threshold, trial) > missing
         bound = tl.where(reached, bound, trial)
 
-    words: tl.constexpr = tl.cdiv(tokens, BITS)
+    row_words: tl.constexpr = tl.cdiv(tokens, BITS)
     power = 1 << tl.arange(0, BITS)
     for index in tl.static_range(blocks_across):
         other = index * columns + tl.arange(0, columns)
@@ -153,8 +157,8 @@ def key_semantic_dictionary_kernel(
         bits = tl.reshape(chosen.to(tl.int32), [rows, columns // BITS, BITS])
         packed = tl.sum(bits * power[None, None, :], 2)
         word = index * (columns // BITS) + tl.arange(0, columns // BITS)
-        row = (window.to(tl.int64) * tokens + token)[:, None] * words
-        mask = (token < tokens)[:, None] & (word < words)[None, :]
+        row = (window.to(tl.int64) * tokens + token)[:, None] * row_words
+        mask = (token < tokens)[:, None] & (word < row_words)[None, :]
         tl.store(output + row + word[None, :], packed, mask=mask)
 
 
@@ -196,3 +200,11 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
         programs=-(-tokens // rows),
         num_warps=num_warps,
     )
+
+
+def output_shape(shapes: Sequence[Sequence[Any]], attributes: Mapping[str, int]) -> tuple[Any, ...]:
+    """Shape of the output, of numbers or of TensorRT's shape expressions."""
+    batch, height, width, _ = shapes[0]
+    window_size = attributes["window_size"]
+    tokens = window_size * window_size
+    return batch * (height // window_size) * (width // window_size), tokens, words(tokens)

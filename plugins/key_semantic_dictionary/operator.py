@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from ..checks import check_tensors, check_window
+from ..dispatch import register_cuda
 from ..packing import pack, words
 from ..windows import to_windows, token_regions, window_slices
 
 __all__ = ["key_semantic_dictionary", "plain"]
 
 NAME = "key_semantic_dictionary"
+
 
 def order_preserving_integer(similarity: Tensor) -> Tensor:
     """Maps float32 to int64 so that the order of numbers is kept, equal numbers (also -0 and 0) staying equal."""
@@ -79,6 +81,9 @@ def _(x: Tensor, window_size: int, shift_size: int, top_k: int) -> Tensor:
     tokens = window_size * window_size
     windows = batch * (height // window_size) * (width // window_size)
     return x.new_empty(windows, tokens, words(tokens), dtype=torch.int32)
+
+
+register_cuda(key_semantic_dictionary, NAME, ("window_size", "shift_size", "top_k"))
 
 
 def plain(x: Tensor, window_size: int, shift_size: int, top_k: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import triton
 import triton.language as tl
@@ -10,7 +11,10 @@ import triton.language as tl
 from ..blocks import LOWEST, accumulate, pixels, position_bias, regions, same_region_or_masked
 from ..launch import Launch, Shape, attention_launch, pick
 
-__all__ = ["TACTICS", "launch", "shifted_window_attention_kernel"]
+__all__ = ["OUTPUT_TYPE", "TACTICS", "launch", "output_shape", "shifted_window_attention_kernel"]
+
+OUTPUT_TYPE: str | None = None
+"""Type of the output; None where it is the image's."""
 
 TACTICS = ((64, 64, 4), (64, 32, 4), (128, 32, 8))
 """Queries and keys of a block (fewer where a window has fewer tokens), and warps."""
@@ -89,3 +93,10 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
     operator = "shifted_window_attention"
     kernel, blocks = shifted_window_attention_kernel, pick(operator, TACTICS, tactic)
     return attention_launch(operator, kernel, shapes, attributes, dtype, blocks)
+
+
+def output_shape(shapes: Sequence[Sequence[Any]], attributes: Mapping[str, int]) -> tuple[Any, ...]:
+    """Shape of the output, of numbers or of TensorRT's shape expressions."""
+    del attributes
+    batch, height, width, triple = shapes[0]
+    return batch, height, width, triple // 3

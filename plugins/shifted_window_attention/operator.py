@@ -9,15 +9,14 @@ from torch import Tensor
 
 from ..attention import attention, attention_gradients
 from ..checks import check_heads, check_table, check_tensors, check_window
+from ..dispatch import register_cuda
 
 __all__ = ["shifted_window_attention"]
 
 NAME = "shifted_window_attention"
 
 
-def _check(
-    qkv: Tensor, bias_table: Tensor, window_size: int, shift_size: int, num_heads: int
-) -> None:
+def _check(qkv: Tensor, bias_table: Tensor, window_size: int, shift_size: int, num_heads: int) -> None:
     check_window(NAME, qkv, window_size, shift_size)
     check_tensors(NAME, qkv=qkv, bias_table=bias_table)
     check_heads(NAME, qkv.shape[-1], num_heads, parts=3)
@@ -50,9 +49,7 @@ def shifted_window_attention(
 
 
 @shifted_window_attention.register_fake
-def _(
-    qkv: Tensor, bias_table: Tensor, window_size: int, shift_size: int, num_heads: int
-) -> Tensor:
+def _(qkv: Tensor, bias_table: Tensor, window_size: int, shift_size: int, num_heads: int) -> Tensor:
     _check(qkv, bias_table, window_size, shift_size, num_heads)
     batch, height, width, triple = qkv.shape
     return qkv.new_empty(batch, height, width, triple // 3)
@@ -64,10 +61,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    gradients = attention_gradients(
-        gradient, *ctx.saved_tensors, ctx.window_size, ctx.shift_size, ctx.num_heads
-    )
+    gradients = attention_gradients(gradient, *ctx.saved_tensors, ctx.window_size, ctx.shift_size, ctx.num_heads)
     return *gradients, None, None, None
 
 
 shifted_window_attention.register_autograd(_backward, setup_context=_setup)
+register_cuda(shifted_window_attention, NAME, ("window_size", "shift_size", "num_heads"))
