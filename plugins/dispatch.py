@@ -82,7 +82,7 @@ def _capable(device: int) -> bool:
     return False
 
 
-def register_cuda(operator: torch.library.CustomOpDef, torch_name: str, attributes: Sequence[str]) -> None:
+def register_cuda(operator: CustomOpDef, torch_name: str, attributes: Sequence[str]) -> None:
     """Makes an operator run its kernel for CUDA tensors.
 
     What no kernel was made for (float64, very large windows, GPUs before Ampere) runs the reference, which also

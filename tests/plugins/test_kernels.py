@@ -1,0 +1,366 @@
+"""The Triton kernels, interpreted on the CPU, against the loops of `naive` and, where windows are large, float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import agileir_export.plugins  # noqa: F401  (registers torch.ops.agileir)
+
+from . import naive
+from .interpreter import Interpreter
+
+pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
+
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
+Run = Callable[..., Tensor]
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    with Interpreter() as interpreter:
+        yield interpreter
+
+
+@pytest.fixture
+def generator(request: pytest.FixtureRequest) -> torch.Generator:
+    return torch.Generator().manual_seed(sum(map(ord, request.node.name)))
+
+
+def reference(operator: str, tensors: list[Tensor], attributes: dict[str, int]) -> Tensor:
+    """`naive` for small windows; the torch operator in float64, itself tested against `naive`, for large ones."""
+    if attributes["window_size"] <= 8:
+        arrays = [tensor.double().numpy() if tensor.is_floating_point() else tensor.numpy() for tensor in tensors]
+        return torch.from_numpy(getattr(naive, operator)(*arrays, *attributes.values()))
+    wide = [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
+    result: Tensor = getattr(torch.ops.agileir, operator)(*wide, *attributes.values())
+    return result
+
+
+def assert_agrees(result: Tensor, expected: Tensor) -> None:
+    """float32: every element within 1e-4 of the largest; half types: by relative error of the whole."""
+    assert result.shape == expected.shape
+    difference = result.double() - expected
+    assert torch.isfinite(difference).all()
+    limit = TOLERANCE[result.dtype]
+    if result.dtype == torch.float32:
+        assert difference.abs().max() <= limit * expected.abs().max()
+    else:
+        assert difference.norm() <= limit * expected.norm()
+
+
+def group_case(
+    generator: torch.Generator,
+    dtype: torch.dtype,
+    image: tuple[int, int, int],
+    window: int,
+    groups: int,
+    key: int,
+    width: int,
+    kernel: tuple[int, int],
+) -> list[Tensor]:
+    def draw(*shape: int, scale: float = 1.0) -> Tensor:
+        return (torch.randn(*shape, generator=generator) * scale).to(dtype)
+
+    rows = 2 * key + width
+    return [
+        draw(*image, groups * width),
+        draw(groups, rows, width, scale=width**-0.5),
+        draw(groups, rows, scale=0.3),
+        draw(groups, key, *kernel, scale=0.4),
+        draw(groups, key),
+        draw((2 * window - 1) ** 2, groups),
+    ]
+
+
+def attention_case(
+    generator: torch.Generator, dtype: torch.dtype, image: tuple[int, int, int], window: int, heads: int, width: int
+) -> list[Tensor]:
+    qkv = torch.randn(*image, 3 * heads * width, generator=generator)
+    table = torch.randn((2 * window - 1) ** 2, heads, generator=generator)
+    return [qkv.to(dtype), table.to(dtype)]
+
+
+FLOATS = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["float32", "float16", "bfloat16"])
+
+
+@FLOATS
+@pytest.mark.parametrize(
+    ("window", "shift", "image", "groups", "key", "width", "kernel"),
+    [
+        (4, 0, (1, 4, 8), 3, 4, 10, (3, 5)),
+        (4, 3, (2, 8, 4), 2, 16, 6, (5, 3)),
+        (5, 2, (1, 10, 5), 2, 3, 5, (1, 1)),
+    ],
+)
+def test_group_attention(
+    run: Run,
+    generator: torch.Generator,
+    dtype: torch.dtype,
+    window: int,
+    shift: int,
+    image: tuple[int, int, int],
+    groups: int,
+    key: int,
+    width: int,
+    kernel: tuple[int, int],
+) -> None:
+    tensors = group_case(generator, dtype, image, window, groups, key, width, kernel)
+    attributes = {"window_size": window, "shift_size": shift}
+    result = run("group_shifted_window_attention", tensors, attributes)
+    assert_agrees(result, reference("group_shifted_window_attention", tensors, attributes))
+
+
+@pytest.mark.parametrize(
+    ("window", "image", "key", "width"),
+    [(8, (1, 8, 16), 8, 8), (16, (1, 16, 16), 16, 30), (16, (1, 16, 16), 32, 8)],
+    ids=["tiny", "agileir", "agileir_light"],
+)
+def test_group_attention_of_presets(
+    run: Run, generator: torch.Generator, window: int, image: tuple[int, int, int], key: int, width: int
+) -> None:
+    """The widths of the presets, two groups of them, shifted as in every second layer."""
+    tensors = group_case(generator, torch.float32, image, window, 2, key, width, (5, 5))
+    attributes = {"window_size": window, "shift_size": window // 2}
+    result = run("group_shifted_window_attention", tensors, attributes)
+    assert_agrees(result, reference("group_shifted_window_attention", tensors, attributes))
+
+
+@FLOATS
+@pytest.mark.parametrize(
+    ("window", "shift", "image", "heads", "width"),
+    [
+        (4, 1, (2, 8, 4), 2, 10),
+        (7, 3, (1, 7, 14), 3, 30),
+        (8, 0, (2, 16, 8), 2, 10),
+        (8, 5, (1, 16, 24), 1, 8),
+        (16, 8, (1, 16, 32), 2, 17),
+    ],
+)
+def test_attention(
+    run: Run,
+    generator: torch.Generator,
+    dtype: torch.dtype,
+    window: int,
+    shift: int,
+    image: tuple[int, int, int],
+    heads: int,
+    width: int,
+) -> None:
+    tensors = attention_case(generator, dtype, image, window, heads, width)
+    attributes = {"window_size": window, "shift_size": shift, "num_heads": heads}
+    result = run("shifted_window_attention", tensors, attributes)
+    assert_agrees(result, reference("shifted_window_attention", tensors, attributes))
+
+
+def integers(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Tensor:
+    """Small integers: sums of products are exact in every order, and many rows tie."""
+    return torch.randint(-2, 3, shape, generator=generator).to(dtype)
+
+
+@FLOATS
+@pytest.mark.parametrize(
+    ("window", "shift", "image", "channels", "top_k"),
+    [
+        (4, 0, (2, 4, 8), 5, 1),
+        (4, 1, (1, 8, 8), 12, 9),
+        (7, 3, (1, 14, 7), 33, 20),
+        (8, 4, (1, 16, 8), 6, 64),
+        (8, 2, (1, 8, 24), 40, 63),
+        (16, 8, (1, 16, 16), 20, 64),
+    ],
+)
+def test_dictionary_is_exact(
+    run: Run,
+    generator: torch.Generator,
+    dtype: torch.dtype,
+    window: int,
+    shift: int,
+    image: tuple[int, int, int],
+    channels: int,
+    top_k: int,
+) -> None:
+    tensors = [integers(generator, dtype, *image, channels)]
+    attributes = {"window_size": window, "shift_size": shift, "top_k": top_k}
+    result = run("key_semantic_dictionary", tensors, attributes)
+    assert torch.equal(result, reference("key_semantic_dictionary", tensors, attributes))
+
+
+def test_dictionary_of_a_flat_image_takes_the_first_tokens(run: Run) -> None:
+    attributes = {"window_size": 4, "shift_size": 0, "top_k": 5}
+    result = run("key_semantic_dictionary", [torch.zeros(1, 4, 4, 3)], attributes)
+    assert result.unique().tolist() == [0b11111]
+
+
+def test_dictionary_orders_negative_zero_huge_and_infinite_similarities(run: Run) -> None:
+    values = torch.tensor([0.0, -0.0, 1e-30, -1e-30, 3e18, -3e18, 1.0, -1.0, 1e25, 2.0, -2.0, 5.0, 7.0, -7.0, 0.5, 9.0])
+    tensors = [values.reshape(1, 4, 4, 1)]
+    for top_k in (1, 4, 8, 12, 15):
+        attributes = {"window_size": 4, "shift_size": 0, "top_k": top_k}
+        result = run("key_semantic_dictionary", tensors, attributes)
+        expected = torch.ops.agileir.key_semantic_dictionary(*tensors, *attributes.values())
+        assert torch.equal(result, expected), top_k
+
+
+def test_dictionary_keeps_its_count_with_not_a_number(run: Run, generator: torch.Generator) -> None:
+    x = torch.randn(1, 4, 4, 3, generator=generator)
+    x[0, 1, 2, 0] = float("nan")
+    result = run("key_semantic_dictionary", [x], {"window_size": 4, "shift_size": 0, "top_k": 6})
+    assert [int(word).bit_count() for word in result.flatten()] == [6] * 16
+
+
+@FLOATS
+@pytest.mark.parametrize(
+    ("window", "shift", "image", "heads", "width", "top_k"),
+    [
+        (4, 1, (2, 8, 4), 2, 10, 3),
+        (7, 0, (1, 14, 7), 1, 30, 20),
+        (8, 4, (1, 8, 16), 2, 8, 16),
+        (8, 3, (1, 16, 8), 2, 12, 64),
+        (16, 8, (1, 32, 16), 1, 10, 64),
+    ],
+)
+def test_key_attention(
+    run: Run,
+    generator: torch.Generator,
+    dtype: torch.dtype,
+    window: int,
+    shift: int,
+    image: tuple[int, int, int],
+    heads: int,
+    width: int,
+    top_k: int,
+) -> None:
+    qkv, table = attention_case(generator, dtype, image, window, heads, width)
+    features = torch.randn(*image, 7, generator=generator)
+    dictionary = torch.ops.agileir.key_semantic_dictionary(features, window, shift, top_k)
+    attributes = {"window_size": window, "shift_size": shift, "num_heads": heads}
+    result = run("key_semantic_attention", [qkv, dictionary, table], attributes)
+    assert_agrees(result, reference("key_semantic_attention", [qkv, dictionary, table], attributes))
+
+
+@pytest.mark.parametrize("tactic", [2, 3])
+def test_all_tactics_agree(run: Run, generator: torch.Generator, tactic: int) -> None:
+    qkv, table = attention_case(generator, torch.float32, (1, 16, 16), 16, 1, 10)
+    x = integers(generator, torch.float32, 1, 16, 16, 9)
+    number = {"window_size": 16, "shift_size": 4}
+    heads, top = number | {"num_heads": 1}, number | {"top_k": 30}
+    dictionary = run("key_semantic_dictionary", [x], top, tactic)
+    assert torch.equal(dictionary, run("key_semantic_dictionary", [x], top))
+    assert_agrees(
+        run("shifted_window_attention", [qkv, table], heads, tactic),
+        reference("shifted_window_attention", [qkv, table], heads),
+    )
+    assert_agrees(
+        run("key_semantic_attention", [qkv, dictionary, table], heads, tactic),
+        reference("key_semantic_attention", [qkv, dictionary, table], heads),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
+def test_semantic_operators_at_window_32(run: Run, generator: torch.Generator, dtype: torch.dtype) -> None:
+    x = integers(generator, dtype, 1, 32, 64, 24)
+    qkv, table = attention_case(generator, dtype, (1, 32, 64), 32, 2, 30)
+    number = {"window_size": 32, "shift_size": 16}
+    dictionary = run("key_semantic_dictionary", [x], number | {"top_k": 512})
+    assert torch.equal(dictionary, reference("key_semantic_dictionary", [x], number | {"top_k": 512}))
+    attributes = number | {"num_heads": 2}
+    result = run("key_semantic_attention", [qkv, dictionary, table], attributes)
+    assert_agrees(result, reference("key_semantic_attention", [qkv, dictionary, table], attributes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
+@pytest.mark.parametrize(("key", "width"), [(16, 30), (32, 8)], ids=["agileir", "agileir_light"])
+def test_group_attention_over_several_windows(
+    run: Run, generator: torch.Generator, dtype: torch.dtype, key: int, width: int
+) -> None:
+    tensors = group_case(generator, dtype, (1, 32, 16), 16, 3, key, width, (5, 5))
+    attributes = {"window_size": 16, "shift_size": 8}
+    result = run("group_shifted_window_attention", tensors, attributes)
+    assert_agrees(result, reference("group_shifted_window_attention", tensors, attributes))
+
+
+# ---- what is refused before anything is started ----
+
+
+def good_group() -> tuple[list[Tensor], dict[str, int]]:
+    generator = torch.Generator().manual_seed(0)
+    tensors = group_case(generator, torch.float32, (1, 4, 4), 4, 2, 4, 6, (3, 3))
+    return tensors, {"window_size": 4, "shift_size": 1}
+
+
+def good_attention() -> tuple[list[Tensor], dict[str, int]]:
+    tensors = attention_case(torch.Generator().manual_seed(0), torch.float32, (1, 4, 8), 4, 2, 6)
+    return tensors, {"window_size": 4, "shift_size": 1, "num_heads": 2}
+
+
+def good_key_attention() -> tuple[list[Tensor], dict[str, int]]:
+    (qkv, table), attributes = good_attention()
+    return [qkv, torch.ones(2, 16, 1, dtype=torch.int32), table], attributes
+
+
+def good_dictionary() -> tuple[list[Tensor], dict[str, int]]:
+    return [torch.ones(1, 4, 4, 3)], {"window_size": 4, "shift_size": 1, "top_k": 3}
+
+
+GOOD = {
+    "group_shifted_window_attention": good_group,
+    "shifted_window_attention": good_attention,
+    "key_semantic_attention": good_key_attention,
+    "key_semantic_dictionary": good_dictionary,
+}
+
+
+@pytest.mark.parametrize("operator", GOOD)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"window_size": 3}, "multiple of window_size 3"),
+        ({"shift_size": 4}, "shift_size"),
+        ({"shift_size": -1}, "shift_size"),
+    ],
+)
+def test_bad_windows_are_refused(run: Run, operator: str, change: dict[str, int], message: str) -> None:
+    tensors, attributes = GOOD[operator]()
+    assert torch.is_tensor(run(operator, tensors, attributes))
+    with pytest.raises(ValueError, match=message):
+        run(operator, tensors, attributes | change)
+
+
+@pytest.mark.parametrize("operator", GOOD)
+def test_double_precision_and_unknown_tactics_are_refused(run: Run, operator: str) -> None:
+    tensors, attributes = GOOD[operator]()
+    with pytest.raises(ValueError, match="takes float32"):
+        run(operator, [tensors[0].double(), *tensors[1:]], attributes)
+    with pytest.raises(ValueError, match="tactic"):
+        run(operator, tensors, attributes, 9)
+
+
+@pytest.mark.parametrize("operator", ["group_shifted_window_attention", "shifted_window_attention"])
+def test_every_tensor_shape_is_checked(run: Run, operator: str) -> None:
+    tensors, attributes = GOOD[operator]()
+    for index in range(1, len(tensors)):
+        wrong: list[Any] = list(tensors)
+        wrong[index] = torch.cat([tensors[index], tensors[index][:1]])
+        with pytest.raises(ValueError, match="must be"):
+            run(operator, wrong, attributes)
+
+
+def test_a_dictionary_of_other_windows_is_refused(run: Run) -> None:
+    (qkv, dictionary, table), attributes = good_key_attention()
+    with pytest.raises(ValueError, match=r"dictionary must be \[2, 16, 1\]"):
+        run("key_semantic_attention", [qkv, dictionary[:1], table], attributes)
+
+
+def test_windows_beyond_the_kernels_are_refused(run: Run) -> None:
+    with pytest.raises(ValueError, match="1024 tokens"):
+        run("key_semantic_dictionary", [torch.ones(1, 33, 33, 3)], {"window_size": 33, "shift_size": 0, "top_k": 3})
+    tensors = group_case(torch.Generator().manual_seed(0), torch.float32, (1, 17, 17), 17, 2, 4, 6, (3, 3))
+    with pytest.raises(ValueError, match="256 tokens"):
+        run("group_shifted_window_attention", tensors, {"window_size": 17, "shift_size": 0})
