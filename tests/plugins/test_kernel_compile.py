@@ -1,0 +1,114 @@
+"""The kernels compiled ahead of time, without a GPU, and assembled for every supported architecture."""
+
+from __future__ import annotations
+
+import pytest
+
+from agileir_export.errors import EnvironmentProblem, InternalError
+from agileir_export.plugins.calls import CALLS, Call
+
+pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
+
+from agileir_export.plugins.launch import MAX_SHARED_BYTES
+from agileir_export.plugins.ptx import entry_parameters, without_hidden
+from agileir_export.plugins.resources import ARCHITECTURES, assemble, compile_call, find_ptxas
+
+DTYPES = ("float16", "bfloat16", "float32")
+# One call of every operator, the smallest; all others are slow.
+QUICK = {("AgileIR tiny", "float16"), ("SwinIR light", "bfloat16"), ("SemanIR tiny", "float16")}
+
+
+def cases() -> list[object]:
+    return [
+        pytest.param(
+            call,
+            dtype,
+            id=f"{call.operator}-{call.label}-{dtype}".replace(" ", "_"),
+            marks=() if (call.label, dtype) in QUICK else pytest.mark.slow,
+        )
+        for call in CALLS
+        for dtype in DTYPES
+    ]
+
+
+@pytest.fixture(scope="module")
+def ptxas() -> str:
+    try:
+        return find_ptxas()
+    except EnvironmentProblem as problem:
+        pytest.skip(str(problem))
+
+
+@pytest.mark.parametrize(("call", "dtype"), cases())
+def test_kernel_assembles_everywhere_without_spills(call: Call, dtype: str, ptxas: str) -> None:
+    compiled = compile_call(call, dtype)
+    assert compiled.shared_bytes <= MAX_SHARED_BYTES
+    inputs = len(call.shapes(1, call.attributes["window_size"], call.attributes["window_size"]))
+    assert entry_parameters(compiled.ptx) == ("u64",) * inputs + ("u32", "u32", "u64")
+    assert ".target sm_80\n" in compiled.ptx and "\0" not in compiled.ptx
+    for architecture in ARCHITECTURES:
+        resources = assemble(compiled.ptx, architecture, ptxas)
+        print(f"sm_{architecture}: {resources}, {compiled.shared_bytes} bytes of dynamic shared memory")
+        assert resources.spilled == 0, f"sm_{architecture}"
+        assert resources.shared + compiled.shared_bytes <= MAX_SHARED_BYTES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.operator}-{call.label}".replace(" ", "_"))
+def test_every_tactic_can_be_launched_without_an_opt_in(call: Call, dtype: str) -> None:
+    from agileir_export.plugins.dispatch import kernel_module
+
+    for tactic in range(2, len(kernel_module(call.operator).TACTICS) + 1):
+        assert compile_call(call, dtype, tactic).shared_bytes <= MAX_SHARED_BYTES
+
+
+ENTRY = """.visible .entry kern(
+\t.param .u64 .ptr .global .align 1 kern_param_0,
+\t.param .u32 kern_param_1,
+\t.param .u64 .ptr .global .align 1 kern_param_2,
+\t.param .u64 .ptr .global .align 1 kern_param_3,
+\t.param .u64 .ptr .global .align 1 kern_param_4
+)
+{
+\tld.param.b64 %rd1, [kern_param_0];
+\tret;
+}
+"""
+
+
+def test_hidden_arguments_are_taken_off() -> None:
+    bare = without_hidden(ENTRY, 3)
+    assert entry_parameters(bare) == ("u64", "u32", "u64")
+    assert "kern_param_3" not in bare and "ld.param.b64 %rd1, [kern_param_0];" in bare
+
+
+def test_a_hidden_argument_that_is_read_is_refused() -> None:
+    with pytest.raises(InternalError, match="reads its hidden argument kern_param_4"):
+        without_hidden(ENTRY.replace("\tret", "\tld.param.b64 %rd2, [kern_param_4];\n\tret"), 3)
+
+
+def test_another_number_of_hidden_arguments_is_refused() -> None:
+    with pytest.raises(InternalError, match="has 5 parameters, expected 4"):
+        without_hidden(ENTRY, 4)
+
+
+def test_text_without_an_entry_is_refused() -> None:
+    with pytest.raises(InternalError, match="no visible entry"):
+        entry_parameters("// nothing")
+
+
+def test_bad_ptx_is_refused_by_the_assembler(ptxas: str) -> None:
+    with pytest.raises(InternalError, match="ptxas refuses"):
+        assemble(".version 8.0\n.target sm_80\n.address_size 64\nnonsense\n", 80, ptxas)
+
+
+def test_too_much_shared_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from agileir_export.errors import Unsupported
+    from agileir_export.plugins import ptx
+
+    call = next(call for call in CALLS if call.label == "SwinIR light")
+    ptx._compiled.cache_clear()
+    monkeypatch.setattr(ptx, "MAX_SHARED_BYTES", 1024)
+    with pytest.raises(Unsupported, match="bytes of shared memory"):
+        compile_call(call, "float16")
