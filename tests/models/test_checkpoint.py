@@ -422,6 +422,8 @@ def test_a_gap_or_a_huge_number_among_the_stages_is_a_missing_key(tmp_path: Path
     state = state_of()
     state["layers.99999999999.conv.weight"] = torch.ones(1)
     refused(write(tmp_path, saved(state)), "layers.2", "missing")
+    state = {k: v for k, v in state_of("agileir").items() if ".groupatt.qkvs.1." not in k}
+    refused(write(tmp_path, saved(state)), "blocks.0.attn.groupatt.qkvs.1", "missing")
 
 
 # ---- arguments of load_model ----
