@@ -1,0 +1,69 @@
+"""Where a file's weights come from: written at export, read back to find the reference again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .artifact import OnnxArtifact, read_artifact
+
+if TYPE_CHECKING:
+    from ..models import Restorer
+
+__all__ = ["describe_file", "describe_source", "reload_model"]
+
+
+def describe_source(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance of a model as `load_model` was asked for it; of files only the name is kept, never the folder.
+
+    Args:
+        model: Preset, packaged model or checkpoint.
+        options: Keyword arguments of `load_model`.
+    """
+    described = {key: value for key, value in options.items() if value is not None}
+    if described.get("attention") == "paper":
+        del described["attention"]
+    if "weights" in described:
+        described["weights"] = Path(described["weights"]).name
+    return {"model": Path(model).name if Path(model).is_file() else model, **described}
+
+
+def reload_model(artifact: OnnxArtifact) -> Restorer:
+    """Loads the model a file was exported from again, where the file alone tells which.
+
+    Raises:
+        InputError: The weights came from a checkpoint, which must be named.
+    """
+    from ..models import load_model, preset_names
+
+    origin = artifact.provenance
+    name = origin.get("model")
+    if name not in preset_names() or "weights" in origin:
+        raise InputError(
+            f"{artifact.path} was exported from the checkpoint {origin.get('weights', name)}.",
+            fix="Name it: --reference FILE, or --reference PRESET --weights FILE.",
+        )
+    options = {key: origin[key] for key in ("random_weights", "top_k", "attention") if key in origin}
+    return load_model(name, **options)
+
+
+def describe_file(path: str | Path) -> dict[str, Any]:
+    """Facts of an exported file or a checkpoint.
+
+    Raises:
+        OnnxFileError: Not an ONNX file of this package.
+        CheckpointError: Not a checkpoint of a known network.
+    """
+    path = Path(path)
+    from ..models import CHECKPOINT_SUFFIXES
+
+    if path.suffix.lower() not in CHECKPOINT_SUFFIXES:
+        return {"kind": "onnx", **read_artifact(path).to_json()}
+    from ..models import load_model
+
+    model = load_model(path)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"kind": "checkpoint", "path": str(path), "parameters": parameters, "spec": dataclasses.asdict(model.spec)}

@@ -1,0 +1,51 @@
+"""Opening a file together with the model it came from."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..engines.opening import is_onnx
+from ..errors import InputError
+from ..export import OnnxArtifact, export_onnx, read_artifact
+from ..export.provenance import describe_source, reload_model
+from ..models import Restorer, load_model
+
+__all__ = ["open_pair"]
+
+
+@contextmanager
+def open_pair(
+    source: str | Path, reference: str | None, options: Mapping[str, Any]
+) -> Iterator[tuple[Restorer, OnnxArtifact]]:
+    """Reference model and exported file.
+
+    An ONNX file names its origin; a model is exported to a temporary file that goes when the block ends.
+
+    Args:
+        source: ONNX file, preset, packaged model or checkpoint.
+        reference: Model an ONNX file came from, where the file cannot tell.
+        options: Keyword arguments of `load_model` for the model.
+
+    Raises:
+        InputError: A reference was given for a model, or is needed for a file.
+        AgileIRError: What loading and exporting raise.
+    """
+    if is_onnx(source):
+        artifact = read_artifact(source)
+        if reference is None:
+            if options.get("weights") is not None:
+                raise InputError("--weights needs --reference PRESET for an ONNX file.")
+            yield reload_model(artifact), artifact
+        else:
+            yield load_model(reference, **options), artifact
+        return
+    if reference is not None:
+        raise InputError(f"{source} is its own reference.", fix="Leave --reference out.")
+    model = load_model(source, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{model.spec.name}.onnx"
+        yield model, export_onnx(model, path, source=describe_source(str(source), options))

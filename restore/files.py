@@ -1,0 +1,125 @@
+"""Picture files through a runner: colour, grey, alpha and 16 bits in, the same out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..engines.runner import Images, Runner
+from ..errors import EnvironmentProblem, OutputError
+from ..imaging import IMAGE_SUFFIXES, Image, check_output, list_images, read_image, write_image
+from ..resizing import resize_bicubic
+
+__all__ = ["Restored", "plan_outputs", "restore_file", "restore_image"]
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""ITU-R BT.601 weights of a grey picture made from RGB."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """One restored file.
+
+    Attributes:
+        source: The picture read.
+        output: The picture written.
+        size_in: (rows, columns) read.
+        size_out: (rows, columns) written.
+        seconds: Time in the runner.
+    """
+
+    source: Path
+    output: Path
+    size_in: tuple[int, int]
+    size_out: tuple[int, int]
+    seconds: float
+
+
+def plan_outputs(images: Sequence[str | Path], output: str | Path, overwrite: bool) -> list[tuple[Path, Path]]:
+    """Pairs every picture with the file it is restored to, before any work is done.
+
+    One picture and an `output` with an image suffix: that file. Otherwise `output` is a folder, made if missing, and
+    every picture keeps its name.
+
+    Raises:
+        ImageError: A path holds no picture.
+        OutputError: A target exists (without `overwrite`), is its own source, is wanted twice, or cannot be written.
+    """
+    sources, target = list_images(images), Path(output)
+    if len(sources) == 1 and not target.is_dir() and target.suffix.lower() in IMAGE_SUFFIXES:
+        pairs = [(sources[0], target)]
+    else:
+        if target.exists() and not target.is_dir():
+            raise OutputError(f"{target} is a file, and {len(sources)} pictures need a folder.", fix="Name a folder.")
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"The folder {target} cannot be made: {error.strerror}.") from error
+        pairs = [(source, target / source.name) for source in sources]
+    wanted: dict[Path, Path] = {}
+    for source, file in pairs:
+        place = file.resolve()
+        if place == source.resolve():
+            raise OutputError(f"{source} would be replaced by its own restoration.", fix="Name another folder.")
+        if place in wanted:
+            raise OutputError(f"{source} and {wanted[place]} would both be written to {file}.")
+        wanted[place] = source
+        check_output(file, overwrite)
+    return pairs
+
+
+def restore_image(runner: Runner, image: Image) -> Image:
+    """Restores one picture; alpha is resized bicubically, bit depth, EXIF and profile are kept.
+
+    A grey picture goes through a colour model as three equal channels and comes back as their luma; a colour picture
+    goes through a grey model channel by channel.
+
+    Raises:
+        EnvironmentProblem: The picture needs more memory than there is.
+    """
+    scale, channels = runner.spec.scale, runner.spec.channels
+    pixels = image.pixels
+    try:
+        if len(pixels) == channels:
+            restored = runner.run(pixels[None])[0]
+        elif channels == 1:
+            restored = runner.run(np.ascontiguousarray(pixels[:, None]))[:, 0]
+        else:
+            restored = _grey(runner.run(np.repeat(pixels, channels, 0)[None])[0])
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "alloc" not in str(error).lower():
+            raise
+        height, width = pixels.shape[1:]
+        raise EnvironmentProblem(
+            f"A picture of {height}x{width} pixels needs more memory than there is.",
+            fix="Cut it into smaller pictures.",
+        ) from error
+    alpha = None if image.alpha is None else np.clip(resize_bicubic(image.alpha, scale), 0, 1)
+    return dataclasses.replace(image, pixels=np.clip(restored, 0, 1), alpha=alpha)
+
+
+def _grey(rgb: Images) -> Images:
+    grey: Images = np.einsum("chw,c->hw", rgb[:3], LUMA)[None]
+    return grey
+
+
+def restore_file(runner: Runner, source: Path, output: Path, overwrite: bool = False) -> Restored:
+    """Restores one file to another, written whole or not at all.
+
+    Raises:
+        ImageError: The picture cannot be read.
+        OutputError: The output cannot be written.
+        EnvironmentProblem: The picture needs more memory than there is.
+    """
+    image = read_image(source)
+    start = time.perf_counter()
+    restored = restore_image(runner, image)
+    seconds = time.perf_counter() - start
+    write_image(output, restored, overwrite)
+    sizes = [(int(i.pixels.shape[1]), int(i.pixels.shape[2])) for i in (image, restored)]
+    return Restored(source, output, sizes[0], sizes[1], seconds)
