@@ -74,7 +74,11 @@ def read_artifact(path: str | Path) -> OnnxArtifact:
     try:
         spec = ModelSpec.from_json(metadata[SPEC_KEY])
         provenance = json.loads(metadata.get(PROVENANCE_KEY, "{}"))
-        blocks = tuple(json.loads(metadata.get(BLOCKS_KEY, "[]")))
+        blocks = json.loads(metadata.get(BLOCKS_KEY, "[]"))
+        if not isinstance(provenance, dict):
+            raise ValueError(f"{PROVENANCE_KEY} is not a JSON object")
+        if not isinstance(blocks, list) or not all(isinstance(name, str) for name in blocks):
+            raise ValueError(f"{BLOCKS_KEY} is not a list of names")
     except ValueError as error:
         raise OnnxFileError(
             f"{path}: its metadata cannot be understood: {error}.",
@@ -88,7 +92,7 @@ def read_artifact(path: str | Path) -> OnnxArtifact:
         profile=_fixed_sizes(model),
         spec=spec,
         provenance=provenance,
-        blocks=blocks,
+        blocks=tuple(blocks),
         nodes=len(model.graph.node),
         operators=_operators(model),
     )
@@ -106,8 +110,8 @@ def _parse(data: bytes, path: Path) -> onnx.ModelProto:
             f"{path}: not an ONNX file, or a damaged one ({len(data)} bytes).",
             fix="Export it again.",
         ) from error
-    if not model.graph.node:
-        raise OnnxFileError(f"{path}: not an ONNX file: it holds no graph.", fix="Check the path.")
+    if not model.graph.node or not model.graph.input:
+        raise OnnxFileError(f"{path}: not an ONNX file: it holds no graph with an input.", fix="Check the path.")
     return model
 
 

@@ -45,17 +45,17 @@ class GraphPass:
         return changes
 
 
-def run_passes(
-    model: onnx.ModelProto, passes: Sequence[GraphPass]
-) -> tuple[onnx.ModelProto, dict[str, int]]:
-    """Runs passes in order.
+def run_passes(model: onnx.ModelProto, passes: Sequence[GraphPass]) -> tuple[onnx.ModelProto, dict[str, int]]:
+    """Runs passes in order; the given model is not changed.
 
     Returns:
         The rewritten model, and the number of changes by pass name.
     """
     import onnx_graphsurgeon as gs
 
-    graph = gs.import_onnx(model)
+    copy = type(model)()
+    copy.CopyFrom(model)  # graphsurgeon writes new names into the tensors it was given
+    graph = gs.import_onnx(copy)
     changes = {step.name: step.apply(graph) for step in passes}
     graph.cleanup().toposort()
     rewritten = gs.export_onnx(graph, do_type_check=False)

@@ -19,16 +19,20 @@ def name_tensors(blocks: Mapping[str, str]) -> GraphPass:
     """Block outputs are named by their module path, weights by theirs, transposed copies ``<weight>^T``.
 
     A linear layer's weight reaches the graph as an anonymous transposed constant; its name comes from the bias added
-    right after. Requires the named block tensors to exist; ensures that they do under the new name and that all
-    names are unique.
+    right after. Requires the named block tensors to exist and their new names to be free; ensures that they carry
+    them (a result of the graph keeps its own) and that all names are unique.
 
     Args:
         blocks: Module path by the exporter's tensor name.
     """
 
     def requires(graph: gs.Graph) -> str | None:
-        missing = [name for name in blocks if name not in graph.tensors()]
-        return f"no tensor {missing[0]} for block {blocks[missing[0]]}" if missing else None
+        tensors = graph.tensors()
+        missing = [name for name in blocks if name not in tensors]
+        if missing:
+            return f"no tensor {missing[0]} for block {blocks[missing[0]]}"
+        taken = [path for name, path in blocks.items() if path != name and path in tensors]
+        return f"the name {taken[0]} is taken" if taken else None
 
     def transform(graph: gs.Graph) -> int:
         import onnx_graphsurgeon as gs
@@ -60,12 +64,14 @@ def name_tensors(blocks: Mapping[str, str]) -> GraphPass:
         return changes
 
     def ensures(graph: gs.Graph) -> str | None:
-        tensors = graph.tensors(check_duplicates=True)
+        tensors: dict[str, gs.Tensor] = {}
+        for node in graph.nodes:
+            for tensor in (*node.inputs, *node.outputs):
+                if tensors.setdefault(tensor.name, tensor) is not tensor:
+                    return f"two tensors are named {tensor.name}"
         outputs = {tensor.name for tensor in graph.outputs}
-        missing = [path for path in blocks.values() if path not in tensors]
-        if missing and not outputs:
-            return f"block {missing[0]} has no tensor"
-        return None
+        missing = [path for name, path in blocks.items() if path not in tensors and name not in outputs]
+        return f"block {missing[0]} has no tensor" if missing else None
 
     return GraphPass("name tensors", requires, transform, ensures)
 
