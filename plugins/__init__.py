@@ -8,6 +8,7 @@ from .key_semantic_dictionary import key_semantic_dictionary
 from .key_semantic_dictionary import plain as plain_dictionary
 from .registry import DOMAIN, NAMESPACE_ATTRIBUTE, OPERATORS, VERSION, Operator
 from .shifted_window_attention import shifted_window_attention
+from .tensorrt_plugins import register_tensorrt
 
 __all__ = [
     "DOMAIN",
@@ -21,5 +22,6 @@ __all__ = [
     "plain_attention",
     "plain_dictionary",
     "plain_group_attention",
+    "register_tensorrt",
     "shifted_window_attention",
 ]

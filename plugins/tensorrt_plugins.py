@@ -1,0 +1,157 @@
+"""The four operators as TensorRT plugins whose kernels lie inside the engine.
+
+They are ahead-of-time "quickly deployable plugins" (TensorRT >= 10.9): at build time TensorRT asks for PTX, puts it
+into the plan, and from then on needs neither Python nor this package: trtexec, C++ and Triton Inference Server run the
+engine as it is. Everything a plugin declares is derived from the operator's registry entry and its ``kernel.py``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import EnvironmentProblem, Unsupported
+from .dispatch import kernel_module
+from .launch import UNKNOWN
+from .ptx import compile_kernel
+from .registry import DOMAIN, OPERATORS, Operator
+
+__all__ = ["OLDEST_TENSORRT", "register_tensorrt"]
+
+OLDEST_TENSORRT = (10, 12)
+"""Oldest TensorRT that the plugins are made for: complete strong typing, plugins preferred over function bodies."""
+
+OLDEST_TEXT = ".".join(map(str, OLDEST_TENSORRT))
+
+FLOATS = "FP32|FP16|BF16"
+"""Tensor types of a plugin; the bars make the choices of all tensors depend on each other."""
+
+INSTALL = f"Install TensorRT {OLDEST_TEXT} or newer (pip install tensorrt); the ONNX files also run without plugins."
+
+
+def register_tensorrt() -> None:
+    """Registers the plugins with TensorRT, for networks parsed later in this process; calling it again does nothing.
+
+    Raises:
+        Unsupported: The process has loaded TensorRT-RTX, which has no plugins and aborts when it meets one.
+        EnvironmentProblem: TensorRT or Triton is missing, or too old.
+    """
+    if any(name.partition(".")[0].startswith("tensorrt_rtx") for name in list(sys.modules)):
+        raise Unsupported(
+            "plugins cannot be registered in a process that has loaded TensorRT-RTX",
+            why="TensorRT-RTX has no plugins: its parser aborts the process when it finds one.",
+            fix="Build for TensorRT in a process of its own. TensorRT-RTX takes the function bodies of the same file.",
+        )
+    trt, trtp = _import_tensorrt()
+    registry = trt.get_plugin_registry()
+    for operator in OPERATORS.values():
+        if registry.get_creator(operator.name, "1", DOMAIN) is None:
+            _register(trt, trtp, operator)
+
+
+def _import_tensorrt() -> tuple[Any, Any]:
+    """The modules ``tensorrt`` and ``tensorrt.plugin``."""
+    try:
+        trt = importlib.import_module("tensorrt")
+    except (ImportError, OSError) as error:
+        raise EnvironmentProblem("TensorRT cannot be imported", why=f"{error}.", fix=INSTALL) from error
+    version = tuple(int(part) for part in re.findall(r"\d+", trt.__version__)[:2])
+    if version < OLDEST_TENSORRT:
+        raise EnvironmentProblem(
+            f"TensorRT {trt.__version__} is too old for the plugins",
+            why=f"They need {OLDEST_TEXT}: plugins whose kernels lie inside the engine, and strong typing.",
+            fix=INSTALL,
+        )
+    if importlib.util.find_spec("triton") is None:
+        raise EnvironmentProblem(
+            "Triton is not installed",
+            why="It compiles the kernels that go into the engine; the engine does not need it.",
+            fix="pip install triton",
+        )
+    try:
+        return trt, importlib.import_module("tensorrt.plugin")
+    except (ImportError, OSError) as error:
+        raise EnvironmentProblem(
+            "TensorRT's Python plugin module cannot be imported", why=f"{error}.", fix=INSTALL
+        ) from error
+
+
+def _register(trt: Any, trtp: Any, operator: Operator) -> None:
+    """Registers one operator: its outputs, its tactics, its kernels."""
+    import numpy as np
+    from numpy.typing import NDArray
+
+    module = kernel_module(operator.torch_name)
+    inputs = len(operator.inputs)
+    names = {trt.float32: "float32", trt.float16: "float16", trt.bfloat16: "bfloat16", trt.int32: "int32"}
+
+    def attributes_of(values: Sequence[Any]) -> dict[str, int]:
+        numbers = (int(np.asarray(value).reshape(-1)[0]) for value in values)
+        return dict(zip(operator.attributes, numbers, strict=True))
+
+    def describe(*arguments: Any) -> Any:
+        tensors, attributes = arguments[:inputs], attributes_of(arguments[inputs:])
+        shape = module.output_shape([tuple(tensor.shape_expr) for tensor in tensors], attributes)
+        return trtp.from_shape_expr(shape, trt.int32 if module.OUTPUT_TYPE else tensors[0].dtype)
+
+    def autotune(*arguments: Any) -> Any:
+        del arguments
+        tensors = (*operator.inputs, operator.output)
+        types = ["INT32" if tensor in operator.integer_tensors else FLOATS for tensor in tensors]
+        tactics = list(range(1, len(module.TACTICS) + 1))
+        return [trtp.AutoTuneCombination(", ".join(types), "LINEAR", tactics)]
+
+    def ahead_of_time(*arguments: Any) -> Any:
+        *given, _, tactic = arguments
+        tensors, attributes = given[:inputs], attributes_of(given[inputs:])
+        types = [names[tensor.dtype] for tensor in tensors]
+        shapes = [[_known(size) for size in tensor.shape_expr] for tensor in tensors]
+        launch = module.launch(shapes, attributes, types[0], tactic or 1)
+        compiled = compile_kernel(launch, types, module.OUTPUT_TYPE or types[0])
+        batch, height, width, _ = tensors[0].shape_expr
+        parameters = trtp.KernelLaunchParams()
+        parameters.grid_x = launch.grid(batch, height, width)
+        parameters.block_x = compiled.num_threads
+        parameters.shared_mem = compiled.shared_bytes
+        extra = trtp.SymIntExprs.from_tuple([trtp.SymInt32(height), trtp.SymInt32(width)])
+        return compiled.name, compiled.ptx, parameters, extra
+
+    tensors = [(name, trtp.TensorDesc) for name in operator.inputs]
+    # Arrays of one element: TensorRT up to 11.1 cannot make a Python int of an attribute under numpy 2.4.
+    given = [*tensors, *((name, NDArray[np.int32]) for name in operator.attributes)]
+    outputs = ("outputs", tuple[trtp.TensorDesc])
+    kernel = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]
+    identity = f"{DOMAIN}::{operator.name}"
+    trtp.register(identity)(_declared(describe, given, trtp.TensorDesc))
+    trtp.autotune(identity)(_declared(autotune, [*given, outputs], list[trtp.AutoTuneCombination]))
+    trtp.aot_impl(identity)(_declared(ahead_of_time, [*given, outputs, ("tactic", int)], kernel))
+
+
+def _declared(function: Callable[..., Any], parameters: Sequence[tuple[str, Any]], returned: Any) -> Callable[..., Any]:
+    """A function with the signature that TensorRT reads the plugin's fields from.
+
+    TensorRT passes attributes by name to some functions and by position to others; `function` gets all by position.
+    """
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.Signature(
+        [inspect.Parameter(name, kind, annotation=annotation) for name, annotation in parameters],
+        return_annotation=returned,
+    )
+
+    def declared(*positional: Any, **named: Any) -> Any:
+        return function(*signature.bind(*positional, **named).args)
+
+    declared.__signature__ = signature  # type: ignore[attr-defined]
+    return declared
+
+
+def _known(size: Any) -> int:
+    """A size that is known at build time, else UNKNOWN."""
+    if size.is_fake or not size.is_constant:
+        return UNKNOWN
+    return int(size.constant_value())

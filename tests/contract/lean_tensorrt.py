@@ -1,0 +1,143 @@
+"""Makes an environment in which the real TensorRT bindings run on a machine without TensorRT and without a GPU.
+
+Two public wheels are enough: the Python bindings and the lean runtime, about 45 MB together. The bindings ask for
+three libraries of the full product, of which they need a handful of symbols to be imported; small stand-ins give
+those. Plugins can then be registered, created and asked everything that a build asks them. There is no builder.
+
+As a program: ``python lean_tensorrt.py 11.4.0.106`` makes the environment and prints the variables to set.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+STAND_INS = {
+    "libnvonnxparser": """
+        #include <stdint.h>
+        void *createNvOnnxParser_INTERNAL(void *network, void *logger, int32_t version) { return 0; }
+        void *createNvOnnxParserRefitter_INTERNAL(void *refitter, void *logger, int32_t version) { return 0; }
+        int32_t getNvOnnxParserVersion(void) { return 0; }
+    """,
+    "libnvinfer_plugin": """
+        #include <stdbool.h>
+        bool initLibNvInferPlugins(void *logger, const char *space) { return true; }
+    """,
+    "libnvinfer": """
+        #include <stdint.h>
+        void *createInferBuilder_INTERNAL(void *logger, int32_t version) { return 0; }
+        void *getBuilderPluginRegistry(int32_t capability) { return 0; }
+    """,
+}
+"""Library -> the functions the bindings look for in it; everything else is in the lean runtime."""
+
+
+class CannotMake(Exception):
+    """The environment cannot be made here: no compiler, or the wheels cannot be had."""
+
+
+@dataclass(frozen=True)
+class LeanTensorRT:
+    """An environment: a folder of Python packages and a folder of libraries."""
+
+    site: Path
+    libraries: Path
+
+    def variables(self, *more_paths: str) -> dict[str, str]:
+        """The environment of a process that shall import this TensorRT."""
+        found = os.environ.get("LD_LIBRARY_PATH", "")
+        libraries = f"{self.libraries}:{found}" if found else str(self.libraries)
+        return dict(os.environ) | {
+            "LD_LIBRARY_PATH": libraries,
+            "PYTHONPATH": os.pathsep.join([str(self.site), *more_paths]),
+        }
+
+
+def cache_folder() -> Path:
+    """Where environments are kept between runs: outside of the repository."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(base, "agileir-export-tests", f"python{sys.version_info[0]}.{sys.version_info[1]}")
+
+
+def run(*command: str) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CannotMake(f"{command[0]}: {error}") from error
+    if done.returncode:
+        raise CannotMake(f"{' '.join(command[:4])} ...: {done.stderr.strip().splitlines()[-1:]}")
+
+
+def make(version: str, cuda: str) -> LeanTensorRT:
+    """Makes the environment of a TensorRT version, or finds it in the cache.
+
+    Args:
+        version: Such as ``"11.4.0.106"``.
+        cuda: Suffix of the wheels, ``"cu12"`` or ``"cu13"``.
+
+    Raises:
+        CannotMake: With the reason.
+    """
+    home = cache_folder() / f"tensorrt-{version}-{cuda}"
+    made = LeanTensorRT(home / "site", home / "lib")
+    if home.is_dir():
+        return made
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise CannotMake("a C compiler is needed")
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
+        draft = Path(scratch, "draft")
+        _download(version, cuda, draft, Path(scratch))
+        _stand_ins(compiler, version.split(".")[0], draft)
+        try:
+            draft.rename(home)
+        except OSError as error:
+            if not home.is_dir():  # otherwise another process was faster
+                raise CannotMake(str(error)) from error
+    return made
+
+
+def _download(version: str, cuda: str, draft: Path, scratch: Path) -> None:
+    wheels = [f"tensorrt_{cuda}_bindings=={version}", f"tensorrt_lean_{cuda}_libs=={version}"]
+    run(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(scratch), *wheels)
+    site = draft / "site"
+    for wheel in scratch.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+    front = site / "tensorrt"
+    front.mkdir()
+    text = "from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n"
+    (front / "__init__.py").write_text(text)
+    shutil.copytree(site / "tensorrt_bindings" / "plugin", front / "plugin")
+
+
+def _stand_ins(compiler: str, major: str, draft: Path) -> None:
+    libraries = draft / "lib"
+    libraries.mkdir()
+    runtime = f"libnvinfer_lean.so.{major}"
+    (libraries / runtime).symlink_to(Path("..", "site", "tensorrt_lean_libs", runtime))
+    for name, code in STAND_INS.items():
+        soname = f"{name}.so.{major}"
+        source = draft / f"{name}.c"
+        source.write_text(code)
+        command = [compiler, "-shared", "-fPIC", "-w", "-o", str(libraries / soname), str(source)]
+        command.append(f"-Wl,-soname,{soname}")
+        if name == "libnvinfer":
+            command += ["-Wl,--no-as-needed", f"-L{libraries}", f"-l:{runtime}", "-Wl,-rpath,$ORIGIN"]
+        run(*command)
+
+
+if __name__ == "__main__":
+    wanted = sys.argv[1] if len(sys.argv) > 1 else "11.4.0.106"
+    try:
+        environment = make(wanted, "cu13" if int(wanted.split(".")[0]) >= 11 else "cu12")
+    except CannotMake as reason:
+        sys.exit(f"cannot make the environment: {reason}")
+    print(f"LD_LIBRARY_PATH={environment.libraries} PYTHONPATH={environment.site}")

@@ -1,0 +1,212 @@
+"""Takes every plugin through its life as a TensorRT build does, with the real bindings; prints what it saw as JSON.
+
+Runs in the environment made by `lean_tensorrt`. There is no builder without a GPU: the objects through which a builder
+hands dimensions to a plugin (the expression builder and the holders of expressions) are replaced by numbers below.
+Decorators, plugin registry, creator, shape, format, tactic and launch code are TensorRT's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorrt as trt
+from tensorrt.plugin import _tensor
+
+from agileir_export.plugins.calls import CALLS, Call
+from agileir_export.plugins.dispatch import kernel_module
+from agileir_export.plugins.ptx import entry_parameters
+from agileir_export.plugins.registry import DOMAIN, NAMESPACE_ATTRIBUTE, OPERATORS
+from agileir_export.plugins.tensorrt_plugins import register_tensorrt
+
+TYPES = {"float32": trt.float32, "float16": trt.float16, "bfloat16": trt.bfloat16}
+
+
+class Number:
+    """A dimension expression that is known, or one that stands for a size known only later."""
+
+    def __init__(self, value: int, constant: bool = True) -> None:
+        self.value, self.constant = int(value), constant
+
+    def is_constant(self) -> bool:
+        return self.constant
+
+    def get_constant_value(self) -> int:
+        return self.value
+
+    def is_size_tensor(self) -> bool:
+        return False
+
+
+class Builder:
+    """Does the arithmetic at once."""
+
+    def constant(self, value: int) -> Number:
+        return Number(value)
+
+    def operation(self, kind: Any, left: Number, right: Number) -> Number:
+        a, b, kinds = left.value, right.value, trt.DimensionOperation
+        results = {kinds.SUM: a + b, kinds.SUB: a - b, kinds.PROD: a * b, kinds.MAX: max(a, b), kinds.MIN: min(a, b)}
+        if b:
+            results |= {kinds.FLOOR_DIV: a // b, kinds.CEIL_DIV: -(-a // b)}
+        return Number(results[kind], left.constant and right.constant)
+
+
+class Dimensions(list):  # type: ignore[type-arg]
+    def __init__(self, length: int) -> None:
+        super().__init__([None] * length)
+
+
+class Holder:
+    """What a launch parameter becomes."""
+
+    def __init__(self, expression: Any) -> None:
+        self.value = expression._expr.get_constant_value()
+
+
+class ExtraArguments(list):  # type: ignore[type-arg]
+    nbSymExprs = 0
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        assert index == len(self)
+        self.append(value)
+
+
+@contextlib.contextmanager
+def numbers_for_expressions() -> Iterator[None]:
+    saved = trt.IDimensionExpr, trt.DimsExprs, _tensor.SymExprImpl
+    trt.IDimensionExpr, trt.DimsExprs, _tensor.SymExprImpl = (saved[0], Number), Dimensions, Holder
+    try:
+        yield
+    finally:
+        trt.IDimensionExpr, trt.DimsExprs, _tensor.SymExprImpl = saved
+
+
+def described(shape: Sequence[int], kind: Any) -> Any:
+    tensor, dynamic = trt.PluginTensorDesc(), trt.DynamicPluginTensorDesc()
+    tensor.dims, tensor.type = trt.Dims(shape), kind
+    tensor.format, tensor.scale = trt.TensorFormat.LINEAR, 1.0
+    dynamic.desc = tensor
+    dynamic.min = dynamic.opt = dynamic.max = trt.Dims(shape)
+    return dynamic
+
+
+def life(call: Call, dtype: str, tactic: int, image: tuple[int, int, int], dynamic: bool) -> dict[str, Any]:
+    """One plugin from its creation, from fields as the ONNX parser makes them, to its kernel."""
+    operator = next(o for o in OPERATORS.values() if o.torch_name == call.operator)
+    shapes = call.shapes(*image)
+    kinds = [trt.int32 if i in call.integer_inputs else TYPES[dtype] for i in range(len(shapes))]
+    # The parser narrows ONNX integers to int32. The arrays must outlive the creation: fields hold their addresses.
+    alive = [np.array([value], np.int32) for value in call.attributes.values()]
+    fields = trt.PluginFieldCollection(
+        [
+            trt.PluginField(name, array, trt.PluginFieldType.INT32)
+            for name, array in zip(call.attributes, alive, strict=True)
+        ]
+    )
+    creator = trt.get_plugin_registry().get_creator(operator.name, "1", DOMAIN)
+    strict = trt.QuickPluginCreationRequest.STRICT_AOT
+    plugin = creator.create_plugin(operator.name, DOMAIN, fields, trt.TensorRTPhase.BUILD, strict)
+    types = plugin.get_output_data_types(kinds, [len(shape) for shape in shapes])
+    with numbers_for_expressions():
+        constant = [not dynamic or tensor not in (0, *call.integer_inputs) for tensor in range(len(shapes))]
+        expressions = [
+            [
+                Number(size, constant[tensor] or axis == len(shape) - 1 or (tensor > 0 and axis > 0))
+                for axis, size in enumerate(shape)
+            ]
+            for tensor, shape in enumerate(shapes)
+        ]
+        (output,) = plugin.get_output_shapes(expressions, [], Builder())
+    output_shape = [size.value for size in output]
+    everything = [described(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)]
+    everything.append(described(output_shape, types[0]))
+    count = len(shapes)
+    combinations = [
+        str(each.type).rpartition(".")[2] for each in plugin.get_supported_format_combinations(everything, count)
+    ]
+    plugin.configure_plugin(everything[:count], everything[count:])
+    tactics = list(plugin.get_valid_tactics())
+    plugin.set_tactic(tactic)
+    parameters, extra = type("Parameters", (), {})(), ExtraArguments()
+    with numbers_for_expressions():
+        plugin.get_launch_params(expressions, everything, count, parameters, extra, Builder())
+    name, ptx = plugin.get_kernel(
+        [each.desc for each in everything[:count]], [each.desc for each in everything[count:]]
+    )
+    text = ptx if isinstance(ptx, str) else bytes(ptx).decode()
+    return {
+        "operator": operator.name,
+        "dtype": dtype,
+        "tactic": tactic,
+        "dynamic": dynamic,
+        "image": list(image),
+        "output_type": str(types[0]).rpartition(".")[2],
+        "output_shape": output_shape,
+        "combinations": [combinations[i : i + count + 1] for i in range(0, len(combinations), count + 1)],
+        "tactics": tactics,
+        "grid": [parameters.grid_x.value, parameters.grid_y.value, parameters.grid_z.value],
+        "block": [parameters.block_x.value, parameters.block_y.value, parameters.block_z.value],
+        "shared": parameters.shared_mem.value,
+        "extra": [argument.value for argument in extra],
+        "kernel": name if isinstance(name, str) else bytes(name).decode(),
+        "entry": list(entry_parameters(text)),
+        "declares_kernel": f".visible .entry {name if isinstance(name, str) else bytes(name).decode()}(" in text,
+        "inputs": count,
+        "fields": sorted(field.name for field in creator.field_names),
+        "onnx_attributes": sorted(set(operator.schema().attributes) - {NAMESPACE_ATTRIBUTE}),
+        **dispatched(call, shapes, dtype, tactic, image),
+    }
+
+
+def dispatched(
+    call: Call, shapes: list[tuple[int, ...]], dtype: str, tactic: int, image: tuple[int, int, int]
+) -> dict[str, Any]:
+    """What the torch dispatch would launch for the same tensors."""
+    module = kernel_module(call.operator)
+    launch = module.launch(shapes, call.attributes, dtype, tactic)
+    return {
+        "torch_grid": launch.grid(*image),
+        "torch_threads": 32 * launch.num_warps,
+        "torch_output": list(module.output_shape(shapes, call.attributes)),
+        "torch_tactics": len(module.TACTICS),
+    }
+
+
+SMALLEST = {
+    "group_shifted_window_attention": "AgileIR tiny",
+    "shifted_window_attention": "SwinIR light",
+    "key_semantic_dictionary": "SemanIR tiny",
+    "key_semantic_attention": "SemanIR tiny",
+}
+"""The preset of every operator whose kernel compiles fastest."""
+
+
+def main(*wanted: str) -> None:
+    """Takes the plugins of the named operators (torch names; all by default) through their lives."""
+    register_tensorrt()
+    register_tensorrt()
+    seen = []
+    for call in CALLS:
+        if call.operator not in (wanted or SMALLEST) or call.label != SMALLEST[call.operator]:
+            continue
+        window = call.attributes["window_size"]
+        image = (2, 3 * window, 2 * window)
+        seen.append(life(call, "float16", 1, image, dynamic=True))
+        if not wanted:
+            seen.append(life(call, "float16", 2, image, dynamic=False))
+            seen += [life(call, dtype, 1, image, dynamic=False) for dtype in ("float32", "bfloat16")]
+    registered = [
+        operator.name
+        for operator in OPERATORS.values()
+        if trt.get_plugin_registry().get_creator(operator.name, "1", DOMAIN) is not None
+    ]
+    print(json.dumps({"version": trt.__version__, "registered": registered, "lives": seen}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

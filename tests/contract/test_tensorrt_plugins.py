@@ -1,0 +1,123 @@
+"""The plugins under the real TensorRT bindings, and what is said where they cannot be registered."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agileir_export
+from agileir_export.errors import EnvironmentProblem, Unsupported
+from agileir_export.plugins.tensorrt_plugins import register_tensorrt
+
+from .lean_tensorrt import CannotMake, make
+
+HERE = Path(__file__).resolve().parent
+VERSIONS = {"11.4.0.106": "cu13", "10.16.1.11": "cu12"}
+NAMES = {
+    "GroupShiftedWindowAttention",
+    "KeySemanticAttention",
+    "KeySemanticDictionary",
+    "ShiftedWindowAttention",
+}
+BINDINGS_TYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16"}
+
+
+def lives(version: str, *operators: str) -> dict[str, Any]:
+    pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
+    try:
+        environment = make(version, VERSIONS[version])
+    except CannotMake as reason:
+        pytest.skip(f"no lean TensorRT {version}: {reason}")
+    packages = [str(Path(agileir_export.__file__).parent.parent)]
+    if Path(packages[0], "agileir_export").resolve() != Path(agileir_export.__file__).parent.resolve():
+        packages = []  # an editable installation finds the package by itself
+    done = subprocess.run(
+        [sys.executable, str(HERE / "life_cycle.py"), *operators],
+        capture_output=True,
+        text=True,
+        env=environment.variables(*packages),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert answer["version"] == version
+    return answer
+
+
+def assert_lived(life: dict[str, Any]) -> None:
+    assert life["output_shape"] == life["torch_output"]
+    is_set = life["operator"] == "KeySemanticDictionary"
+    assert life["output_type"] == ("INT32" if is_set else BINDINGS_TYPES[life["dtype"]])
+    # One combination for each precision; a dictionary is int32 in all of them.
+    assert [combination[0] for combination in life["combinations"]] == ["FLOAT", "HALF", "BF16"]
+    for first, *rest in life["combinations"]:
+        assert set(rest) <= {first, "INT32"}
+        assert ("INT32" in rest) == (life["operator"] in ("KeySemanticDictionary", "KeySemanticAttention"))
+    assert life["tactics"] == list(range(1, life["torch_tactics"] + 1))
+    assert life["grid"] == [life["torch_grid"], 1, 1]
+    assert life["block"] == [life["torch_threads"], 1, 1]
+    assert 0 <= life["shared"] <= 48 * 1024
+    _, height, width = life["image"]
+    assert life["extra"] == [height, width]
+    assert life["entry"] == ["u64"] * life["inputs"] + ["u32", "u32", "u64"]
+    assert life["declares_kernel"]
+    assert life["fields"] == life["onnx_attributes"]
+
+
+def test_one_plugin_lives_in_the_newest_tensorrt() -> None:
+    answer = lives("11.4.0.106", "shifted_window_attention")
+    assert set(answer["registered"]) == NAMES
+    (life,) = answer["lives"]
+    assert life["dynamic"]
+    assert_lived(life)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_plugin_lives(version: str) -> None:
+    answer = lives(version)
+    assert set(answer["registered"]) == NAMES
+    assert {life["operator"] for life in answer["lives"]} == NAMES
+    assert len(answer["lives"]) == 4 * len(NAMES)
+    for life in answer["lives"]:
+        assert_lived(life)
+
+
+def test_a_missing_tensorrt_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("tensorrt_rtx")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(EnvironmentProblem, match="TensorRT cannot be imported") as caught:
+        register_tensorrt()
+    assert "pip install tensorrt" in caught.value.fix
+
+
+def test_an_old_tensorrt_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("tensorrt_rtx")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(__version__="10.9.0.34"))
+    with pytest.raises(EnvironmentProblem, match=r"TensorRT 10\.9\.0\.34 is too old.*10\.12"):
+        register_tensorrt()
+
+
+def test_a_missing_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("tensorrt_rtx")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(__version__="11.4.0.106"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EnvironmentProblem, match="Triton is not installed"):
+        register_tensorrt()
+
+
+@pytest.mark.parametrize("module", ["tensorrt_rtx", "tensorrt_rtx_bindings", "tensorrt_rtx_bindings.tensorrt_rtx"])
+def test_a_process_with_tensorrt_rtx_is_refused(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    with pytest.raises(Unsupported, match="TensorRT-RTX"):
+        register_tensorrt()
