@@ -8,9 +8,7 @@ from collections.abc import Callable, Mapping
 __all__ = ["lazy_attributes"]
 
 
-def lazy_attributes(
-    package: str, homes: Mapping[str, str], prepare: tuple[str, ...] = ()
-) -> Callable[[str], object]:
+def lazy_attributes(package: str, homes: Mapping[str, str], prepare: tuple[str, ...] = ()) -> Callable[[str], object]:
     """A module ``__getattr__`` for a package.
 
     Args:

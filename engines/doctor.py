@@ -241,9 +241,7 @@ def _rtx_build(found: Surroundings) -> Problem | None:
             f"TensorRT-RTX is made for Linux and Windows on x86-64, and this is {found.platform}",
             "use the target onnxruntime-cpu here, or build on such a machine",
         )
-    return _missing(found, "tensorrt-rtx libraries", install) or _missing(
-        found, "tensorrt-rtx bindings", install
-    )
+    return _missing(found, "tensorrt-rtx libraries", install) or _missing(found, "tensorrt-rtx bindings", install)
 
 
 @register_check("tensorrt-rtx run")
@@ -266,8 +264,7 @@ def _tensorrt(found: Surroundings) -> Problem | None:
     low, high = _TENSORRT_RANGE
     if not low <= tensorrt.release < high:
         return Problem(
-            f"TensorRT {tensorrt.version} is installed, and {low[0]}.{low[1]} or later, "
-            f"below {high[0]}, is needed",
+            f"TensorRT {tensorrt.version} is installed, and {low[0]}.{low[1]} or later, below {high[0]}, is needed",
             install,
         )
     return _no_gpu(found, tensorrt.cuda_major) or _no_device(
@@ -300,16 +297,13 @@ def _no_gpu(found: Surroundings, cuda_major: int | None) -> Problem | None:
         return Problem(gpu.why_not, "use a machine with an NVIDIA GPU and its driver")
     if cuda_major is not None and gpu.cuda is not None and gpu.cuda[0] < cuda_major:
         return Problem(
-            "the driver supports CUDA {}.{}".format(*gpu.cuda)
-            + f", and CUDA {cuda_major} is needed",
+            "the driver supports CUDA {}.{}".format(*gpu.cuda) + f", and CUDA {cuda_major} is needed",
             "install a newer NVIDIA driver",
         )
     return None
 
 
-def _no_device(
-    found: Surroundings, accepts: Callable[[tuple[int, int]], bool], needed: str
-) -> Problem | None:
+def _no_device(found: Surroundings, accepts: Callable[[tuple[int, int]], bool], needed: str) -> Problem | None:
     """No device whose compute capability the target accepts."""
     devices = found.gpu.devices
     if any(accepts(device.compute_capability) for device in devices):

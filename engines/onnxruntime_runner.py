@@ -84,8 +84,7 @@ class OnnxRuntimeRunner:
         step = fixed.get("batch", len(padded))
         name = self.session.get_inputs()[0].name
         parts = [
-            self.session.run(None, {name: padded[start : start + step]})[0]
-            for start in range(0, len(padded), step)
+            self.session.run(None, {name: padded[start : start + step]})[0] for start in range(0, len(padded), step)
         ]
         scale = self.spec.scale
         output: Images = np.concatenate(parts)[..., : height * scale, : width * scale]

@@ -41,12 +41,10 @@ def check_images(images: Images, spec: ModelSpec) -> None:
     """
     if images.ndim != 4 or images.dtype != np.float32 or 0 in images.shape:
         raise InputError(
-            f"Images must be float32 [B, C, H, W] without empty dimensions, got {images.dtype} "
-            f"{list(images.shape)}."
+            f"Images must be float32 [B, C, H, W] without empty dimensions, got {images.dtype} {list(images.shape)}."
         )
     if images.shape[1] != spec.channels:
         raise InputError(
-            f"The model {spec.name} takes {spec.channels} channel(s), the images have "
-            f"{images.shape[1]}.",
+            f"The model {spec.name} takes {spec.channels} channel(s), the images have {images.shape[1]}.",
             fix="Convert the images to grey or RGB.",
         )

@@ -154,11 +154,7 @@ def _trace(model: Restorer, opset: int, size: tuple[int, int] | None) -> onnx.Mo
 
 def _block_outputs(exported: onnx.ModelProto, model: Restorer) -> dict[str, str]:
     """Module path by tensor name, for the last tensor computed in every block and stage."""
-    paths = {
-        f"model.{name}": name
-        for name, module in model.named_modules()
-        if isinstance(module, Block | Stage)
-    }
+    paths = {f"model.{name}": name for name, module in model.named_modules() if isinstance(module, Block | Stage)}
     last: dict[str, str] = {}
     for node in exported.graph.node:
         metadata = {entry.key: entry.value for entry in node.metadata_props}
@@ -171,9 +167,7 @@ def _block_outputs(exported: onnx.ModelProto, model: Restorer) -> dict[str, str]
     return {last[scope]: path for scope, path in paths.items()}
 
 
-def _describe(
-    graph: onnx.ModelProto, model: Restorer, blocks: list[str], source: Mapping[str, Any]
-) -> None:
+def _describe(graph: onnx.ModelProto, model: Restorer, blocks: list[str], source: Mapping[str, Any]) -> None:
     """Spec and provenance into the metadata; the exporter's traces of local source files go."""
     import onnx
 

@@ -15,7 +15,7 @@ __all__ = ["attach_functions", "default_opset", "inline_functions"]
 
 def default_opset(model: onnx.ModelProto) -> int:
     """Opset of ONNX's own domain."""
-    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def _statics(model: onnx.ModelProto, node: onnx.NodeProto) -> dict[str, int]:
@@ -23,9 +23,7 @@ def _statics(model: onnx.ModelProto, node: onnx.NodeProto) -> dict[str, int]:
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     operator = OPERATORS[node.op_type]
     given = dict(zip(operator.inputs, node.input, strict=True))
-    return operator.statics(
-        {name: shapes[tensor] for name, tensor in given.items() if tensor in shapes}
-    )
+    return operator.statics({name: shapes[tensor] for name, tensor in given.items() if tensor in shapes})
 
 
 def attach_functions(model: onnx.ModelProto) -> None:
@@ -76,4 +74,3 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     del inlined.opset_import[:]
     inlined.opset_import.extend(kept)
     return inlined
-

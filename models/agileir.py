@@ -6,7 +6,7 @@ discards it; ``attention="bypassed"`` reproduces that behaviour, and only when a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,13 +55,14 @@ class ConvNorm(nn.Module):
         return self.c.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain
 
 
-def _conv_norm(
-    channels_in: int, channels_out: int, kernel: int, groups: int, batch_norm: bool
-) -> ConvNorm:
-    conv = nn.Conv2d(
-        channels_in, channels_out, kernel, 1, kernel // 2, groups=groups, bias=not batch_norm
-    )
+def _conv_norm(channels_in: int, channels_out: int, kernel: int, groups: int, batch_norm: bool) -> ConvNorm:
+    conv = nn.Conv2d(channels_in, channels_out, kernel, 1, kernel // 2, groups=groups, bias=not batch_norm)
     return ConvNorm(conv, nn.BatchNorm2d(channels_out) if batch_norm else None)
+
+
+def _folded(module: nn.Module) -> tuple[Tensor, Tensor]:
+    assert isinstance(module, ConvNorm)
+    return module.folded()
 
 
 class GroupConvolutions(nn.Module):
@@ -70,12 +71,9 @@ class GroupConvolutions(nn.Module):
     def __init__(self, width: int, groups: int, key_dim: int, batch_norm: bool) -> None:
         super().__init__()
         each = width // groups
-        self.qkvs = nn.ModuleList(
-            _conv_norm(each, 2 * key_dim + each, 1, 1, batch_norm) for _ in range(groups)
-        )
+        self.qkvs = nn.ModuleList(_conv_norm(each, 2 * key_dim + each, 1, 1, batch_norm) for _ in range(groups))
         self.dws = nn.ModuleList(
-            _conv_norm(key_dim, key_dim, DEPTHWISE_KERNEL, key_dim, batch_norm)
-            for _ in range(groups)
+            _conv_norm(key_dim, key_dim, DEPTHWISE_KERNEL, key_dim, batch_norm) for _ in range(groups)
         )
         self.proj = nn.Sequential(nn.ReLU(), _conv_norm(width, width, 1, 1, batch_norm))
 
@@ -117,9 +115,9 @@ class GroupAttention(nn.Module):
         """Operator weights and output projection: qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, proj_weight, proj_bias."""
         if self._frozen:
             return tuple(getattr(self, name) for name in self._frozen)
-        qkv = [module.folded() for module in self.groupatt.qkvs]
-        depthwise = [module.folded() for module in self.groupatt.dws]
-        projection, bias = self.groupatt.proj[1].folded()
+        qkv = [_folded(module) for module in self.groupatt.qkvs]
+        depthwise = [_folded(module) for module in self.groupatt.dws]
+        projection, bias = _folded(self.groupatt.proj[1])
         return (
             torch.stack([weight.flatten(1) for weight, _ in qkv]),
             torch.stack([bias for _, bias in qkv]),
@@ -147,8 +145,8 @@ class GroupAttention(nn.Module):
             return self._with_batch_statistics(x)
         *weights, projection, bias = self.weights()
         inputs = (*weights, self.relative_position_bias_table)
-        attend = group_shifted_window_attention if self.use_operator else plain_group_attention
-        y = attend(x, *(w.to(x.dtype) for w in inputs), self.window_size, self.shift_size)
+        operator: Callable[..., Tensor] = group_shifted_window_attention if self.use_operator else plain_group_attention
+        y = operator(x, *(w.to(x.dtype) for w in inputs), self.window_size, self.shift_size)
         return nn.functional.linear(torch.relu(y), projection, bias)
 
     def _with_batch_statistics(self, x: Tensor) -> Tensor:
@@ -163,16 +161,12 @@ class GroupAttention(nn.Module):
         modules = self.groupatt
         chunks = windows.transpose(1, 2).unflatten(2, (side, side)).chunk(len(modules.qkvs), 1)
         outputs: list[Tensor] = []
-        for chunk, qkv, depthwise, own in zip(
-            chunks, modules.qkvs, modules.dws, bias, strict=True
-        ):
+        for chunk, qkv, depthwise, own in zip(chunks, modules.qkvs, modules.dws, bias, strict=True):
             fed = chunk + outputs[-1] if outputs else chunk
-            query, key, value = qkv(fed).split(
-                [self.key_dim, self.key_dim, chunk.shape[1]], dim=1
-            )
-            parts = (t.flatten(2).transpose(1, 2) for t in (depthwise(query), key, value))
+            query, key, value = qkv(fed).split([self.key_dim, self.key_dim, chunk.shape[1]], dim=1)
+            query, key, value = (t.flatten(2).transpose(1, 2) for t in (depthwise(query), key, value))
             addend = own if mask is None else own + mask
-            output = attend(*parts, addend, self.key_dim**-0.5)
+            output = attend(query, key, value, addend, self.key_dim**-0.5)
             outputs.append(output.transpose(1, 2).reshape(chunk.shape))
         y = modules.proj(torch.cat(outputs, 1))
         tokens = y.flatten(2).transpose(1, 2).reshape(-1, side * side, channels)
@@ -223,9 +217,7 @@ class AgileIR(ColumnarNetwork):
     ) -> None:
         if attention not in ("paper", "bypassed"):
             raise ValueError(f'attention must be "paper" or "bypassed", got {attention!r}')
-        spec = ModelSpec(
-            "agileir", name, task, scale, channels, window_size, window_size, img_range
-        )
+        spec = ModelSpec("agileir", name, task, scale, channels, window_size, window_size, img_range)
 
         def block(index: int, groups: int, key_dim: int) -> Block:
             attend = GroupAttention(
@@ -240,9 +232,7 @@ class AgileIR(ColumnarNetwork):
             return Block(embed_dim, attend, mlp_ratio)
 
         stages = [
-            Stage(
-                [block(i, groups, key_dim) for i in range(depth)], embed_dim, resi_connection
-            )
+            Stage([block(i, groups, key_dim) for i in range(depth)], embed_dim, resi_connection)
             for depth, groups, key_dim in zip(depths, num_heads, key_dims, strict=True)
         ]
         super().__init__(spec, stages, embed_dim, upsampler, resi_connection, num_feat)
@@ -263,9 +253,7 @@ def _infer(state: Mapping[str, Tensor]) -> dict[str, Any]:
     found = columnar_hyperparameters(state)
     prefixes = [f"layers.{i}.residual_group.blocks.0.attn" for i in range(len(found["depths"]))]
     found["num_heads"] = tuple(count_children(state, f"{p}.groupatt.qkvs") for p in prefixes)
-    found["key_dims"] = tuple(
-        state[f"{prefix}.groupatt.dws.0.c.weight"].shape[0] for prefix in prefixes
-    )
+    found["key_dims"] = tuple(state[f"{prefix}.groupatt.dws.0.c.weight"].shape[0] for prefix in prefixes)
     found["window_size"] = window_from_table(state[f"{prefixes[0]}.relative_position_bias_table"])
     found["batch_norm"] = any(".groupatt.qkvs.0.bn." in key for key in state)
     return found

@@ -151,9 +151,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _load_preset(
-    name: str, weights: str | Path | None, seed: int | None, attention: str
-) -> Restorer:
+def _load_preset(name: str, weights: str | Path | None, seed: int | None, attention: str) -> Restorer:
     family, hyperparameters = find_preset(name)
     if family.name == "agileir":
         hyperparameters["attention"] = attention
@@ -167,8 +165,7 @@ def _load_preset(
     if path is None:
         raise ModelNameError(
             f"The preset {name} has no trained weights in this package.",
-            fix="Give a checkpoint (--weights FILE), or random weights for a trial "
-            "(--random-weights SEED).",
+            fix="Give a checkpoint (--weights FILE), or random weights for a trial (--random-weights SEED).",
         )
     state, _ = read_state(path)
     _fill(model, state, family, path)
@@ -195,9 +192,7 @@ def _load_file(path: Path, attention: str) -> Restorer:
             fix="The file is incomplete: export or download it again.",
         ) from error
     except (ValueError, IndexError, TypeError, ArithmeticError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: looks like {family.name}, but its shapes do not fit: {error}."
-        ) from error
+        raise CheckpointError(f"{path}: looks like {family.name}, but its shapes do not fit: {error}.") from error
     name = _preset_of(family, hyperparameters, metadata)
     if name != "custom":
         hyperparameters = {**hyperparameters, **family.presets[name]}
@@ -279,8 +274,7 @@ def _read_pickle(path: Path) -> object:
         raise CheckpointError(
             f"{path}: holds pickled objects besides tensors, which could run code when loaded.",
             why=_one_sentence(error, "global", "unsupported"),
-            fix="Nothing was run. Save the state dict alone: torch.save(model.state_dict(), FILE), "
-            "or use safetensors.",
+            fix="Nothing was run. Save the state dict alone: torch.save(model.state_dict(), FILE), or use safetensors.",
         ) from error
     except Exception as error:  # whatever a damaged file makes the reader trip over
         reason = _one_sentence(error, "failed reading", "torchscript", "unsupported")
@@ -364,8 +358,7 @@ def _fill(model: Restorer, state: Mapping[str, Tensor], family: Family, path: Pa
             )
         if given[key].shape != value.shape:
             raise CheckpointError(
-                f"{path}: {key} has shape {tuple(given[key].shape)}, {what} needs "
-                f"{tuple(value.shape)}.",
+                f"{path}: {key} has shape {tuple(given[key].shape)}, {what} needs {tuple(value.shape)}.",
                 fix="Choose the preset the checkpoint was trained as.",
             )
         if given[key].is_floating_point() != value.is_floating_point():
@@ -405,8 +398,7 @@ def _take_geometry(model: Restorer, geometry: list[int], path: Path) -> None:
     window_size, top_k = geometry
     if window_size != model.spec.window_size:
         raise CheckpointError(
-            f"{path}: geometry says window {window_size}, {model.spec.name} has "
-            f"{model.spec.window_size}.",
+            f"{path}: geometry says window {window_size}, {model.spec.name} has {model.spec.window_size}.",
             fix="Choose the preset the checkpoint was trained as.",
         )
     try:

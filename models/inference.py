@@ -36,7 +36,7 @@ def window_from_table(table: Tensor) -> int:
     side = round(table.shape[0] ** 0.5)
     if side * side != table.shape[0] or side % 2 == 0:
         raise ValueError(f"a bias table has (2w-1)^2 rows, got {table.shape[0]}")
-    return (side + 1) // 2
+    return int(side + 1) // 2
 
 
 def columnar_hyperparameters(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -52,9 +52,7 @@ def columnar_hyperparameters(state: Mapping[str, Tensor]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "embed_dim": embed_dim,
         "channels": channels,
-        "depths": tuple(
-            count_children(state, f"layers.{i}.residual_group.blocks") for i in range(stages)
-        ),
+        "depths": tuple(count_children(state, f"layers.{i}.residual_group.blocks") for i in range(stages)),
         "mlp_ratio": hidden / embed_dim,
         "resi_connection": "3conv"
         if any(key.startswith(("conv_after_body.0.", "layers.0.conv.0.")) for key in state)

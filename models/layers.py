@@ -70,7 +70,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         """``[B, H, W, C]`` to the same; `context` (a stage's dictionary) goes to the attention."""
         x = x + self.attn(self.norm1(x), *context)
-        return x + self.mlp(self.norm2(x))
+        output: Tensor = x + self.mlp(self.norm2(x))
+        return output
 
 
 class LayerGroup(nn.Module):

@@ -67,8 +67,7 @@ class KeySemanticAttention(nn.Module):
     def bias_table(self) -> Tensor:
         """Position bias ``[(2w-1)^2, heads]`` in 0..16."""
         if hasattr(self, "frozen_bias_table"):
-            frozen: Tensor = self.frozen_bias_table
-            return frozen
+            return self.get_buffer("frozen_bias_table")
         return 16 * torch.sigmoid(self.cpb_mlp(self.coordinates))
 
     def freeze(self) -> None:
@@ -167,9 +166,7 @@ class SemanIR(ColumnarNetwork):
         num_feat: int = 64,
         img_range: float = 1.0,
     ) -> None:
-        spec = ModelSpec(
-            "semanir", name, task, scale, channels, window_size, window_size, img_range, top_k
-        )
+        spec = ModelSpec("semanir", name, task, scale, channels, window_size, window_size, img_range, top_k)
         stages = [
             SemanticStage(
                 depth,

@@ -63,34 +63,24 @@ class SemanIRUNet(Restorer):
             raise ValueError(f"the U-shaped network keeps the size of the image, got scale {scale}")
         levels = len(depths)
         multiple = window_size * 2 ** (levels - 1)
-        super().__init__(
-            ModelSpec("semanir", name, task, 1, channels, window_size, multiple, 1.0, top_k, noise_level)
-        )
+        super().__init__(ModelSpec("semanir", name, task, 1, channels, window_size, multiple, 1.0, top_k, noise_level))
 
         def stage(level: int, depth: int, shifted: bool) -> SemanticStage:
             width = embed_dim * 2**level
             shift = window_size // 2 if shifted else 0
-            return SemanticStage(
-                depth, width, width // head_dim, window_size, shift, top_k, mlp_ratio
-            )
+            return SemanticStage(depth, width, width // head_dim, window_size, shift, top_k, mlp_ratio)
 
         widths = [embed_dim * 2**level for level in range(levels)]
         self.conv_first = nn.Conv2d(channels, embed_dim, 3, 1, 1)
-        self.encoder = nn.ModuleList(
-            stage(level, depth, level % 2 == 1) for level, depth in enumerate(depths)
-        )
+        self.encoder = nn.ModuleList(stage(level, depth, level % 2 == 1) for level, depth in enumerate(depths))
         self.down = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, width // 2, 3, 1, 1), nn.PixelUnshuffle(2))
-            for width in widths[:-1]
+            nn.Sequential(nn.Conv2d(width, width // 2, 3, 1, 1), nn.PixelUnshuffle(2)) for width in widths[:-1]
         )
         self.up = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width * 2, width * 4, 3, 1, 1), nn.PixelShuffle(2))
-            for width in widths[:-1]
+            nn.Sequential(nn.Conv2d(width * 2, width * 4, 3, 1, 1), nn.PixelShuffle(2)) for width in widths[:-1]
         )
         self.merge = nn.ModuleList(nn.Linear(2 * width, width) for width in widths[:-1])
-        self.decoder = nn.ModuleList(
-            stage(level, depth, level % 2 == 0) for level, depth in enumerate(depths[:-1])
-        )
+        self.decoder = nn.ModuleList(stage(level, depth, level % 2 == 0) for level, depth in enumerate(depths[:-1]))
         self.final = stage(0, final_depth, False)
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = nn.Conv2d(embed_dim, embed_dim, 3, 1, 1)
@@ -130,9 +120,7 @@ def _infer(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "channels": channels,
         "embed_dim": embed_dim,
-        "depths": tuple(
-            count_children(state, f"encoder.{i}.residual_group.blocks") for i in range(levels)
-        ),
+        "depths": tuple(count_children(state, f"encoder.{i}.residual_group.blocks") for i in range(levels)),
         "final_depth": count_children(state, "final.residual_group.blocks"),
         "head_dim": embed_dim // state[f"{FIRST}.attn.cpb_mlp.2.weight"].shape[0],
         "window_size": window_size,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..plugins import plain_attention, shifted_window_attention
@@ -76,17 +75,13 @@ class SwinIR(ColumnarNetwork):
         num_feat: int = 64,
         img_range: float = 1.0,
     ) -> None:
-        spec = ModelSpec(
-            "swinir", name, task, scale, channels, window_size, window_size, img_range
-        )
+        spec = ModelSpec("swinir", name, task, scale, channels, window_size, window_size, img_range)
         stages = [
             Stage(
                 [
                     Block(
                         embed_dim,
-                        WindowAttention(
-                            embed_dim, heads, window_size, window_size // 2 if index % 2 else 0
-                        ),
+                        WindowAttention(embed_dim, heads, window_size, window_size // 2 if index % 2 else 0),
                         mlp_ratio,
                     )
                     for index in range(depth)
@@ -101,10 +96,7 @@ class SwinIR(ColumnarNetwork):
 
 
 def _detect(state: Mapping[str, Tensor]) -> bool:
-    return (
-        f"{BLOCK}.attn.qkv.weight" in state
-        and f"{BLOCK}.attn.relative_position_bias_table" in state
-    )
+    return f"{BLOCK}.attn.qkv.weight" in state and f"{BLOCK}.attn.relative_position_bias_table" in state
 
 
 def _infer(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -132,10 +124,7 @@ register(
         network=lambda hyperparameters: SwinIR,
         presets={
             **{f"swinir_classical_x{s}": {**_CLASSICAL, "scale": s} for s in (2, 3, 4, 8)},
-            **{
-                f"swinir_light_x{s}": {**_LIGHT, "scale": s, "upsampler": "pixelshuffledirect"}
-                for s in (2, 3, 4)
-            },
+            **{f"swinir_light_x{s}": {**_LIGHT, "scale": s, "upsampler": "pixelshuffledirect"} for s in (2, 3, 4)},
             "swinir_real_x2": {**_CLASSICAL, "scale": 2, "upsampler": "nearest+conv"},
             "swinir_real_x4": {**_CLASSICAL, "scale": 4, "upsampler": "nearest+conv"},
             "swinir_real_large_x4": {

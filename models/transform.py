@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
@@ -15,12 +15,20 @@ __all__ = ["fold", "randomise", "use_operators"]
 Network = TypeVar("Network", bound=Restorer)
 
 
+@runtime_checkable
+class Freezable(Protocol):
+    """A module that can replace what inference does not need separately."""
+
+    def freeze(self) -> None:
+        """Folds in place, for good."""
+
+
 def fold(model: Network) -> Network:
     """A copy for inference: BatchNorms folded into convolutions, position-bias MLPs evaluated; the original is kept."""
     folded = copy.deepcopy(model).eval()
     with torch.no_grad():
         for module in list(folded.modules()):
-            if hasattr(module, "freeze"):
+            if isinstance(module, Freezable):
                 module.freeze()
     return folded.requires_grad_(False)
 
@@ -29,7 +37,7 @@ def use_operators(model: nn.Module, use: bool = True) -> None:
     """Switches a model in place between the operators (default) and the plain formulation in ordinary torch functions."""
     for module in model.modules():
         if hasattr(module, "use_operator"):
-            module.use_operator = use
+            setattr(module, "use_operator", use)  # noqa: B010 (nn.Module types attributes as tensors)
 
 
 @torch.no_grad()

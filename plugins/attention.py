@@ -27,9 +27,7 @@ __all__ = ["attend_windows", "attention", "attention_gradients", "plain_attentio
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 
 
-def attend_windows(
-    qkv: Tensor, bias: Tensor, mask: Tensor | None, num_heads: int, function: Attend = attend
-) -> Tensor:
+def attend_windows(qkv: Tensor, bias: Tensor, mask: Tensor | None, num_heads: int, function: Attend = attend) -> Tensor:
     """Attention inside windows.
 
     Args:
@@ -55,9 +53,7 @@ def restrict(selected: Tensor, mask: Tensor | None, like: Tensor) -> Tensor:
     return torch.where(selected, allowed, float("-inf"))
 
 
-def _masks(
-    part: slice, mask: Tensor | None, dictionary: Tensor | None, bias: Tensor
-) -> Tensor | None:
+def _masks(part: slice, mask: Tensor | None, dictionary: Tensor | None, bias: Tensor) -> Tensor | None:
     """Additive mask of the windows in `part`."""
     own = mask_slice(mask, part)
     if dictionary is None:

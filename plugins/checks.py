@@ -19,22 +19,16 @@ def check_window(operator: str, image: Tensor, window_size: int, shift_size: int
     """The image is ``[B, H, W, C]`` with H and W multiples of the window, and ``0 <= s < w``."""
     if image.dim() != 4:
         raise ValueError(
-            f"{operator}: the image must be [B, H, W, C], got {image.dim()} dimensions "
-            f"{tuple(image.shape)}"
+            f"{operator}: the image must be [B, H, W, C], got {image.dim()} dimensions {tuple(image.shape)}"
         )
     if window_size < 1:
         raise ValueError(f"{operator}: window_size must be at least 1, got {window_size}")
     if not 0 <= shift_size < window_size:
-        raise ValueError(
-            f"{operator}: shift_size must be in 0..{window_size - 1} (window_size - 1), "
-            f"got {shift_size}"
-        )
+        raise ValueError(f"{operator}: shift_size must be in 0..{window_size - 1} (window_size - 1), got {shift_size}")
     _, height, width, channels = image.shape
     if channels == 0:
         raise ValueError(f"{operator}: the image has no channels {tuple(image.shape)}")
-    if _concrete(height, width) and (
-        height < 1 or width < 1 or height % window_size or width % window_size
-    ):
+    if _concrete(height, width) and (height < 1 or width < 1 or height % window_size or width % window_size):
         raise ValueError(
             f"{operator}: H and W must be positive multiples of window_size {window_size}, "
             f"got {height}x{width}; pad the image first"
@@ -45,11 +39,9 @@ def check_tensors(operator: str, **tensors: Tensor) -> None:
     """All tensors share one floating type and one device."""
     first = next(iter(tensors.values()))
     if first.dtype not in SUPPORTED_TYPES:
-        raise ValueError(
-            f"{operator}: tensors must be float32, float16 or bfloat16, got {first.dtype}"
-        )
-    for what, pick in (("type", lambda t: t.dtype), ("device", lambda t: t.device)):
-        found = {name: pick(tensor) for name, tensor in tensors.items()}
+        raise ValueError(f"{operator}: tensors must be float32, float16 or bfloat16, got {first.dtype}")
+    for what, attribute in (("type", "dtype"), ("device", "device")):
+        found = {name: getattr(tensor, attribute) for name, tensor in tensors.items()}
         if len(set(found.values())) > 1:
             listed = ", ".join(f"{name} {value}" for name, value in found.items())
             raise ValueError(f"{operator}: tensors must share one {what}, got {listed}")
@@ -58,9 +50,7 @@ def check_tensors(operator: str, **tensors: Tensor) -> None:
 def check_shape(operator: str, name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
     """The tensor has exactly the expected shape (symbolic sizes are let pass)."""
     shape = tuple(tensor.shape)
-    agree = len(shape) == len(expected) and all(
-        a == b for a, b in zip(shape, expected, strict=True) if _concrete(a, b)
-    )
+    agree = len(shape) == len(expected) and all(a == b for a, b in zip(shape, expected, strict=True) if _concrete(a, b))
     if not agree:
         raise ValueError(f"{operator}: {name} must have shape {expected}, got {shape}")
 

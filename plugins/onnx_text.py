@@ -23,7 +23,7 @@ __all__ = [
 
 
 def sizes(image: str) -> str:
-    """Sizes of the image and constants: ``height, width, rows, columns, channels, tokens, w, s`` and their ``_1d`` forms."""
+    """Sizes and constants: ``height, width, rows, columns, channels, tokens, w, s`` and their ``_1d`` forms."""
     return f"""
   zero = Constant <value_int = 0> ()
   one = Constant <value_int = 1> ()
@@ -49,7 +49,7 @@ def sizes(image: str) -> str:
 
 
 def window_index(units: str) -> str:
-    """Positions of the tokens of the rolled windows: ``window_rows`` [nH, 1, 1, w, 1], ``window_columns`` [1, nW, 1, 1, w].
+    """Where tokens of rolled windows lie: ``window_rows`` [nH, 1, 1, w, 1] and ``window_columns`` [1, nW, 1, 1, w].
 
     Their sum is ``(row*W + column) * units``: the number of the first of the `units` rows that hold one pixel. Leaves
     ``by_row_shape`` and ``by_column_shape`` behind.
@@ -201,7 +201,7 @@ def position_bias() -> str:
 
 
 def to_image(windows: str, units: str, output: str) -> str:
-    """Puts ``[n, units, N, d]`` windows back: ``output`` [B, H, W, units*d]. Needs `sizes`; `units` is a scalar name."""
+    """Puts windows [n, units, N, d] back: ``output`` [B, H, W, units*d]. Needs `sizes`; `units` is a scalar name."""
     return f"""
   y_unshift = Sub (height, s)
   x_unshift = Sub (width, s)

@@ -22,7 +22,8 @@ def pack(selected: Tensor) -> Tensor:
     count = words(selected.shape[-1])
     padded = pad(selected.int(), (0, count * WORD_BITS - selected.shape[-1]))
     powers = 2 ** torch.arange(WORD_BITS, dtype=torch.int32, device=selected.device)
-    return (padded.unflatten(-1, (count, WORD_BITS)) * powers).sum(-1, dtype=torch.int32)
+    packed: Tensor = (padded.unflatten(-1, (count, WORD_BITS)) * powers).sum(-1, dtype=torch.int32)
+    return packed
 
 
 def unpack(dictionary: Tensor, tokens: int) -> Tensor:

@@ -110,13 +110,8 @@ def _schema(operator: Operator) -> onnx.defs.OpSchema:
         outputs=[parameter(operator.output, operator.type_of(operator.output))],
         type_constraints=[("T", floats, "Floating point tensors.")],
         attributes=[
-            *(
-                defs.OpSchema.Attribute(name, defs.OpSchema.AttrType.INT, required=True)
-                for name in operator.attributes
-            ),
-            defs.OpSchema.Attribute(
-                NAMESPACE_ATTRIBUTE, defs.OpSchema.AttrType.STRING, required=False
-            ),
+            *(defs.OpSchema.Attribute(name, defs.OpSchema.AttrType.INT, required=True) for name in operator.attributes),
+            defs.OpSchema.Attribute(NAMESPACE_ATTRIBUTE, defs.OpSchema.AttrType.STRING, required=False),
         ],
     )
     defs.register_schema(schema)

@@ -51,9 +51,7 @@ def to_windows(image: Tensor, window_size: int, shift_size: int) -> Tensor:
     return grid.permute(0, 1, 3, 2, 4, 5).reshape(-1, window_size * window_size, channels)
 
 
-def from_windows(
-    windows: Tensor, height: int, width: int, window_size: int, shift_size: int
-) -> Tensor:
+def from_windows(windows: Tensor, height: int, width: int, window_size: int, shift_size: int) -> Tensor:
     """Inverse of `to_windows`: ``[n, N, C]`` to ``[B, H, W, C]``."""
     rows, columns = height // window_size, width // window_size
     channels = windows.shape[-1]
@@ -62,9 +60,7 @@ def from_windows(
     return torch.roll(image, (shift_size, shift_size), (1, 2)) if shift_size else image
 
 
-def token_regions(
-    height: int, width: int, window_size: int, shift_size: int, device: torch.device
-) -> Tensor:
+def token_regions(height: int, width: int, window_size: int, shift_size: int, device: torch.device) -> Tensor:
     """Region of every token of the rolled image, ``[nW, N]`` int64 in 0..8: ``3*row + column``.
 
     A rolled row ``r`` has region ``[r >= H-w] + [r >= H-s]``; columns likewise. Only tokens of one region see
@@ -79,9 +75,7 @@ def token_regions(
     return to_windows(regions[None, :, :, None], window_size, 0)[..., 0]
 
 
-def shift_mask(
-    height: int, width: int, window_size: int, shift_size: int, like: Tensor
-) -> Tensor | None:
+def shift_mask(height: int, width: int, window_size: int, shift_size: int, like: Tensor) -> Tensor | None:
     """Additive mask ``[nW, N, N]`` of 0 and -100 in the type of `like`, or None when nothing is shifted."""
     if not shift_size:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -31,7 +31,7 @@ NAME = "group_shifted_window_attention"
 
 
 class GroupWeights(NamedTuple):
-    """What one group needs: projection ``[2dk+dv, Cg]`` and bias, q filter ``[dk, kh, kw]`` and bias, ``[N, N]`` bias."""
+    """One group: projection ``[2dk+dv, Cg]`` and its bias, q filter ``[dk, kh, kw]`` and its bias, ``[N, N]`` bias."""
 
     qkv_weight: Tensor
     qkv_bias: Tensor
@@ -66,23 +66,14 @@ def attend_group(inputs: Tensor, weights: GroupWeights, mask: Tensor | None, fun
     )
     query = filtered.flatten(2).transpose(1, 2).reshape(query.shape)
     addend = weights.bias if mask is None else weights.bias + mask
-    parts = (part.unsqueeze(-3) for part in (query, key, value))
-    return function(*parts, addend.unsqueeze(-3), key_dim**-0.5).squeeze(-3)
+    query, key, value, addend = (part.unsqueeze(-3) for part in (query, key, value, addend))
+    return function(query, key, value, addend, key_dim**-0.5).squeeze(-3)
 
 
-def group_weights(
-    qkv_weight: Tensor,
-    qkv_bias: Tensor,
-    q_dw_weight: Tensor,
-    q_dw_bias: Tensor,
-    bias_table: Tensor,
-    window_size: int,
-) -> Iterator[GroupWeights]:
-    """The weights group by group, in the type of accumulation."""
-    kind = compute_dtype(qkv_weight)
-    bias = position_bias(bias_table.to(kind), window_size)
-    stacked = (qkv_weight.to(kind), qkv_bias.to(kind), q_dw_weight.to(kind), q_dw_bias.to(kind))
-    for group in zip(*stacked, bias, strict=True):
+def group_weights(weights: Sequence[Tensor], window_size: int) -> Iterator[GroupWeights]:
+    """The operator's weights (its tensors after x) group by group, in the type of accumulation."""
+    *stacked, bias_table = (tensor.to(compute_dtype(tensor)) for tensor in weights)
+    for group in zip(*stacked, position_bias(bias_table, window_size), strict=True):
         yield GroupWeights(*group)
 
 
@@ -154,7 +145,7 @@ def plain(
     windows = to_windows(x, window_size, shift_size).to(compute_dtype(x))
     mask = shift_mask(height, width, window_size, shift_size, windows)
     by_image = windows.unflatten(0, (x.shape[0], -1))
-    output = cascade(by_image, list(group_weights(*weights, window_size)), mask).to(x.dtype)
+    output = cascade(by_image, list(group_weights(weights, window_size)), mask).to(x.dtype)
     return from_windows(output, height, width, window_size, shift_size)
 
 
@@ -193,7 +184,7 @@ def group_shifted_window_attention(
     weights = (qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, bias_table)
     _check(x, *weights, window_size, shift_size)
     _, height, width, _ = x.shape
-    groups = list(group_weights(*weights, window_size))
+    groups = list(group_weights(weights, window_size))
     kind = compute_dtype(x)
     windows = to_windows(x, window_size, shift_size)
     mask = shift_mask(height, width, window_size, shift_size, groups[0].bias)
@@ -231,7 +222,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     window_size, shift_size = ctx.window_size, ctx.shift_size
     _, height, width, _ = x.shape
     kind = compute_dtype(x)
-    groups = list(group_weights(*weights, window_size))
+    groups = list(group_weights(weights, window_size))
     inputs, outputs, upstream = (to_windows(image, window_size, shift_size).to(kind) for image in (x, output, gradient))
     mask = shift_mask(height, width, window_size, shift_size, groups[0].bias)
     count = len(groups)

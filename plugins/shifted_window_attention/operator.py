@@ -61,7 +61,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    gradients = attention_gradients(gradient, *ctx.saved_tensors, ctx.window_size, ctx.shift_size, ctx.num_heads)
+    qkv, bias_table = ctx.saved_tensors
+    gradients = attention_gradients(gradient, qkv, bias_table, ctx.window_size, ctx.shift_size, ctx.num_heads)
     return *gradients, None, None, None
 
 
