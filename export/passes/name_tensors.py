@@ -67,7 +67,8 @@ def name_tensors(blocks: Mapping[str, str]) -> GraphPass:
         tensors: dict[str, gs.Tensor] = {}
         for node in graph.nodes:
             for tensor in (*node.inputs, *node.outputs):
-                if tensors.setdefault(tensor.name, tensor) is not tensor:
+                # an omitted optional input is a tensor without a name
+                if tensor.name and tensors.setdefault(tensor.name, tensor) is not tensor:
                     return f"two tensors are named {tensor.name}"
         outputs = {tensor.name for tensor in graph.outputs}
         missing = [path for name, path in blocks.items() if path not in tensors and name not in outputs]
