@@ -1,0 +1,129 @@
+"""Networks of every family, as small as still show every part of an exported graph, and their exported files."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agileir_export.export import OnnxArtifact, export_onnx
+from agileir_export.models import FAMILIES, Restorer, randomise
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "agileir": {
+        "family": "agileir",
+        "embed_dim": 12,
+        "depths": (2, 1),
+        "num_heads": (3, 3),
+        "key_dims": (4, 4),
+        "window_size": 4,
+        "scale": 2,
+    },
+    "semanir": {
+        "family": "semanir",
+        "embed_dim": 12,
+        "depths": (1, 2),
+        "num_heads": 2,
+        "window_size": 4,
+        "top_k": 5,
+        "scale": 3,
+        "num_feat": 8,
+    },
+    "semanir-unet": {
+        "family": "semanir",
+        "embed_dim": 8,
+        "depths": (2, 1),
+        "final_depth": 1,
+        "head_dim": 4,
+        "window_size": 4,
+        "top_k": 5,
+        "channels": 1,
+    },
+    "swinir-light": {
+        "family": "swinir",
+        "embed_dim": 12,
+        "depths": (2, 1),
+        "num_heads": (3, 2),
+        "window_size": 4,
+        "scale": 2,
+        "upsampler": "pixelshuffledirect",
+    },
+    "swinir-classical": {
+        "family": "swinir",
+        "embed_dim": 12,
+        "depths": (2,),
+        "num_heads": (2,),
+        "window_size": 4,
+        "scale": 4,
+        "upsampler": "pixelshuffle",
+        "num_feat": 8,
+    },
+    "swinir-real": {
+        "family": "swinir",
+        "embed_dim": 12,
+        "depths": (1,),
+        "num_heads": (2,),
+        "window_size": 4,
+        "scale": 4,
+        "upsampler": "nearest+conv",
+        "resi_connection": "3conv",
+        "num_feat": 8,
+    },
+    "swinir-jpeg": {
+        "family": "swinir",
+        "embed_dim": 12,
+        "depths": (2,),
+        "num_heads": (2,),
+        "window_size": 7,
+        "upsampler": "",
+        "img_range": 255.0,
+        "channels": 1,
+        "task": "jpeg",
+    },
+}
+"""Hyper-parameters by name; one name a family and reconstruction head."""
+
+ONE_A_FAMILY = ("agileir", "semanir", "swinir-light")
+
+
+def build(kind: str, **changes: Any) -> Restorer:
+    """A network in evaluation mode with random weights, the same for the same arguments."""
+    hyperparameters = {**SHAPES[kind], **changes}
+    network = FAMILIES[hyperparameters.pop("family")].build(**hyperparameters)
+    randomise(network, 0)
+    return network.eval()
+
+
+@cache
+def shared(kind: str) -> Restorer:
+    """`build`, one object for all tests that only read it."""
+    return build(kind)
+
+
+@cache
+def exported(folder: Path, kind: str, **options: Any) -> OnnxArtifact:
+    """The exported file of `shared`, made once a session."""
+    name = "-".join([kind, *(f"{key}{value}" for key, value in options.items())])
+    return export_onnx(shared(kind), folder / f"{name.replace(' ', '')}.onnx", **options)
+
+
+def folder(factory: Any) -> Path:
+    """The folder of a session's exported files, given pytest's ``tmp_path_factory``."""
+    found: Path = factory.getbasetemp() / "exported"
+    found.mkdir(exist_ok=True)
+    return found
+
+
+def images(*shape: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Random images ``[B, C, H, W]`` in 0..1."""
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+def psnr(actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
+    """PSNR in dB for a peak of 1, nothing clamped."""
+    assert actual.shape == expected.shape
+    assert actual.dtype == expected.dtype == np.float32
+    error = np.mean((actual.astype(np.float64) - expected) ** 2)
+    return float(-10 * np.log10(error + 1e-30))
