@@ -11,7 +11,7 @@ __all__ = ["translation_table"]
 
 
 def translation_table() -> dict[Any, Callable[..., Any]]:
-    """Table for ``torch.onnx.export(custom_translation_table=...)``: torch operator to a function that emits its node."""
+    """Table for ``torch.onnx.export(custom_translation_table=...)``: torch operator to what that emits its node."""
     import torch
 
     return {

@@ -45,7 +45,7 @@ class ConvNorm(nn.Module):
         return self.bn(output) if hasattr(self, "bn") else output
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias with the BatchNorm's running statistics folded in: ``W g/sqrt(v+eps)``, ``b - m g/sqrt(v+eps)``."""
+        """Weight ``W g/sqrt(v+eps)`` and bias ``b - m g/sqrt(v+eps)``: the BatchNorm's running statistics folded in."""
         if not hasattr(self, "bn"):
             assert self.c.bias is not None
             return self.c.weight, self.c.bias
@@ -112,7 +112,7 @@ class GroupAttention(nn.Module):
         self._frozen: tuple[str, ...] = ()
 
     def weights(self) -> tuple[Tensor, ...]:
-        """Operator weights and output projection: qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, proj_weight, proj_bias."""
+        """The operator's four (qkv_weight, qkv_bias, q_dw_weight, q_dw_bias), then proj_weight and proj_bias."""
         if self._frozen:
             return tuple(getattr(self, name) for name in self._frozen)
         qkv = [_folded(module) for module in self.groupatt.qkvs]

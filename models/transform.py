@@ -34,7 +34,7 @@ def fold(model: Network) -> Network:
 
 
 def use_operators(model: nn.Module, use: bool = True) -> None:
-    """Switches a model in place between the operators (default) and the plain formulation in ordinary torch functions."""
+    """Switches a model in place between the operators (default) and ordinary torch functions."""
     for module in model.modules():
         if hasattr(module, "use_operator"):
             setattr(module, "use_operator", use)  # noqa: B010 (nn.Module types attributes as tensors)

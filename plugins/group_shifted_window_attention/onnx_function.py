@@ -28,6 +28,7 @@ def _group(
     The factor dk^-0.5 of the logits is folded into the depthwise filter.
     """
     below, beside = kernel_height // 2, kernel_width // 2
+    shape = f"kernel_shape = [{kernel_height}, {kernel_width}], pads = [{below}, {beside}, {below}, {beside}]"
     fed = f"fed_{g} = Add (part_{g}, output_{g - 1})" if g else f"fed_{g} = Identity (part_{g})"
     return f"""
   {fed}
@@ -44,7 +45,7 @@ def _group(
   filter_{g} = Unsqueeze (filter_scaled_{g}, one_1d)
   filter_offset_raw_{g} = Gather <axis = 0> (q_dw_bias, group_{g})
   filter_offset_{g} = Mul (filter_offset_raw_{g}, scale)
-  filtered_{g} = Conv <group = {key_dim}, kernel_shape = [{kernel_height}, {kernel_width}], pads = [{below}, {beside}, {below}, {beside}]> (query_image_{g}, filter_{g}, filter_offset_{g})
+  filtered_{g} = Conv <group = {key_dim}, {shape}> (query_image_{g}, filter_{g}, filter_offset_{g})
   query_{g} = Reshape (filtered_{g}, query_shape_windows)
   query_by_token_{g} = Transpose <perm = [0, 1, 3, 2]> (query_{g})
   similarity_t_{g} = MatMul (query_by_token_{g}, key_{g})
