@@ -84,13 +84,18 @@ CALLS = (
     _group("AgileIR", 180, 6, 16, 16),
     _group("AgileIR light", 96, 12, 32, 16),
     _group("AgileIR lightest", 60, 6, 16, 8),
-    _group("AgileIR tiny", 32, 4, 8, 8),
+    _group("AgileIR tiny", 48, 3, 16, 8),
     _attention("SwinIR", 180, 6, 8),
+    _attention("SwinIR large", 240, 8, 8),
     _attention("SwinIR JPEG", 180, 6, 7),
     _attention("SwinIR light", 60, 6, 8),
     _dictionary("SemanIR", 180, 32, 512),
+    _dictionary("SemanIR restoration", 240, 16, 128),
     _dictionary("SemanIR tiny", 48, 16, 64),
+    _dictionary("SemanIR tiny denoising", 32, 8, 32),
     _key_attention("SemanIR", 180, 6, 32),
-    _key_attention("SemanIR tiny", 48, 4, 16),
+    _key_attention("SemanIR restoration", 240, 8, 16),
+    _key_attention("SemanIR tiny", 48, 1, 16),
+    _key_attention("SemanIR tiny denoising", 32, 1, 8),
 )
-"""One call for every operator of every preset that differs in shape."""
+"""One call for every operator of every preset that differs in shape; of U-shaped networks the widest level."""

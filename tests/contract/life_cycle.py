@@ -180,8 +180,8 @@ def dispatched(
 SMALLEST = {
     "group_shifted_window_attention": "AgileIR tiny",
     "shifted_window_attention": "SwinIR light",
-    "key_semantic_dictionary": "SemanIR tiny",
-    "key_semantic_attention": "SemanIR tiny",
+    "key_semantic_dictionary": "SemanIR tiny denoising",
+    "key_semantic_attention": "SemanIR tiny denoising",
 }
 """The preset of every operator whose kernel compiles fastest."""
 

@@ -15,7 +15,7 @@ from agileir_export.plugins.resources import ARCHITECTURES, assemble, compile_ca
 
 DTYPES = ("float16", "bfloat16", "float32")
 # One call of every operator, the smallest; all others are slow.
-QUICK = {("AgileIR tiny", "float16"), ("SwinIR light", "bfloat16"), ("SemanIR tiny", "float16")}
+QUICK = {("AgileIR tiny", "float16"), ("SwinIR light", "bfloat16"), ("SemanIR tiny denoising", "float16")}
 
 
 def cases() -> list[object]:

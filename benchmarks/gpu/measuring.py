@@ -1,0 +1,170 @@
+"""What both GPU benchmarks share: finding the package, timing, memory, the description of the machine, JSON.
+
+Needs PyTorch (with its Triton) and numpy, nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.util
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+SLICE_SECONDS = 0.4
+"""Time given to the repetitions of one measurement."""
+
+
+def find_package() -> None:
+    """Makes `agileir_export` importable from this checkout, whatever the checkout's folder is called."""
+    if importlib.util.find_spec("agileir_export") is None:
+        folder = tempfile.mkdtemp(prefix="agileir-export-")
+        Path(folder, "agileir_export").symlink_to(ROOT, target_is_directory=True)
+        sys.path.insert(0, folder)
+
+
+def size(text: str) -> tuple[int, int]:
+    """Height and width from ``"640x360"``, written width first as picture sizes are."""
+    width, times, height = text.partition("x")
+    if not times or not (width.isdecimal() and height.isdecimal()) or not int(width) * int(height):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 640x360")
+    return int(height), int(width)
+
+
+def arguments(description: str, output: str) -> argparse.ArgumentParser:
+    """The options that both benchmarks have."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, default=Path(output), help="JSON file to write (default: %(default)s)")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu only tries the script out")
+    parser.add_argument("--sizes", nargs="+", type=size, metavar="WxH", help="picture sizes")
+    parser.add_argument("--dtypes", nargs="+", choices=("float32", "float16", "bfloat16"))
+    parser.add_argument("--budget", type=float, default=280.0, help="seconds in all; what is left is marked skipped")
+    return parser
+
+
+def repetitions(first_seconds: float, at_least: int = 5, at_most: int = 200) -> int:
+    """How often to repeat what took `first_seconds` once."""
+    return max(at_least, min(at_most, int(SLICE_SECONDS / max(first_seconds, 1e-9))))
+
+
+def summary(milliseconds: Sequence[float]) -> dict[str, float | int]:
+    """Median, quartiles and extremes of repeated times; quartiles as `statistics.quantiles` has them, inclusive."""
+    low, middle, high = statistics.quantiles(milliseconds, n=4, method="inclusive")
+    return {
+        "median_ms": middle,
+        "quartiles_ms": [low, high],
+        "minimum_ms": min(milliseconds),
+        "maximum_ms": max(milliseconds),
+        "repetitions": len(milliseconds),
+    }
+
+
+def measure(function: Callable[[], Any], device: str) -> dict[str, Any]:
+    """Times repeated calls one by one, after two calls that do not count.
+
+    On CUDA with events around every call; "peak_bytes" is what PyTorch's allocator gave out at most beyond what was in
+    use before, output included. On the CPU with the clock, and without memory.
+    """
+    import torch
+
+    if device == "cpu":
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            function()
+            seconds.append(time.perf_counter() - start)
+        return summary([1000 * each for each in seconds])
+    function()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    function()
+    torch.cuda.synchronize()
+    count = repetitions(time.perf_counter() - start)
+    peak = torch.cuda.max_memory_allocated() - before
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
+    for first, last in events:
+        first.record()
+        function()
+        last.record()
+    torch.cuda.synchronize()
+    return summary([first.elapsed_time(last) for first, last in events]) | {"peak_bytes": peak}
+
+
+def attempt(function: Callable[[], Any], device: str, deadline: float) -> dict[str, Any]:
+    """`measure`, or why there is no measurement: no time or no memory left, or an error, whose first line is kept."""
+    import torch
+
+    if time.monotonic() > deadline:
+        return {"skipped": "time budget"}
+    try:
+        return measure(function, device)
+    except torch.cuda.OutOfMemoryError:
+        return {"skipped": "out of memory"}
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), "")
+        return {"failed": f"{type(error).__name__}: {first}"}
+    finally:
+        if device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def driver_version() -> str:
+    """Version of the NVIDIA driver, or an empty string."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip().splitlines()[0] if done.stdout.strip() else ""
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Device, driver, versions and date."""
+    import torch
+
+    import agileir_export
+
+    try:
+        import triton
+
+        triton_version = triton.__version__
+    except ImportError:
+        triton_version = ""
+    found: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "device": platform.processor() or platform.machine(),
+        "agileir_export": agileir_export.__version__,
+        "torch": torch.__version__,
+        "triton": triton_version,
+        "python": platform.python_version(),
+    }
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        found |= {
+            "device": properties.name,
+            "capability": f"{properties.major}.{properties.minor}",
+            "memory_bytes": properties.total_memory,
+            "multiprocessors": properties.multi_processor_count,
+            "cuda": torch.version.cuda,
+            "driver": driver_version(),
+        }
+    return found
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Writes the document beside its place and moves it there, so that no half-written file is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".part")
+    draft.write_text(json.dumps(document, indent=1) + "\n")
+    draft.replace(path)
