@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from . import __version__
-from .errors import AgileIRError, InputError, InternalError, ParityMissed
+from .errors import AgileIRError, InputError, InternalError, OutputError, ParityMissed
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -24,77 +23,102 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+INTERRUPTED = 130
+"""Exit code of a process that Ctrl-C ended, as shells number it: 128 + SIGINT."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+Size = tuple[int, int]
 
 
 class _Group(click.Group):
-    """Turns typed errors into messages and exit codes; nothing else reaches the user as a traceback."""
+    """Turns typed errors into messages and exit codes; without --debug, nobody sees a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         terminal = ctx.ensure_object(Terminal)
         try:
             return super().invoke(ctx)
         except AgileIRError as error:
-            if terminal.debug:
-                raise
             terminal.error(error)
             ctx.exit(error.exit_code)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt, BrokenPipeError):
+        except (KeyboardInterrupt, click.Abort):
+            terminal.note("Interrupted; no file was left half-written.")
+            ctx.exit(INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
         except Exception as error:
-            if terminal.debug:
-                raise
             unexpected = InternalError(
                 f"{type(error).__name__}: {error}",
-                fix="This is a defect: run again with --debug and report the traceback.",
+                fix="This is a defect of agileir-export. Please report it with the traceback that --debug shows.",
             )
             terminal.error(unexpected)
             ctx.exit(unexpected.exit_code)
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """``HxW`` in pixels."""
 
     name = "HxW"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
         if isinstance(value, tuple):
             return value
-        match = re.fullmatch(r"(\d+)x(\d+)", value)
-        if match is None or "0" in match.groups():
+        match = re.fullmatch(r"0*([1-9][0-9]{0,5})x0*([1-9][0-9]{0,5})", value)
+        if match is None:
             self.fail(f"{value!r} is not a size such as 128x96 (rows x columns).", param, ctx)
         return int(match[1]), int(match[2])
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if category.__module__.startswith(__package__):
-        print(f"warning: {message}", file=sys.stderr)
+def _sets(attribute: str, of: Callable[[Any], Any] = bool) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """A callback that sets an attribute of the terminal where the option was given."""
+
+    def callback(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        if value:
+            setattr(ctx.ensure_object(Terminal), attribute, of(value))
+
+    return callback
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+def _stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, listed in this order by ``--help``."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _common(name: str, *more: str, help: str, callback: Callable[..., None]) -> Callable[[Command], Command]:
+    return click.option(name, *more, is_flag=True, expose_value=False, is_eager=True, help=help, callback=callback)
+
+
+_common_options = _stacked(
+    _common("--json", help="Print the result as one JSON document.", callback=_sets("as_json")),
+    _common("-v", "--verbose", help="Show warnings of other libraries, too.", callback=_sets("verbosity", int)),
+    _common("-q", "--quiet", help="Say nothing but results and errors.", callback=_sets("verbosity", lambda _: -1)),
+    _common("--debug", help="Show the traceback of an error.", callback=_sets("debug")),
+)
+"""Understood before and after the verb."""
+
+
+@click.group("agileir-export", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="agileir-export")
-@click.option("-v", "--verbose", count=True, help="Say more.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and results.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@_common_options
 @click.pass_context
-def main(ctx: click.Context, verbose: int, quiet: bool, debug: bool) -> None:
-    """Image-restoration transformers from a checkpoint to a verified ONNX file.
+def main(ctx: click.Context) -> None:
+    """Image restoration transformers (AgileIR, SemanIR, SwinIR) from a checkpoint to a verified ONNX file.
 
-    Exit codes: 0 success, 1 parity missed, 2 bad input, 3 unsupported here, 4 environment, 5 internal.
-    """
-    terminal = ctx.ensure_object(Terminal)
-    terminal.verbosity, terminal.debug = (-1 if quiet else min(verbose, 1)), debug
-    warnings.showwarning = _show_warning
+    \b
+    agileir-export onnx swinir_x4.pth -o swinir_x4.onnx
+    agileir-export restore swinir_x4.onnx photo.jpg -o big.png
 
-
-def _json_option(command: Command) -> Command:
-    def choose(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-        ctx.ensure_object(Terminal).as_json = value
-
-    option = click.option(
-        "--json", is_flag=True, expose_value=False, callback=choose, is_eager=True, help="Print the result as JSON."
-    )
-    return option(command)
+    \b
+    Exit codes: 0 success, 1 parity missed, 2 bad input, 3 not supported here,
+    4 environment, 5 defect of this program, 130 interrupted.
+    """  # noqa: D301
+    ctx.with_resource(warnings.catch_warnings())
+    warnings.showwarning = ctx.ensure_object(Terminal).warning
 
 
 def _model_options(command: Command) -> Command:
@@ -105,51 +129,46 @@ def _model_options(command: Command) -> Command:
         names = ("weights", "random_weights", "top_k", "attention")
         return command(*arguments, options={name: keywords.pop(name) for name in names}, **keywords)
 
-    decorated: Any = collected
-    options = (
-        click.option("--weights", type=click.Path(path_type=Path), help="Checkpoint for a preset."),
+    options = _stacked(
+        click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Checkpoint for a preset."),
         click.option("--random-weights", type=int, metavar="SEED", help="Random weights for a preset, for trials."),
-        click.option("--top-k", type=int, help="Keys per query of a SemanIR model."),
+        click.option("--top-k", type=int, metavar="K", help="Keys per query of a SemanIR model, instead of its own."),
         click.option(
             "--attention",
             type=click.Choice(["paper", "bypassed"]),
             default="paper",
-            help="bypassed: AgileIR as its released code behaves.",
+            show_default=True,
+            help="AgileIR only: as in the paper, or discarded as by the authors' released code.",
         ),
     )
-    for option in reversed(options):
-        decorated = option(decorated)
-    result: Command = decorated
-    return result
+    return options(collected)  # type: ignore[return-value]
 
 
-def _images_options(command: Command) -> Command:
-    options = (
-        click.option(
-            "--images",
-            multiple=True,
-            type=click.Path(path_type=Path),
-            help="Pictures or folders to verify on (the packaged samples by default).",
-        ),
-        click.option("--size", "sizes", multiple=True, type=_Size(), help="Crop to this size; may be repeated."),
-        click.option("--min-psnr", type=float, metavar="DB", help="Floor of the ONNX rungs instead of the ladder's."),
-        click.option("--html", type=click.Path(path_type=Path), help="Write the report as a page, too."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+_images_options = _stacked(
+    click.option(
+        "--images",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="Picture or folder to verify on; may be repeated. Default: the packaged samples.",
+    ),
+    click.option("--size", "sizes", multiple=True, type=_Size(), help="Crop to rows x columns; may be repeated."),
+    click.option("--min-psnr", type=float, metavar="DB", help="Floor of the ONNX rungs instead of the ladder's own."),
+    click.option(
+        "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as a page with pictures, too."
+    ),
+)
 
 
-@main.command()
+@main.command(short_help="Export a model to ONNX and verify the file.")
 @click.argument("model")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="ONNX file to write.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="ONNX file to write or replace.")
 @_model_options
 @click.option("--opset", type=int, default=20, show_default=True, help="ONNX opset, 18 to 23.")
-@click.option("--static", type=_Size(), help="Fix the size (batch 1) instead of leaving it free.")
+@click.option("--static", type=_Size(), help="Fix the size (rows x columns, batch 1) instead of leaving it free.")
 @click.option("--decomposed", is_flag=True, help="Plain ONNX only, for tools that know no functions.")
 @_images_options
 @click.option("--no-verify", is_flag=True, help="Do not compare the file with the model.")
-@_json_option
+@_common_options
 @click.pass_obj
 def onnx(
     terminal: Terminal,
@@ -157,18 +176,30 @@ def onnx(
     output: Path,
     options: dict[str, Any],
     opset: int,
-    static: tuple[int, int] | None,
+    static: Size | None,
     decomposed: bool,
     images: tuple[Path, ...],
-    sizes: tuple[tuple[int, int], ...],
+    sizes: tuple[Size, ...],
     min_psnr: float | None,
     html: Path | None,
     no_verify: bool,
 ) -> None:
-    """Export MODEL (preset, packaged model or checkpoint) to ONNX and verify the file in dB.
+    """Export MODEL to ONNX and verify the file against PyTorch, in dB, on real pictures.
+
+    MODEL is a checkpoint (.pth, .pt, .ckpt, .safetensors), or a preset that `agileir-export models` lists, with
+    --weights or --random-weights where it is not packaged.
 
     Exits with 1 when a rung of the ladder is missed; the file is kept for a look at it.
     """
+    from .engines.opening import is_onnx
+    from .imaging import check_output
+
+    if not is_onnx(output):
+        raise OutputError(f"{output} does not end in .onnx, by which the other verbs know it.", fix="Add the suffix.")
+    if no_verify and (images or sizes or min_psnr is not None or html):
+        raise InputError("--no-verify leaves nothing for --images, --size, --min-psnr and --html to do.")
+    for file in filter(None, (output, html)):
+        check_output(file, overwrite=True)
     from .export import export_onnx
     from .export.provenance import describe_source
     from .models import load_model
@@ -177,26 +208,22 @@ def onnx(
         loaded = load_model(model, **options)
     source = describe_source(model, options)
     with terminal.working(f"Exporting {loaded.spec.name}"):
-        artifact = export_onnx(
-            loaded, output, opset=opset, static=static, decomposed=decomposed, source=source
-        )
+        artifact = export_onnx(loaded, output, opset=opset, static=static, decomposed=decomposed, source=source)
     terminal.note(f"Wrote {output}: {artifact.nodes} nodes, sha256 {artifact.sha256[:12]}")
     result: dict[str, Any] = {"artifact": artifact.to_json()}
-    report = None
-    if not no_verify:
-        report = _verify(terminal, loaded, artifact, images, sizes, min_psnr, html)
+    reports = [] if no_verify else [_verify(terminal, str(output), loaded, artifact, images, sizes, min_psnr, html)]
+    for report in reports:
         result["parity"] = report.to_json()
     terminal.result(result)
-    if report is not None:
-        _exit_on_miss([report])
+    _exit_on_miss(reports)
 
 
-@main.command()
+@main.command(short_help="Compare ONNX files with the models they came from.")
 @click.argument("sources", nargs=-1, required=True, metavar="MODEL_OR_ONNX...")
 @click.option("--reference", metavar="MODEL", help="Model an ONNX file came from, where the file cannot tell.")
 @_model_options
 @_images_options
-@_json_option
+@_common_options
 @click.pass_obj
 def verify(
     terminal: Terminal,
@@ -204,41 +231,48 @@ def verify(
     reference: str | None,
     options: dict[str, Any],
     images: tuple[Path, ...],
-    sizes: tuple[tuple[int, int], ...],
+    sizes: tuple[Size, ...],
     min_psnr: float | None,
     html: Path | None,
 ) -> None:
-    """Compare ONNX files with the models they came from; a model is exported to a temporary file first."""
+    """Compare ONNX files with the models they came from, in dB, on real pictures.
+
+    A file made from a preset knows its origin; one made from a checkpoint needs --reference FILE. A model instead of
+    a file is exported to a temporary file first. Exits with 1 when a rung of the ladder is missed.
+    """
+    from .imaging import check_output
     from .parity.pairs import open_pair
 
-    if html is not None and len(sources) > 1:
-        raise InputError("--html writes one report.", fix="Verify one file at a time.")
+    if html is not None:
+        if len(sources) > 1:
+            raise InputError("--html writes the page of one report.", fix="Verify one file at a time.")
+        check_output(html, overwrite=True)
     reports = []
     for source in sources:
         terminal.note(f"Opening {source}")
         with open_pair(source, reference, options) as (model, artifact):
-            reports.append(_verify(terminal, model, artifact, images, sizes, min_psnr, html))
+            reports.append(_verify(terminal, source, model, artifact, images, sizes, min_psnr, html))
     terminal.result({"passed": all(r.passed for r in reports), "reports": [r.to_json() for r in reports]})
     _exit_on_miss(reports)
 
 
 def _verify(
     terminal: Terminal,
+    subject: str,
     model: Restorer,
     artifact: OnnxArtifact,
     paths: tuple[Path, ...],
-    sizes: tuple[tuple[int, int], ...],
+    sizes: tuple[Size, ...],
     min_psnr: float | None,
     html: Path | None,
 ) -> ParityReport:
-    from .parity import load_images, verify
-
-    images = load_images(model.spec, paths, sizes or None) if paths or sizes else None
-    with terminal.working(f"Verifying {artifact.path.name}") as progress:
-        report = verify(model, artifact, images, min_psnr=min_psnr, progress=progress)
+    from .parity import verification_images, verify
     from .parity.tables import COLUMNS, report_rows
 
-    terminal.table(f"Parity of {artifact.path.name}", COLUMNS, report_rows(report))
+    images = verification_images(artifact, paths, sizes)
+    with terminal.working(f"Verifying {subject}") as progress:
+        report = verify(model, artifact, images, min_psnr=min_psnr, subject=subject, progress=progress)
+    terminal.table(f"Parity of {subject}", COLUMNS, report_rows(report))
     if html is not None:
         from .parity.page import write_page
 
@@ -248,24 +282,26 @@ def _verify(
 
 
 def _exit_on_miss(reports: list[ParityReport]) -> None:
-    missed = [(report, rung) for report in reports for rung in report.rungs if not rung.passed]
-    if not missed:
-        return
-    report, rung = missed[0]
-    block = f" The first block that breaks is {rung.broken_block}." if rung.broken_block else ""
-    raise ParityMissed(
-        f"{report.subject} misses the rung '{rung.name}': {rung.worst:.2f} dB, floor {rung.floor:g} dB.{block}",
-        fix="The file is kept as it is; do not use it without knowing why.",
-    )
+    from .parity.tables import describe_miss
+
+    for report in reports:
+        for rung in report.rungs:
+            if not rung.passed:
+                raise ParityMissed(
+                    f"{report.subject} misses the rung '{rung.name}': {describe_miss(rung)}.",
+                    fix="Do not use the exported file without knowing why; --html FILE shows where it differs.",
+                )
 
 
-@main.command()
+@main.command(short_help="Restore pictures.")
 @click.argument("source", metavar="MODEL_OR_ONNX")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder, or a file for one image.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="File for one picture, folder for several."
+)
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @_model_options
-@_json_option
+@_common_options
 @click.pass_obj
 def restore(
     terminal: Terminal,
@@ -275,7 +311,11 @@ def restore(
     overwrite: bool,
     options: dict[str, Any],
 ) -> None:
-    """Restore pictures: PNG and TIFF (8 and 16 bits), JPEG, WebP; alpha, grey and EXIF are kept."""
+    """Restore pictures, or all pictures of folders, with an exported file (fast) or a model (PyTorch).
+
+    PNG and TIFF (8 and 16 bits), JPEG, WebP and BMP; grey, alpha, EXIF orientation and colour profile are kept. The
+    suffix of a single output file chooses its format; in a folder, pictures keep name and format.
+    """
     from .engines.opening import open_runner
     from .restore import plan_outputs, restore_file
 
@@ -294,7 +334,7 @@ def restore(
 
 
 @main.command()
-@_json_option
+@_common_options
 @click.pass_obj
 def models(terminal: Terminal) -> None:
     """List presets and packaged models."""
@@ -302,34 +342,45 @@ def models(terminal: Terminal) -> None:
 
     entries = list_models()
     columns = ("model", "family", "task", "scale", "channels", "weights")
-    rows = [
-        (e.name, e.family, e.task, f"x{e.scale}", e.channels, "packaged" if e.packaged else "-") for e in entries
-    ]
+    rows = [(e.name, e.family, e.task, f"x{e.scale}", e.channels, "packaged" if e.packaged else "-") for e in entries]
     terminal.table("Models", columns, rows)
     terminal.result([dataclasses.asdict(entry) for entry in entries])
 
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@_json_option
+@_common_options
 @click.pass_obj
 def info(terminal: Terminal, file: Path) -> None:
     """Show what an exported ONNX file or a checkpoint is."""
     from .export.provenance import describe_file
 
     facts = describe_file(file)
-    terminal.table(str(file), ("what", "value"), [(k, v) for k, v in facts.items() if k != "blocks"])
+    terminal.table(str(file), ("what", "value"), list(_flat(facts)))
     terminal.result(facts)
 
 
-@main.command()
-@_json_option
+def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Facts as lines of a table: those within a fact become ``fact.inner``, of lists only the length is told."""
+    lines: list[tuple[str, Any]] = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            lines += _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            lines.append((prefix + name, len(value) if isinstance(value, list) else value))
+    return lines
+
+
+@main.command(short_help="Show what is installed and which targets work here.")
+@_common_options
 @click.pass_obj
 def doctor(terminal: Terminal) -> None:
-    """Show what is installed, which targets work here, and why others do not."""
+    """Show what is installed, which targets have all they need here, and what the others lack."""
     from .engines import diagnose
 
     diagnosis = diagnose().to_json()
+    installed = [(name, c["version"] or "-", c["distribution"] or "-") for name, c in diagnosis["components"].items()]
+    terminal.table("Installed", ("component", "version", "distribution"), installed)
     rows = [
         (t["name"], "works" if t["works"] else "no", t["why_not"] or "", t["fix"] or "") for t in diagnosis["targets"]
     ]

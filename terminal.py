@@ -1,17 +1,21 @@
-"""What the command line shows: spinner, tables, errors. Results go to stdout, everything else to stderr."""
+"""What the command line shows: spinner, tables, warnings, errors. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TextIO
 
 from .errors import AgileIRError
 
 __all__ = ["Terminal"]
+
+PLAIN_WIDTH = 160
+"""Columns of a table that goes to a file or a pipe."""
 
 
 @dataclass
@@ -20,66 +24,83 @@ class Terminal:
 
     Attributes:
         verbosity: -1 quiet, 0 normal, 1 verbose.
-        as_json: Results are one JSON object on stdout.
+        as_json: The result is one JSON document on stdout.
         debug: Errors show their traceback.
     """
 
     verbosity: int = 0
     as_json: bool = False
     debug: bool = False
+    _answered: bool = field(default=False, init=False)
 
     @contextmanager
-    def working(self, text: str) -> Iterator[Any]:
-        """A spinner with elapsed time while the block runs; yields a function that changes the text."""
+    def working(self, text: str) -> Iterator[Callable[[str], None]]:
+        """A spinner with elapsed time while the block runs; yields a function that tells the current step."""
         if self.verbosity < 0:
             yield lambda step: None
             return
         if not sys.stderr.isatty():
-
-            def announce(step: str) -> None:
-                print(f"{text}: {step}", file=sys.stderr, flush=True)
-
-            print(text, file=sys.stderr, flush=True)
-            yield announce
+            self.note(text)
+            yield lambda step: self.note(f"{text}: {step}")
             return
         from rich.console import Console
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task(text)
             yield lambda step: progress.update(task, description=f"{text}: {step}")
 
     def note(self, text: str) -> None:
-        """A line for people."""
+        """A line for people; nothing where quiet."""
         if self.verbosity >= 0:
             print(text, file=sys.stderr, flush=True)
+
+    def warning(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        """Stands in for `warnings.showwarning`: this package's own warnings, and where verbose those of others."""
+        own = category.__module__.partition(".")[0] == __package__
+        if own or self.verbosity > 0:
+            self.note(f"warning: {message}")
 
     def result(self, data: Any) -> None:
         """The result of a verb for machines; nothing without ``--json``."""
         if self.as_json:
             print(json.dumps(data, indent=2, default=str))
+            self._answered = True
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table for people; nothing with ``--json``."""
-        if self.as_json or self.verbosity < 0:
+        """The result of a verb for people; nothing with ``--json``."""
+        if self.as_json:
             return
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(*columns, title=title or None, title_justify="left", title_style="bold")
+        # Text, for square brackets in a cell would be taken as markup
+        table = Table(*columns, title=Text(title, "bold"), title_justify="left")
         for row in rows:
-            table.add_row(*(str(cell) for cell in row))
+            table.add_row(*(Text(str(cell)) for cell in row))
         console = Console()
-        width = console.width if sys.stdout.isatty() else 160
-        Console(width=width).print(table)
+        Console(width=console.width if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
 
     def error(self, error: AgileIRError) -> None:
-        """An error: what, why, what to do."""
-        if self.as_json:
-            print(json.dumps({"error": error.to_json()}, indent=2))
-            return
+        """What happened, why, what to do; with ``--json`` as the JSON document, too, unless there is a result already.
+
+        Called while the error is handled, so that ``--debug`` has a traceback to show.
+        """
+        if self.debug:
+            traceback.print_exc()
         print(f"error: {error.what}", file=sys.stderr)
         for text in (error.why, error.fix):
             if text:
                 print(f"  {text}", file=sys.stderr)
+        if not self._answered:
+            self.result({"error": error.to_json()})

@@ -7,7 +7,7 @@ from .metrics import json_number, max_steps, nonfinite, psnr, psnr_y, ssim_y
 from .report import Measure, ParityReport, Rung, TaskMeasure
 
 if TYPE_CHECKING:
-    from .images import TestImage, load_images
+    from .images import TestImage, load_images, verification_images
     from .ladder import FLOORS, verify
 
 __all__ = [
@@ -24,10 +24,14 @@ __all__ = [
     "psnr",
     "psnr_y",
     "ssim_y",
+    "verification_images",
     "verify",
 ]
 
 __getattr__ = lazy_attributes(
     __name__,
-    {"FLOORS": ".ladder", "TestImage": ".images", "load_images": ".images", "verify": ".ladder"},
+    {
+        **dict.fromkeys(("FLOORS", "verify"), ".ladder"),
+        **dict.fromkeys(("TestImage", "load_images", "verification_images"), ".images"),
+    },
 )

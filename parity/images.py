@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ..engines.runner import Images
+from ..export.artifact import OnnxArtifact
 from ..imaging import list_images, read_image, sample_images
 from ..models.spec import ModelSpec
 
-__all__ = ["TestImage", "default_sizes", "load_images", "to_channels"]
+__all__ = ["TestImage", "default_sizes", "load_images", "to_channels", "verification_images"]
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,24 @@ def load_images(
         cut = pixels[:, top : top + rows, left : left + columns]
         chosen.append(TestImage(Path(path).stem, np.ascontiguousarray(cut)))
     return chosen
+
+
+def verification_images(
+    artifact: OnnxArtifact,
+    paths: Sequence[str | Path] = (),
+    sizes: Sequence[tuple[int, int]] = (),
+) -> list[TestImage]:
+    """The pictures to verify a file on: `load_images`, at the file's own size where that is fixed.
+
+    Args:
+        artifact: The exported file.
+        paths: Image files and folders; the packaged samples where empty.
+        sizes: (rows, columns) of the crops; where empty the fixed size, or `default_sizes`.
+
+    Raises:
+        ImageError: A path holds no readable image.
+    """
+    fixed = artifact.profile
+    if not sizes and "height" in fixed and "width" in fixed:
+        sizes = [(fixed["height"], fixed["width"])]
+    return load_images(artifact.spec, paths, sizes or None)

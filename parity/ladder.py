@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from ..export import OnnxArtifact, read_artifact
 from ..export.exporter import weights_digest
 from ..models import Restorer, fold
 from ..resizing import pad_to_multiple
-from .images import TestImage, load_images
+from .bisection import first_broken
+from .images import TestImage, verification_images
 from .metrics import max_steps, nonfinite, psnr
 from .probe import OnnxProbe, block_output, dictionary_tensors, record_dictionaries
 from .report import Measure, ParityReport, Rung
@@ -37,9 +39,10 @@ DICTIONARY_FLOORS = {"float32": 80.0, "float16": 50.0}
 """dB where a model chooses keys itself: a near-tie flips by rounding alone and moves its pixel."""
 
 AGREEMENT_FLOORS = {"float32": 0.999, "float16": 0.99, "bfloat16": 0.99, "int8": 0.99}
-"""Share of equal dictionary bits."""
+"""Share of the keys that both dictionaries hold."""
 
 Progress = Callable[[str], None]
+Dictionaries = Sequence[torch.Tensor]
 
 
 def verify(
@@ -48,6 +51,7 @@ def verify(
     images: Sequence[TestImage] | None = None,
     *,
     min_psnr: float | None = None,
+    subject: str | None = None,
     progress: Progress = lambda step: None,
 ) -> ParityReport:
     """Compares an exported file with the model it came from, rung by rung.
@@ -57,54 +61,56 @@ def verify(
         onnx_file: The exported file.
         images: Pictures in the model's channels; the packaged samples at telling sizes where None.
         min_psnr: Floor in dB for the ONNX rungs instead of the ladder's own.
+        subject: What the report calls the file; its path where None.
         progress: Called with a few words before each step.
 
     Raises:
-        InputError: The file was exported from another model or other weights.
+        InputError: The file was exported from another model or other weights, or there is no picture.
         OnnxFileError: The file cannot be read or run.
     """
     artifact = onnx_file if isinstance(onnx_file, OnnxArtifact) else read_artifact(onnx_file)
     folded = fold(model)
-    _same_weights(folded, artifact)
+    _same_model(folded, artifact)
     if images is None:
-        sizes = None
-        if "height" in artifact.profile:
-            sizes = [(artifact.profile["height"], artifact.profile["width"])]
-        images = load_images(artifact.spec, sizes=sizes)
+        images = verification_images(artifact)
+    if not images:
+        raise InputError("There is no picture to verify on.", fix="Give at least one, or None for the packaged ones.")
     reference, candidate = TorchRunner(model), OnnxRuntimeRunner(artifact)
     progress("PyTorch")
     truths: list[Images] = []
-    dictionaries: list[list[torch.Tensor]] = []
+    dictionaries: list[Dictionaries] = []
     for image in images:
         with record_dictionaries() as recorded:
             truths.append(reference.run(image.pixels[None]))
         dictionaries.append(recorded)
     progress("folded PyTorch")
-    rewritten = TorchRunner(folded)
-    first = _measure(images[0], truths[0], rewritten.run(images[0].pixels[None]))
-    rungs = [Rung("folded PyTorch = PyTorch", FOLDED_FLOOR, (first,))]
+    rungs = [_folded_rung(reference, TorchRunner(folded), artifact.blocks, images[0], truths[0])]
     progress(f"ONNX {artifact.precision}")
     if any(dictionaries):
-        rungs += _semantic_rungs(artifact, images, truths, dictionaries, min_psnr)
+        comparison = _Comparison(artifact, model, images, truths, dictionaries, progress)
+        rungs += comparison.semantic_rungs(min_psnr)
     else:
-        floor = min_psnr if min_psnr is not None else FLOORS[artifact.precision]
-        measures = [_measure(i, t, candidate.run(i.pixels[None])) for i, t in zip(images, truths, strict=True)]
-        rungs.append(Rung(f"ONNX {artifact.precision} = PyTorch", floor, tuple(measures)))
-    rungs = [rung if rung.passed else _localise(rung, model, artifact, images, progress) for rung in rungs]
+        comparison = _Comparison(artifact, model, images, truths, None, progress)
+        rungs.append(comparison.plain_rung(candidate, min_psnr))
     if artifact.provenance.get("random_weights") is None and "height" not in artifact.profile:
         progress("ground truth")
         if (task := task_rung(reference, candidate, TASK_LOSS[artifact.precision])) is not None:
             rungs.append(task)
     runners = {"reference": reference.describe(), "candidate": candidate.describe()}
-    return ParityReport(str(artifact.path), artifact.spec, tuple(rungs), runners)
+    return ParityReport(subject or str(artifact.path), artifact.spec, tuple(rungs), runners)
 
 
-def _same_weights(folded: Restorer, artifact: OnnxArtifact) -> None:
+def _same_model(folded: Restorer, artifact: OnnxArtifact) -> None:
     wanted = artifact.provenance.get("weights_sha256")
     if wanted is not None and weights_digest(folded) != wanted:
         raise InputError(
             f"{artifact.path} was not exported from this model: the weights differ.",
             fix="Name the model and weights it came from; `agileir-export info` shows them.",
+        )
+    if folded.spec.top_k != artifact.spec.top_k:
+        raise InputError(
+            f"{artifact.path} was exported with top_k {artifact.spec.top_k}, the model has {folded.spec.top_k}.",
+            fix=f"Load the model with --top-k {artifact.spec.top_k}.",
         )
 
 
@@ -114,92 +120,123 @@ def _measure(image: TestImage, truth: Images, output: Images, agreement: float |
     return Measure(image.name, height, width, *compared, agreement)
 
 
-def _semantic_rungs(
-    artifact: OnnxArtifact,
-    images: Sequence[TestImage],
-    truths: Sequence[Images],
-    dictionaries: Sequence[Sequence[torch.Tensor]],
-    min_psnr: float | None,
-) -> list[Rung]:
-    """Two rungs: the file chooses its keys itself, and it is given PyTorch's."""
-    graph = _load(artifact)
-    names = dictionary_tensors(graph)
-    precision = artifact.precision
-    own_floor = DICTIONARY_FLOORS.get(precision, FLOORS[precision])
-    floor = FLOORS[precision]
-    if min_psnr is not None:
-        own_floor = floor = min_psnr
-    note = "" if names else "decomposed: its dictionaries cannot be looked at"
-    free = OnnxProbe(graph, names)
-    fed = OnnxProbe(graph, feed_dictionaries=True) if names else None
-    own, given = [], []
-    for image, truth, recorded in zip(images, truths, dictionaries, strict=True):
-        padded, _ = pad_to_multiple(image.pixels[None], artifact.spec.pad_multiple)
-        rows, columns = truth.shape[2:]
-        output, found = free.run(padded)
-        agreement = _agreement(recorded, found) if names else None
-        own.append(_measure(image, truth, output[..., :rows, :columns], agreement))
-        if fed is not None:
-            output, _ = fed.run(padded, [tensor.numpy() for tensor in recorded])
-            given.append(_measure(image, truth, output[..., :rows, :columns]))
-    agreement_floor = AGREEMENT_FLOORS[precision] if names else None
-    rungs = [Rung(f"ONNX {precision} = PyTorch, own dictionary", own_floor, tuple(own), agreement_floor, note=note)]
-    if given:
-        rungs.append(Rung(f"ONNX {precision} = PyTorch, same dictionary", floor, tuple(given)))
-    return rungs
+def _folded_rung(
+    reference: TorchRunner, folded: TorchRunner, blocks: Sequence[str], image: TestImage, truth: Images
+) -> Rung:
+    """The model against its folded copy, on one picture."""
+    pixels = image.pixels[None]
+    rung = Rung("folded PyTorch = PyTorch", FOLDED_FLOOR, (_measure(image, truth, folded.run(pixels)),))
+    if rung.passed or not blocks:
+        return rung
+
+    def output(runner: TorchRunner) -> Callable[[str], Images]:
+        return lambda block: block_output(runner.model, pixels, block)
+
+    return dataclasses.replace(rung, broken_block=first_broken(blocks, output(reference), output(folded), rung.floor))
 
 
-def _load(artifact: OnnxArtifact) -> onnx.ModelProto:
-    import onnx
+@dataclasses.dataclass(frozen=True)
+class _Comparison:
+    """The ONNX rungs of one file.
 
-    return onnx.load(artifact.path)
+    Attributes:
+        artifact: The file.
+        model: The reference.
+        images: The pictures.
+        truths: What the reference makes of them.
+        dictionaries: The reference's dictionaries for each picture, stage by stage; None for other models.
+        progress: See `verify`.
+    """
+
+    artifact: OnnxArtifact
+    model: Restorer
+    images: Sequence[TestImage]
+    truths: Sequence[Images]
+    dictionaries: Sequence[Dictionaries] | None
+    progress: Progress
+
+    def plain_rung(self, candidate: OnnxRuntimeRunner, min_psnr: float | None) -> Rung:
+        """The file as it is."""
+        precision = self.artifact.precision
+        floor = FLOORS[precision] if min_psnr is None else min_psnr
+        outputs = [candidate.run(image.pixels[None]) for image in self.images]
+        measures = tuple(map(_measure, self.images, self.truths, outputs))
+        rung = Rung(f"ONNX {precision} = PyTorch", floor, measures)
+        return rung if rung.passed else self.localised(rung, self.graph())
+
+    def semantic_rungs(self, min_psnr: float | None) -> list[Rung]:
+        """Two rungs of a key-semantic model: the file chooses its keys itself, and it is given PyTorch's."""
+        graph, precision = self.graph(), self.artifact.precision
+        names = dictionary_tensors(graph)
+        floor = FLOORS[precision] if min_psnr is None else min_psnr
+        own_floor = DICTIONARY_FLOORS.get(precision, floor) if min_psnr is None else min_psnr
+        free = OnnxProbe(graph, names)
+        fed = OnnxProbe(graph, feed_dictionaries=True) if names else None
+        own, given = [], []
+        for image, truth, recorded in zip(self.images, self.truths, self.dictionaries or (), strict=True):
+            padded, (rows, columns) = self.padded(image)
+            output, found = free.run(padded)
+            agreement = _agreement(recorded, found) if names else None
+            own.append(_measure(image, truth, output[..., :rows, :columns], agreement))
+            if fed is not None:
+                output, _ = fed.run(padded, _arrays(recorded))
+                given.append(_measure(image, truth, output[..., :rows, :columns]))
+        agreement_floor = AGREEMENT_FLOORS[precision] if names else None
+        note = "" if names else "decomposed: its dictionaries cannot be looked at"
+        first = Rung(f"ONNX {precision} = PyTorch, own dictionary", own_floor, tuple(own), agreement_floor, note=note)
+        rungs = [first if first.passed else self.localised(first, graph)]
+        if given:
+            second = Rung(f"ONNX {precision} = PyTorch, same dictionary", floor, tuple(given))
+            rungs.append(second if second.passed else self.localised(second, graph, feed=True))
+        return rungs
+
+    def graph(self) -> onnx.ModelProto:
+        """The file's graph."""
+        import onnx
+
+        return onnx.load(self.artifact.path)
+
+    def padded(self, image: TestImage) -> tuple[Images, tuple[int, int]]:
+        """Input of the graph for an image, and (rows, columns) of the restored image in its output."""
+        spec = self.artifact.spec
+        padded, (height, width) = pad_to_multiple(image.pixels[None], spec.pad_multiple)
+        return padded, (height * spec.scale, width * spec.scale)
+
+    def localised(self, rung: Rung, graph: onnx.ModelProto, feed: bool = False) -> Rung:
+        """Names the block of a failed rung at which its worst image begins to differ."""
+        order = {output: index for index, node in enumerate(graph.graph.node) for output in node.output}
+        blocks = sorted((block for block in self.artifact.blocks if block in order), key=order.__getitem__)
+        if not blocks:
+            return rung
+        worst = min(range(len(self.images)), key=lambda index: _badness(rung.measures[index]))
+        padded, _ = self.padded(self.images[worst])
+        fed = _arrays(self.dictionaries[worst]) if feed and self.dictionaries is not None else []
+
+        def expected(block: str) -> Images:
+            self.progress(f"looking at {block}")
+            return block_output(self.model, self.images[worst].pixels[None], block)
+
+        def found(block: str) -> Images:
+            probe = OnnxProbe(graph, [block], feed_dictionaries=feed)
+            output: Images = probe.run(padded, fed)[1][0]
+            return output
+
+        return dataclasses.replace(rung, broken_block=first_broken(blocks, expected, found, rung.floor))
 
 
-def _agreement(expected: Sequence[torch.Tensor], found: Sequence[Images]) -> float:
-    """Share of keys that both dictionaries hold, of all keys of the expected one, over all rows and stages."""
-    equal = total = 0
+def _badness(measure: Measure) -> tuple[float, float]:
+    return measure.psnr, 1.0 if measure.agreement is None else measure.agreement
+
+
+def _arrays(dictionaries: Dictionaries) -> list[Any]:
+    return [tensor.numpy() for tensor in dictionaries]
+
+
+def _agreement(expected: Dictionaries, found: Sequence[Images]) -> float:
+    """Share of the keys of two dictionaries that both hold, 2 |A and B| / (|A| + |B|), over all rows and stages."""
+    common = total = 0
     for torch_words, onnx_words in zip(expected, found, strict=True):
         words = torch_words.numpy()
-        equal += int(np.bitwise_count(words & onnx_words).sum())
-        total += int(np.bitwise_count(words).sum())
-    return equal / total
-
-
-def _localise(
-    rung: Rung, model: Restorer, artifact: OnnxArtifact, images: Sequence[TestImage], progress: Progress
-) -> Rung:
-    """Names the first block of a failed rung that misses the floor, by bisection over block outputs.
-
-    A block counts as broken when the PSNR of its output, at the peak of the reference's own magnitude, is below the
-    rung's floor; blocks after a broken one are taken to be broken.
-    """
-    import dataclasses
-
-    graph = _load(artifact)
-    present = {output for node in graph.graph.node for output in node.output}
-    blocks = [block for block in artifact.blocks if block in present]
-    if not blocks or not rung.measures:
-        return rung
-    order = {output: i for i, node in enumerate(graph.graph.node) for output in node.output}
-    blocks.sort(key=order.__getitem__)
-    worst = min(range(len(images)), key=lambda index: rung.measures[index].psnr)
-    pixels = images[worst].pixels[None]
-    padded, _ = pad_to_multiple(pixels, artifact.spec.pad_multiple)
-
-    def broken(block: str) -> bool:
-        progress(f"looking at {block}")
-        expected = block_output(model, pixels, block)
-        _, (found,) = OnnxProbe(graph, [block]).run(padded)
-        peak = float(np.abs(expected).max()) or 1.0
-        error = float(np.mean((expected.astype(np.float64) - found) ** 2))
-        return not (error == 0 or 10 * np.log10(peak**2 / error) >= rung.floor)
-
-    low, high = 0, len(blocks)
-    while low < high:
-        middle = (low + high) // 2
-        if broken(blocks[middle]):
-            high = middle
-        else:
-            low = middle + 1
-    name = blocks[low] if low < len(blocks) else "after the last block"
-    return dataclasses.replace(rung, broken_block=name)
+        common += int(np.bitwise_count(words & onnx_words).sum())
+        total += int(np.bitwise_count(words).sum() + np.bitwise_count(onnx_words).sum())
+    return 2 * common / total

@@ -41,7 +41,7 @@ def open_pair(
                 raise InputError("--weights needs --reference PRESET for an ONNX file.")
             yield reload_model(artifact), artifact
         else:
-            yield load_model(reference, **options), artifact
+            yield load_model(reference, **_as_exported(artifact, options)), artifact
         return
     if reference is not None:
         raise InputError(f"{source} is its own reference.", fix="Leave --reference out.")
@@ -49,3 +49,12 @@ def open_pair(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{model.spec.name}.onnx"
         yield model, export_onnx(model, path, source=describe_source(str(source), options))
+
+
+def _as_exported(artifact: OnnxArtifact, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, with the run-time choices the file was exported with where they are left open."""
+    chosen = {name: artifact.provenance[name] for name in ("top_k", "attention") if name in artifact.provenance}
+    given = {name: value for name, value in options.items() if value is not None}
+    if given.get("attention") == "paper":  # also the default of the command line
+        del given["attention"]
+    return chosen | given

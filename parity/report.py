@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,8 @@ class Measure:
         psnr: RGB PSNR in dB at peak 1.0; inf where identical, -inf where a value is not finite.
         max_steps: Greatest difference in 8-bit steps.
         nonfinite: Values of the candidate that are NaN or infinite.
-        agreement: Smallest share of equal dictionary bits among the rows of a key-semantic model, averaged over
-            rows; None for other models.
+        agreement: Share of the keys of a key-semantic model's dictionaries that reference and candidate both hold,
+            over all rows and stages; None for other models.
     """
 
     image: str
@@ -51,6 +52,13 @@ class TaskMeasure:
     baseline: float
     reference: float
     candidate: float
+
+    @property
+    def loss(self) -> float:
+        """Decibels that the candidate is worse than the reference; inf where it is not finite."""
+        if self.candidate == -math.inf:
+            return math.inf
+        return 0.0 if self.candidate == self.reference else self.reference - self.candidate
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Rung:
     def worst(self) -> float:
         """PSNR of the worst image; for the task rung minus the greatest loss."""
         if self.task:
-            return min(measure.candidate - measure.reference for measure in self.task)
+            return min(-measure.loss for measure in self.task)
         return min(measure.psnr for measure in self.measures)
 
     @property

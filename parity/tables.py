@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 from .report import ParityReport, Rung
 
-__all__ = ["COLUMNS", "report_rows"]
+__all__ = ["COLUMNS", "decibels", "describe_miss", "report_rows"]
 
 COLUMNS = ("rung", "floor", "worst", "images", "verdict")
+
+
+def decibels(value: float) -> str:
+    """A PSNR for people; infinite ones in words."""
+    if math.isfinite(value):
+        return f"{value:.1f} dB"
+    return "identical" if value > 0 else "not finite"
 
 
 def report_rows(report: ParityReport) -> list[tuple[str, ...]]:
@@ -22,10 +31,28 @@ def _row(rung: Rung) -> tuple[str, ...]:
         verdict += f" ({rung.note})"
     if rung.task:
         images = ", ".join(f"{m.image} {m.candidate:.2f} (input {m.baseline:.2f})" for m in rung.task)
-        return rung.name, f"loss <= {rung.floor:g} dB", f"{rung.worst:+.4f} dB", images, verdict
-    worst = f"{rung.worst:.1f} dB"
+        lost = round(-rung.worst, 4) + 0.0  # no negative zero
+        return rung.name, f"loss <= {rung.floor:g} dB", f"{lost:.4f} dB lost", images, verdict
+    worst = decibels(rung.worst)
     if rung.agreement is not None:
         worst += f", keys {rung.agreement:.4%}"
     steps = max(measure.max_steps for measure in rung.measures)
     images = ", ".join(f"{m.height}x{m.width} {m.psnr:.1f}" for m in rung.measures)
     return rung.name, f">= {rung.floor:g} dB", f"{worst} ({steps:.3f} steps)", images, verdict
+
+
+def describe_miss(rung: Rung) -> str:
+    """Why a rung was missed, with the figures, as the end of a sentence."""
+    if rung.task:
+        lost = -rung.worst
+        return f"{lost:.3f} dB are lost against ground truth, {rung.floor:g} dB are allowed"
+    reasons = []
+    if broken := sum(measure.nonfinite for measure in rung.measures):
+        reasons.append(f"{broken} output values are NaN or infinite")
+    elif not rung.worst >= rung.floor:
+        reasons.append(f"{rung.worst:.2f} dB on the worst image, the floor is {rung.floor:g} dB")
+    if rung.agreement_floor is not None and (rung.agreement or 0.0) < rung.agreement_floor:
+        reasons.append(f"{rung.agreement or 0:.3%} of the keys agree, {rung.agreement_floor:.1%} are needed")
+    if rung.broken_block:
+        reasons.append(f"the difference begins at {rung.broken_block}")
+    return "; ".join(reasons)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..engines.runner import Images, Runner
-from ..errors import EnvironmentProblem, OutputError
+from ..errors import AgileIRError, EnvironmentProblem, OutputError
 from ..imaging import IMAGE_SUFFIXES, Image, check_output, list_images, read_image, write_image
 from ..resizing import resize_bicubic
 
@@ -43,34 +43,49 @@ class Restored:
 def plan_outputs(images: Sequence[str | Path], output: str | Path, overwrite: bool) -> list[tuple[Path, Path]]:
     """Pairs every picture with the file it is restored to, before any work is done.
 
-    One picture and an `output` with an image suffix: that file. Otherwise `output` is a folder, made if missing, and
-    every picture keeps its name.
+    An `output` that is a file, or looks like one by its suffix, takes one picture. Any other is a folder, made if
+    missing, in which every picture keeps its name.
 
     Raises:
         ImageError: A path holds no picture.
         OutputError: A target exists (without `overwrite`), is its own source, is wanted twice, or cannot be written.
     """
     sources, target = list_images(images), Path(output)
-    if len(sources) == 1 and not target.is_dir() and target.suffix.lower() in IMAGE_SUFFIXES:
-        pairs = [(sources[0], target)]
-    else:
-        if target.exists() and not target.is_dir():
-            raise OutputError(f"{target} is a file, and {len(sources)} pictures need a folder.", fix="Name a folder.")
+    is_file = not target.is_dir() and (target.exists() or target.suffix[1:].isalpha())
+    if is_file and len(sources) > 1:
+        raise OutputError(f"{len(sources)} pictures do not go into one file {target}.", fix="Name a folder.")
+    pairs = [(source, target if is_file else target / source.name) for source in sources]
+    _check_pairs(pairs)
+    if not is_file:
         try:
             target.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"The folder {target} cannot be made: {error.strerror}.") from error
-        pairs = [(source, target / source.name) for source in sources]
-    wanted: dict[Path, Path] = {}
-    for source, file in pairs:
-        place = file.resolve()
-        if place == source.resolve():
-            raise OutputError(f"{source} would be replaced by its own restoration.", fix="Name another folder.")
-        if place in wanted:
-            raise OutputError(f"{source} and {wanted[place]} would both be written to {file}.")
-        wanted[place] = source
+            raise OutputError(
+                f"The folder {target} cannot be made: {error.strerror}.", fix="Choose another place."
+            ) from error
+    for _, file in pairs:
         check_output(file, overwrite)
     return pairs
+
+
+def _check_pairs(pairs: Sequence[tuple[Path, Path]]) -> None:
+    """What is wrong with the targets by themselves, whatever lies there."""
+    wanted: dict[Path, Path] = {}
+    for source, file in pairs:
+        if file.suffix.lower() not in IMAGE_SUFFIXES:
+            raise OutputError(
+                f"{source} cannot be written as {file}: {file.suffix or 'no suffix'} names no image format.",
+                fix="Name an output file that ends in one of " + " ".join(IMAGE_SUFFIXES) + ".",
+            )
+        place = file.resolve()
+        if place == source.resolve():
+            raise OutputError(f"{source} would be replaced by its own restoration.", fix="Name another file or folder.")
+        if place in wanted:
+            raise OutputError(
+                f"{source} and {wanted[place]} would both be written to {file}.",
+                fix="Restore them one by one, or to different folders.",
+            )
+        wanted[place] = source
 
 
 def restore_image(runner: Runner, image: Image) -> Image:
@@ -91,13 +106,15 @@ def restore_image(runner: Runner, image: Image) -> Image:
             restored = runner.run(np.ascontiguousarray(pixels[:, None]))[:, 0]
         else:
             restored = _grey(runner.run(np.repeat(pixels, channels, 0)[None])[0])
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "alloc" not in str(error).lower():
+    except AgileIRError:
+        raise
+    except Exception as error:  # PyTorch raises RuntimeError, ONNX Runtime classes that share no base but Exception
+        if not isinstance(error, MemoryError) and "alloc" not in str(error).lower():
             raise
         height, width = pixels.shape[1:]
         raise EnvironmentProblem(
             f"A picture of {height}x{width} pixels needs more memory than there is.",
-            fix="Cut it into smaller pictures.",
+            fix="Cut it into smaller pictures, or use a machine with more memory.",
         ) from error
     alpha = None if image.alpha is None else np.clip(resize_bicubic(image.alpha, scale), 0, 1)
     return dataclasses.replace(image, pixels=np.clip(restored, 0, 1), alpha=alpha)

@@ -1,0 +1,84 @@
+"""Pictures and plots for the page: PNG as data URL, difference maps, bar plots as SVG."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from ..engines.runner import Images
+from ..image_codecs import Image, encode
+from .tables import decibels
+
+__all__ = ["amplification", "bar_plot", "difference_map", "picture"]
+
+NOT_FINITE = (1.0, 0.0, 1.0)
+"""Magenta: the colour of values that are NaN or infinite."""
+
+LABELS, BARS, FIGURES, LINE = 190, 460, 100, 24
+"""Widths of the columns of a plot and the height of a bar, in its own units."""
+
+
+def picture(pixels: Images) -> str:
+    """``[1 or 3, H, W]`` as the data URL of a PNG of 8 bits; what is not finite is magenta."""
+    rgb = np.broadcast_to(pixels, (3, *pixels.shape[1:]))
+    bad = ~np.isfinite(rgb).all(0)
+    shown = np.where(bad, np.array(NOT_FINITE, np.float32)[:, None, None], np.nan_to_num(rgb))
+    data = encode(".png", Image(np.clip(shown, 0, 1).astype(np.float32)))
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def _difference(truth: Images, found: Images) -> Images:
+    with np.errstate(invalid="ignore"):  # inf - inf
+        difference: Images = np.abs(truth - found)
+    return difference
+
+
+def amplification(truth: Images, found: Images) -> int:
+    """The power of two that makes the greatest finite difference as bright as it can be without clipping; 0: none."""
+    difference = _difference(truth, found)
+    greatest = float(difference[np.isfinite(difference)].max(initial=0))
+    return 2 ** max(0, math.floor(-math.log2(greatest))) if greatest > 0 else 0
+
+
+def difference_map(truth: Images, found: Images, factor: int) -> Images:
+    """Absolute difference times `factor`; NaN where it is not finite."""
+    difference = _difference(truth, found)
+    return np.where(np.isfinite(difference), difference * np.float32(factor), np.float32(np.nan))
+
+
+def bar_plot(bars: Sequence[tuple[str, float]], floor: float) -> str:
+    """Horizontal bars in dB with a line at the floor; identical pictures fill the width, broken ones are empty.
+
+    Args:
+        bars: Label and PSNR in dB, which may be infinite.
+        floor: The floor in dB.
+    """
+    finite = [value for _, value in bars if math.isfinite(value)]
+    top = 1.08 * max([floor, 1.0, *finite])
+    height = LINE * len(bars) + 26
+
+    def across(value: float) -> float:
+        return LABELS + BARS * min(max(value / top, 0.0), 1.0)
+
+    drawn = []
+    for index, (label, value) in enumerate(bars):
+        above = LINE * index
+        length = across(value) - LABELS
+        colour = "var(--bar)" if value >= floor else "var(--broken)"
+        drawn.append(
+            f'<text x="{LABELS - 8}" y="{above + 16}" text-anchor="end">{escape(label)}</text>'
+            f'<rect x="{LABELS}" y="{above + 4}" width="{length:.1f}" height="{LINE - 8}" fill="{colour}"></rect>'
+            f'<text x="{LABELS + BARS + 8}" y="{above + 16}">{escape(decibels(value))}</text>'
+        )
+    mark = across(floor)
+    drawn.append(
+        f'<line x1="{mark:.1f}" x2="{mark:.1f}" y1="0" y2="{height - 20}" stroke="currentColor" stroke-dasharray="4 3">'
+        f'</line><text x="{mark:.1f}" y="{height - 5}" text-anchor="middle">floor {floor:g} dB</text>'
+    )
+    told = escape("; ".join(f"{label}: {decibels(value)}" for label, value in bars))
+    size = f"0 0 {LABELS + BARS + FIGURES} {height}"
+    return f'<svg viewBox="{size}" role="img" aria-label="{told}; floor {floor:g} dB">{"".join(drawn)}</svg>'

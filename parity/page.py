@@ -1,0 +1,155 @@
+"""A report as one HTML page: verdict, rungs, pictures with their differences, plots; nothing is loaded from outside."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..engines import OnnxRuntimeRunner
+from ..engines.torch_runner import TorchRunner
+from ..export.artifact import OnnxArtifact
+from ..imaging import write_atomic
+from .drawings import amplification, bar_plot, difference_map, picture
+from .images import TestImage, verification_images
+from .metrics import psnr
+from .report import ParityReport, Rung
+from .tables import COLUMNS, decibels, describe_miss, report_rows
+
+if TYPE_CHECKING:
+    from ..models import Restorer
+
+__all__ = ["write_page"]
+
+STYLE = """
+:root { color-scheme: light dark; --pass: #1a7f37; --miss: #c62828; --line: #8888; --bar: #4477aa; --broken: #cc3311 }
+body { font: 16px/1.45 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere } h2 { font-size: 1.2rem; margin-top: 2.2rem } h3 { font-size: 1rem }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line) }
+td { overflow-wrap: anywhere }
+.pass { color: var(--pass); font-weight: 600 } .miss { color: var(--miss); font-weight: 600 }
+.row { display: flex; flex-wrap: wrap; gap: 1rem }
+figure { margin: 0; width: 17rem } figcaption { font-size: .85rem }
+figure img { width: 100%; image-rendering: pixelated; border: 1px solid var(--line) }
+svg { width: 100%; max-width: 48rem; font: 13px system-ui, sans-serif } svg text { fill: currentColor }
+"""
+
+
+def write_page(
+    report: ParityReport,
+    model: Restorer,
+    artifact: OnnxArtifact,
+    images: Sequence[TestImage] | None,
+    path: str | Path,
+) -> None:
+    """Writes a report as a page that needs nothing but the file itself; an existing file is replaced.
+
+    The pictures are computed again, for a report holds figures only.
+
+    Args:
+        report: What `verify` found.
+        model: The reference.
+        artifact: The exported file.
+        images: The pictures given to `verify`; the ones it takes by itself where None.
+        path: File to write, whole or not at all.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    if images is None:
+        images = verification_images(artifact)
+    reference, candidate = TorchRunner(model), OnnxRuntimeRunner(artifact)
+    onnx_rungs = [rung for rung in report.rungs if rung.measures and len(rung.measures) == len(images)]
+    shown = []
+    for index, image in enumerate(images):
+        outputs = [runner.run(image.pixels[None])[0] for runner in (reference, candidate)]
+        shown.append(_image(index, image, outputs, onnx_rungs))
+    verdict = '<span class="pass">passed</span>' if report.passed else '<span class="miss">MISSED</span>'
+    page = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Parity of {escape(report.subject)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>Parity of {escape(report.subject)}: {verdict}</h1>
+{_misses(report)}
+<h2>Rungs</h2>
+{_rungs(report)}
+<h2>PSNR of each picture</h2>
+{"".join(_plot(rung) for rung in report.rungs if rung.measures)}
+<h2>Pictures</h2>
+{"".join(shown)}
+<h2>Where it comes from</h2>
+{_facts(_provenance(report, artifact))}
+</body>
+</html>
+"""
+    write_atomic(path, page.encode(), overwrite=True)
+
+
+def _misses(report: ParityReport) -> str:
+    missed = [rung for rung in report.rungs if not rung.passed]
+    return "".join(f"<p><strong>{escape(r.name)}</strong>: {escape(describe_miss(r))}.</p>" for r in missed)
+
+
+def _rungs(report: ParityReport) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in COLUMNS)
+    rows = []
+    for rung, (*cells, verdict) in zip(report.rungs, report_rows(report), strict=True):
+        kind = "pass" if rung.passed else "miss"
+        row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        rows.append(f'<tr>{row}<td class="{kind}">{escape(verdict)}</td></tr>')
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _plot(rung: Rung) -> str:
+    bars = [(f"{m.image} {m.height}x{m.width}", m.psnr) for m in rung.measures]
+    return f"<h3>{escape(rung.name)}</h3>{bar_plot(bars, rung.floor)}"
+
+
+def _image(index: int, image: TestImage, outputs: Sequence[Any], rungs: Sequence[Rung]) -> str:
+    """Input, both outputs and their difference side by side."""
+    truth, found = outputs
+    factor = amplification(truth, found)
+    _, height, width = image.pixels.shape
+    figures = " · ".join(f"{rung.name}: {decibels(rung.measures[index].psnr)}" for rung in rungs)
+    difference = f"difference, amplified {factor:,} times" if factor else "difference: none"
+    bad = int(np.size(found) - np.count_nonzero(np.isfinite(found)))
+    if bad:
+        difference = f"difference, {bad} values not finite (magenta)" + (f", amplified {factor:,} times" * bool(factor))
+    sides = [
+        ("input", image.pixels),
+        ("reference (PyTorch)", truth),
+        (f"candidate (ONNX), {decibels(psnr(truth, found))}", found),
+        (difference, difference_map(truth, found, factor)),
+    ]
+    drawn = "".join(
+        f'<figure><img src="{picture(pixels)}" alt="{escape(text)} of {escape(image.name)}">'
+        f"<figcaption>{escape(text)}</figcaption></figure>"
+        for text, pixels in sides
+    )
+    title = f"{image.name}, {height}x{width}"
+    return f'<h3>{escape(title)}</h3><p>{escape(figures)}</p><div class="row">{drawn}</div>'
+
+
+def _provenance(report: ParityReport, artifact: OnnxArtifact) -> dict[str, Any]:
+    facts: dict[str, Any] = {"file": artifact.path.name, "sha256": artifact.sha256, "precision": artifact.precision}
+    facts |= {f"fixed {name}": size for name, size in artifact.profile.items()}
+    facts |= {f"model: {name}": value for name, value in dataclasses.asdict(report.spec).items() if value is not None}
+    facts |= {f"export: {name}": value for name, value in artifact.provenance.items()}
+    for role, described in report.runners.items():
+        facts |= {f"{role}: {name}": value for name, value in described.items()}
+    return facts
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
+    return f"<table><tbody>{rows}</tbody></table>"
