@@ -61,6 +61,7 @@ def run_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[s
             **launch.constants,
             num_warps=launch.num_warps,
             num_stages=launch.num_stages,
+            enable_fp_fusion=True,
         )
     return output
 

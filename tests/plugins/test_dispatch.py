@@ -1,0 +1,164 @@
+"""When CUDA tensors get a kernel and when the reference; with a GPU, that both agree."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from agileir_export.models import FAMILIES
+from agileir_export.plugins import OPERATORS, dispatch
+from agileir_export.plugins.calls import CALLS
+
+
+class Recorded:
+    """Stands for a custom operator: keeps what is registered for it."""
+
+    def __init__(self) -> None:
+        self.kernels: dict[str, Callable[..., Any]] = {}
+
+    def _init_fn(self, x: Tensor, y: Tensor, number: int) -> Tensor:
+        if x.dtype != y.dtype:
+            raise ValueError("reference refuses")
+        return x + y + number
+
+    def register_kernel(self, device: str) -> Callable[..., Any]:
+        return lambda function: self.kernels.setdefault(device, function)
+
+
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.setattr(dispatch, "_capable", lambda device: True)
+    operator = Recorded()
+    dispatch.register_cuda(operator, "some_operator", ("number",))  # type: ignore[arg-type]
+    assert set(operator.kernels) == {"cuda"}
+    return operator.kernels["cuda"]
+
+
+def test_a_kernel_gets_tensors_and_named_numbers(on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "run_kernel", lambda *arguments: arguments)
+    x, y = torch.ones(2), torch.ones(2)
+    name, tensors, numbers = on_cuda(x, y, 7)
+    assert name == "some_operator" and tensors[0] is x and tensors[1] is y and numbers == {"number": 7}
+
+
+def test_what_no_kernel_was_made_for_runs_the_reference(
+    on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> Tensor:
+        raise ValueError("no kernel for this")
+
+    monkeypatch.setattr(dispatch, "run_kernel", refuse)
+    assert on_cuda(torch.ones(1), torch.ones(1), 3).item() == 5
+    with pytest.raises(ValueError, match="reference refuses"):
+        on_cuda(torch.ones(1), torch.ones(1).double(), 3)
+
+
+def test_tensors_of_two_devices_never_reach_a_kernel(
+    on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "run_kernel", lambda *arguments: pytest.fail("a kernel was started"))
+    with pytest.raises(RuntimeError, match="not on the expected device"):
+        on_cuda(torch.ones(1), torch.ones(1, device="meta"), 3)
+
+
+@pytest.mark.parametrize(
+    ("triton", "capability", "capable"),
+    [(object(), (8, 0), True), (object(), (12, 0), True), (object(), (7, 5), False), (None, (9, 0), False)],
+)
+def test_devices_that_cannot_run_kernels_are_named_once(
+    monkeypatch: pytest.MonkeyPatch, triton: object, capability: tuple[int, int], capable: bool
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: triton)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU X")
+    dispatch._capable.cache_clear()
+    try:
+        if capable:
+            assert dispatch._capable(0)
+        else:
+            with pytest.warns(RuntimeWarning, match="unfused on CUDA device 0"):
+                assert not dispatch._capable(0)
+            assert not dispatch._capable(0)
+    finally:
+        dispatch._capable.cache_clear()
+
+
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda operator: operator.name)
+def test_every_operator_has_a_cuda_kernel(operator: Any) -> None:
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"agileir::{operator.torch_name}", "CUDA")
+
+
+def test_the_listed_calls_cover_the_presets() -> None:
+    """Widths, windows and heads of every preset of the two families with one width throughout."""
+    known = {(call.operator, call.channels, *call.attributes.values(), call.group[0]) for call in CALLS}
+    for family, operator in (
+        ("agileir", "group_shifted_window_attention"),
+        ("swinir", "shifted_window_attention"),
+    ):
+        for name, preset in FAMILIES[family].presets.items():
+            shape = FAMILIES[family].complete(preset)
+            width, window = shape["embed_dim"], shape["window_size"]
+            for heads in set(shape["num_heads"]):
+                grouped = operator.startswith("group")
+                key = (operator, width, window, window // 2, *(() if grouped else (heads,)), heads if grouped else 1)
+                assert key in known, name
+
+
+# ---- on a GPU ----
+
+
+def tensors_of(call: Any, dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    window = call.attributes["window_size"]
+    tensors = []
+    for index, shape in enumerate(call.shapes(2, 2 * window, 3 * window)):
+        if index in call.integer_inputs:
+            features = torch.randn(2, 2 * window, 3 * window, 16, generator=generator)
+            shift = call.attributes["shift_size"]
+            tensors.append(torch.ops.agileir.key_semantic_dictionary(features, window, shift, window))
+        elif call.operator == "key_semantic_dictionary":
+            tensors.append(torch.randint(-2, 3, shape, generator=generator).to(dtype))
+        else:
+            tensors.append((torch.randn(shape, generator=generator) * 0.5).to(dtype))
+    return tensors
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.operator}-{call.label}".replace(" ", "_"))
+def test_kernels_agree_with_the_reference_on_a_gpu(call: Any, dtype: torch.dtype) -> None:
+    tensors = tensors_of(call, dtype)
+    function = getattr(torch.ops.agileir, call.operator)
+    expected = function(*tensors, *call.attributes.values())
+    result = dispatch.run_kernel(call.operator, [tensor.cuda() for tensor in tensors], call.attributes).cpu()
+    if call.operator == "key_semantic_dictionary":
+        assert torch.equal(result, expected)
+        return
+    limit = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}[dtype]
+    assert (result.float() - expected.float()).norm() <= limit * expected.float().norm()
+
+
+@pytest.mark.gpu
+def test_gradients_on_a_gpu_are_those_of_the_cpu() -> None:
+    call = next(call for call in CALLS if call.label == "SwinIR light")
+    host = [tensor.requires_grad_() for tensor in tensors_of(call, torch.float32)]
+    device = [tensor.detach().cuda().requires_grad_() for tensor in host]
+    function = torch.ops.agileir.shifted_window_attention
+    for tensors in (host, device):
+        function(*tensors, *call.attributes.values()).square().sum().backward()
+    for ours, theirs in zip(device, host, strict=True):
+        torch.testing.assert_close(ours.grad.cpu(), theirs.grad, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.gpu
+def test_double_precision_on_a_gpu_runs_the_reference() -> None:
+    call = next(call for call in CALLS if call.label == "SwinIR light")
+    tensors = tensors_of(call, torch.float64)
+    function = torch.ops.agileir.shifted_window_attention
+    result = function(*(tensor.cuda() for tensor in tensors), *call.attributes.values())
+    torch.testing.assert_close(result.cpu(), function(*tensors, *call.attributes.values()))
