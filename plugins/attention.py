@@ -41,9 +41,10 @@ def attend_windows(qkv: Tensor, bias: Tensor, mask: Tensor | None, num_heads: in
         ``[..., N, C]``.
     """
     width = qkv.shape[-1] // (3 * num_heads)
-    parts = qkv.unflatten(-1, (3, num_heads, width)).movedim(-3, 0).transpose(-3, -2)
+    parts = qkv.unflatten(-1, (3, num_heads, width)).unbind(-3)
+    query, key, value = (part.transpose(-3, -2) for part in parts)
     addend = bias if mask is None else bias + mask.unsqueeze(-3)
-    output = function(parts[0], parts[1], parts[2], addend, width**-0.5)
+    output = function(query, key, value, addend, width**-0.5)
     return output.transpose(-3, -2).flatten(-2)
 
 

@@ -52,8 +52,9 @@ def attend_group(inputs: Tensor, weights: GroupWeights, mask: Tensor | None, fun
     Returns:
         ``[..., N, dv]``.
     """
-    key_dim, kernel_height, kernel_width = weights.q_dw_weight.shape
-    side = round(inputs.shape[-2] ** 0.5)
+    # whole numbers, also where the older ONNX exporter traces sizes as tensors
+    key_dim, kernel_height, kernel_width = map(int, weights.q_dw_weight.shape)
+    side = round(int(inputs.shape[-2]) ** 0.5)
     projected = inputs @ weights.qkv_weight.T + weights.qkv_bias
     query, key, value = projected.split([key_dim, key_dim, projected.shape[-1] - 2 * key_dim], dim=-1)
     image = query.transpose(-2, -1).reshape(-1, key_dim, side, side)
