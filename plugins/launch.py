@@ -30,6 +30,9 @@ UNKNOWN = -1
 MAX_PIXELS = 2**31 - 1
 """Pixels of a batch of images: they are counted in int32. Addresses are int64."""
 
+WIDE_HEAD = 32
+"""Width of a head beyond which float32 takes fewer keys at a time."""
+
 MAX_HEAD_WIDTH = 64
 """Width of a head up to which the blocks of the attention kernels fit into registers and shared memory."""
 
@@ -133,6 +136,8 @@ def attention_launch(
         raise ValueError(f"{operator}: the kernel takes heads up to {MAX_HEAD_WIDTH} wide, got {head_width}")
     tokens = window_size * window_size
     queries, keys, num_warps = blocks
+    if dtype == "float32" and head_width > WIDE_HEAD:
+        keys = 16  # more would not fit into registers
     queries, keys = min(queries, block_size(tokens)), min(keys, block_size(tokens))
     return Launch(
         kernel=kernel,

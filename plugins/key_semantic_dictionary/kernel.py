@@ -194,7 +194,7 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
             "channels": image[3],
             "rows": rows,
             "columns": columns,
-            "step": 16 if dtype == "float32" else 32,
+            "step": 8 if dtype == "float32" else 32,
         },
         window_size=window_size,
         programs=-(-tokens // rows),

@@ -221,7 +221,7 @@ def test_dictionary_keeps_its_count_with_not_a_number(run: Run, generator: torch
         (7, 0, (1, 14, 7), 1, 30, 20),
         (8, 4, (1, 8, 16), 2, 8, 16),
         (8, 3, (1, 16, 8), 2, 12, 64),
-        (16, 8, (1, 32, 16), 1, 10, 64),
+        (16, 8, (1, 32, 16), 1, 48, 64),
     ],
 )
 def test_key_attention(
