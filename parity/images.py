@@ -28,8 +28,9 @@ class TestImage:
 
 def default_sizes(spec: ModelSpec) -> tuple[tuple[int, int], ...]:
     """Sizes (rows, columns) no export traces: one off the window's grid, one on it, and a single pixel."""
-    aligned = tuple(side + -side % spec.pad_multiple for side in (64, 96))
-    return ((45, 70), (aligned[0], aligned[1]), (1, 1))
+    side = max(64, 2 * spec.pad_multiple)
+    side += -side % spec.pad_multiple
+    return ((45, 70), (side, side), (1, 1))
 
 
 def to_channels(pixels: Images, channels: int) -> Images:

@@ -101,16 +101,16 @@ def verify(
 
 
 def _same_model(folded: Restorer, artifact: OnnxArtifact) -> None:
+    if folded.spec.top_k != artifact.spec.top_k:
+        raise InputError(
+            f"{artifact.path} was exported with top_k {artifact.spec.top_k}, the model has {folded.spec.top_k}.",
+            fix=f"Load the model with --top-k {artifact.spec.top_k}.",
+        )
     wanted = artifact.provenance.get("weights_sha256")
     if wanted is not None and weights_digest(folded) != wanted:
         raise InputError(
             f"{artifact.path} was not exported from this model: the weights differ.",
             fix="Name the model and weights it came from; `agileir-export info` shows them.",
-        )
-    if folded.spec.top_k != artifact.spec.top_k:
-        raise InputError(
-            f"{artifact.path} was exported with top_k {artifact.spec.top_k}, the model has {folded.spec.top_k}.",
-            fix=f"Load the model with --top-k {artifact.spec.top_k}.",
         )
 
 
@@ -171,24 +171,49 @@ class _Comparison:
         floor = FLOORS[precision] if min_psnr is None else min_psnr
         own_floor = DICTIONARY_FLOORS.get(precision, floor) if min_psnr is None else min_psnr
         free = OnnxProbe(graph, names)
-        fed = OnnxProbe(graph, feed_dictionaries=True) if names else None
-        own, given = [], []
-        for image, truth, recorded in zip(self.images, self.truths, self.dictionaries or (), strict=True):
+        judged = self.textured()
+        own = []
+        for image, truth, recorded in judged.triples():
             padded, (rows, columns) = self.padded(image)
             output, found = free.run(padded)
             agreement = _agreement(recorded, found) if names else None
             own.append(_measure(image, truth, output[..., :rows, :columns], agreement))
-            if fed is not None:
+        notes = [] if names else ["decomposed: its dictionaries cannot be looked at"]
+        if left_out := len(self.images) - len(own):
+            notes.append(f"{left_out} image(s) padded by repeating an edge not judged here: their keys all tie")
+        if not own and not names:
+            raise InputError(
+                f"{self.artifact.path} cannot be judged on these pictures: padded by repeating an edge, all keys tie.",
+                fix=f"Give larger pictures or sizes; {self.artifact.spec.pad_multiple} pixels a side always do.",
+            )
+        rungs = []
+        if own:
+            agreement_floor = AGREEMENT_FLOORS[precision] if names else None
+            name = f"ONNX {precision} = PyTorch, own dictionary"
+            first = Rung(name, own_floor, tuple(own), agreement_floor, note="; ".join(notes))
+            rungs.append(first if first.passed else judged.localised(first, graph))
+        if names:
+            fed = OnnxProbe(graph, feed_dictionaries=True)
+            given = []
+            for image, truth, recorded in self.triples():
+                padded, (rows, columns) = self.padded(image)
                 output, _ = fed.run(padded, _arrays(recorded))
                 given.append(_measure(image, truth, output[..., :rows, :columns]))
-        agreement_floor = AGREEMENT_FLOORS[precision] if names else None
-        note = "" if names else "decomposed: its dictionaries cannot be looked at"
-        first = Rung(f"ONNX {precision} = PyTorch, own dictionary", own_floor, tuple(own), agreement_floor, note=note)
-        rungs = [first if first.passed else self.localised(first, graph)]
-        if given:
             second = Rung(f"ONNX {precision} = PyTorch, same dictionary", floor, tuple(given))
             rungs.append(second if second.passed else self.localised(second, graph, feed=True))
         return rungs
+
+    def triples(self) -> list[tuple[TestImage, Images, Dictionaries]]:
+        """Image, reference and dictionaries, image by image."""
+        return list(zip(self.images, self.truths, self.dictionaries or (), strict=True))
+
+    def textured(self) -> _Comparison:
+        """The comparison without images whose padding repeats an edge: tokens tie there, and any choice is right."""
+        multiple = self.artifact.spec.pad_multiple
+        kept = [t for t in self.triples() if all(-side % multiple < side for side in t[0].pixels.shape[1:])]
+        return dataclasses.replace(
+            self, images=[t[0] for t in kept], truths=[t[1] for t in kept], dictionaries=[t[2] for t in kept]
+        )
 
     def graph(self) -> onnx.ModelProto:
         """The file's graph."""

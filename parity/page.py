@@ -64,11 +64,10 @@ def write_page(
     if images is None:
         images = verification_images(artifact)
     reference, candidate = TorchRunner(model), OnnxRuntimeRunner(artifact)
-    onnx_rungs = [rung for rung in report.rungs if rung.measures and len(rung.measures) == len(images)]
     shown = []
-    for index, image in enumerate(images):
+    for image in images:
         outputs = [runner.run(image.pixels[None])[0] for runner in (reference, candidate)]
-        shown.append(_image(index, image, outputs, onnx_rungs))
+        shown.append(_image(image, outputs, report.rungs))
     verdict = '<span class="pass">passed</span>' if report.passed else '<span class="miss">MISSED</span>'
     page = f"""<!DOCTYPE html>
 <html lang="en">
@@ -115,12 +114,14 @@ def _plot(rung: Rung) -> str:
     return f"<h3>{escape(rung.name)}</h3>{bar_plot(bars, rung.floor)}"
 
 
-def _image(index: int, image: TestImage, outputs: Sequence[Any], rungs: Sequence[Rung]) -> str:
+def _image(image: TestImage, outputs: Sequence[Any], rungs: Sequence[Rung]) -> str:
     """Input, both outputs and their difference side by side."""
     truth, found = outputs
     factor = amplification(truth, found)
     _, height, width = image.pixels.shape
-    figures = " · ".join(f"{rung.name}: {decibels(rung.measures[index].psnr)}" for rung in rungs)
+    identity = (image.name, height, width)
+    measured = [(r.name, m.psnr) for r in rungs for m in r.measures if (m.image, m.height, m.width) == identity]
+    figures = " · ".join(f"{rung}: {decibels(value)}" for rung, value in measured)
     difference = f"difference, amplified {factor:,} times" if factor else "difference: none"
     bad = int(np.size(found) - np.count_nonzero(np.isfinite(found)))
     if bad:

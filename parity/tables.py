@@ -54,5 +54,5 @@ def describe_miss(rung: Rung) -> str:
     if rung.agreement_floor is not None and (rung.agreement or 0.0) < rung.agreement_floor:
         reasons.append(f"{rung.agreement or 0:.3%} of the keys agree, {rung.agreement_floor:.1%} are needed")
     if rung.broken_block:
-        reasons.append(f"the difference begins at {rung.broken_block}")
+        reasons.append(f"the first block that differs: {rung.broken_block}")
     return "; ".join(reasons)
