@@ -294,7 +294,10 @@ class Run:
 
 
 class Log:
-    """``log.csv`` of a run; rows after the step it goes on from are dropped."""
+    """``log.csv`` of a run; rows after the step it goes on from are dropped.
+
+    The column "seconds" counts from the last start of the program.
+    """
 
     FIELDS = ("step", "loss", "lr", "grad_norm", "seconds", "validation_psnr")
 
