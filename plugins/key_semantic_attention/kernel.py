@@ -34,7 +34,7 @@ def attended(
     keys: tl.constexpr,
 ) -> tl.tensor:
     """Whether queries attend to keys ``start .. start + keys - 1``: a block of the dictionary, unpacked."""
-    row_words: tl.constexpr = tl.cdiv(tokens, BITS)
+    row_words: tl.constexpr = (tokens + BITS - 1) // BITS
     word = start // BITS + tl.arange(0, keys // BITS)
     row = (window.to(tl.int64) * tokens + query)[:, None] * row_words
     mask = (query < tokens)[:, None] & (word < row_words)[None, :]

@@ -31,7 +31,7 @@ def order_preserving(similarity: tl.tensor) -> tl.tensor:
     """Maps float32 to uint32 so that the order is kept: -0 equals 0, and no number maps to 0 (NaN is the largest)."""
     similarity = tl.where(similarity == 0.0, 0.0, similarity)
     bits = similarity.to(tl.uint32, bitcast=True)
-    flipped = tl.where(bits >= 0x80000000, ~bits, bits | 0x80000000)
+    flipped = tl.where(bits >= 0x80000000, bits ^ 0xFFFFFFFF, bits | 0x80000000)
     return tl.where(similarity == similarity, flipped, 0xFFFFFFFF)
 
 
@@ -98,7 +98,7 @@ def key_semantic_dictionary_kernel(
     in, and the rest is chosen among the other regions.
     """
     tokens: tl.constexpr = window_size * window_size
-    blocks_across: tl.constexpr = tl.cdiv(tokens, columns)
+    blocks_across: tl.constexpr = (tokens + columns - 1) // columns
     count: tl.constexpr = min(top_k, tokens)
     program = tl.program_id(0)
     window = program // tl.cdiv(tokens, rows)
@@ -144,7 +144,7 @@ def key_semantic_dictionary_kernel(
         reached = count_tied_before(candidates, threshold, trial) > missing
         bound = tl.where(reached, bound, trial)
 
-    row_words: tl.constexpr = tl.cdiv(tokens, BITS)
+    row_words: tl.constexpr = (tokens + BITS - 1) // BITS
     power = 1 << tl.arange(0, BITS)
     for index in tl.static_range(blocks_across):
         other = index * columns + tl.arange(0, columns)
