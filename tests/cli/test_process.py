@@ -1,0 +1,100 @@
+"""The command line as a process of its own: start-up cost, streams, exit codes, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+START = "from agileir_export.cli import main; main(prog_name='agileir-export')"
+HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "onnxscript", "rich", "PIL")
+MEASURED = f"""
+import sys, time
+from agileir_export.cli import main
+try:
+    main(sys.argv[1:], prog_name="agileir-export")
+finally:
+    print(time.process_time(), *({{*{HEAVY!r}}} & {{*sys.modules}}), file=sys.stderr)
+"""
+
+
+def agileir(*arguments: object, program: str = START) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["onnx", "--help"], ["restore", "--help"], ["--version"]], ids=" ".join
+)
+def test_help_is_instant_and_light(arguments: list[str]) -> None:
+    result = agileir(*arguments, program=MEASURED)
+    assert result.returncode == 0
+    assert "agileir-export" in result.stdout
+    seconds, *loaded = result.stderr.split()
+    assert loaded == []
+    assert float(seconds) < 0.5  # of CPU time, the interpreter's start included
+
+
+def test_a_document_on_stdout_and_nothing_else() -> None:
+    result = agileir("doctor", "--json")
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["targets"]
+    assert result.stderr == ""
+
+
+def test_a_table_is_not_cut_off_by_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    assert "onnxruntime-cpu" in agileir("doctor").stdout
+
+
+def test_bad_input_ends_with_2_and_no_traceback(tmp_path: Path) -> None:
+    result = agileir("info", tmp_path / "none.onnx")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.stderr
+    told = agileir("info", tmp_path / "none.onnx", "--json")
+    assert told.returncode == json.loads(told.stdout)["error"]["exit_code"] == 2
+
+
+def test_a_defect_ends_with_5() -> None:
+    breaking = f"import agileir_export.engines as e; e.diagnose = lambda: 1 / 0; {START}"
+    result = agileir("doctor", program=breaking)
+    assert (result.returncode, result.stdout) == (5, "")
+    assert result.stderr.startswith("error: ZeroDivisionError")
+    debugged = agileir("doctor", "--debug", program=breaking)
+    assert debugged.returncode == 5
+    assert "Traceback" in debugged.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+@pytest.mark.parametrize("stage", ["Exporting", "Verifying"])
+def test_ctrl_c_leaves_nothing_half_written(stage: str, files: dict[str, Path], tmp_path: Path) -> None:
+    output = tmp_path / "a.onnx"
+    arguments = ["onnx", str(files["swinir"]), "-o", str(output)]
+    with subprocess.Popen([sys.executable, "-c", START, *arguments], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(stage):
+                process.send_signal(signal.SIGINT)
+                break
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert "Interrupted" in said and "Traceback" not in said
+    assert [path.name for path in tmp_path.iterdir()] == (["a.onnx"] if stage == "Verifying" else [])
+
+
+@pytest.mark.slow
+def test_a_real_preset_from_export_to_picture(files: dict[str, Path], tmp_path: Path) -> None:
+    file, picture = tmp_path / "a.onnx", tmp_path / "a.png"
+    exported = agileir("onnx", "agileir_lightest_x2", "--random-weights", 0, "-o", file, "--json")
+    assert exported.returncode == 0, exported.stderr
+    assert json.loads(exported.stdout)["parity"]["passed"] is True
+    assert agileir("verify", file, "--size", "9x20").returncode == 0
+    assert agileir("restore", file, files["picture"], "-o", picture).returncode == 0
+    assert picture.exists()
