@@ -30,11 +30,6 @@ from . import networks
 PARITY = 100.0  # dB, design/parity.md: ONNX float32 under ONNX Runtime against torch
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return networks.folder(tmp_path_factory)
-
-
 def parity(artifact: OnnxArtifact, model: Restorer, sizes: list[tuple[int, int, int]]) -> None:
     """Asserts parity with torch for (batch, height, width), the latter two in units of the multiple."""
     session = create_session(str(artifact.path))
