@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from . import networks
+
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
