@@ -6,8 +6,8 @@
 PYTHON       ?=
 PIP_FLAGS    ?=
 PYTEST_FLAGS ?=
-DEMO_MODEL   ?= agileir_lightest_x2
-DEMO_FLAGS   ?= --random-weights 0
+DEMO_MODEL   ?= agileir_tiny_x2
+DEMO_FLAGS   ?=
 DEMO_IMAGE   ?= $(firstword $(wildcard parity/samples/chelsea* parity/samples/*.png parity/samples/*.jpg))
 
 VENV    := .venv
