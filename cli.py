@@ -33,6 +33,11 @@ Size = tuple[int, int]
 class _Group(click.Group):
     """Turns typed errors into messages and exit codes; without --debug, nobody sees a traceback."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of use, not of the alphabet."""
+        del ctx
+        return list(self.commands)
+
     def invoke(self, ctx: click.Context) -> Any:
         terminal = ctx.ensure_object(Terminal)
         try:
@@ -151,7 +156,9 @@ _images_options = _stacked(
         type=click.Path(path_type=Path),
         help="Picture or folder to verify on; may be repeated. Default: the packaged samples.",
     ),
-    click.option("--size", "sizes", multiple=True, type=_Size(), help="Crop to rows x columns; may be repeated."),
+    click.option(
+        "--size", "sizes", multiple=True, type=_Size(), metavar="HxW", help="Crop to rows x columns; may be repeated."
+    ),
     click.option("--min-psnr", type=float, metavar="DB", help="Floor of the ONNX rungs instead of the ladder's own."),
     click.option(
         "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as a page with pictures, too."
@@ -164,7 +171,9 @@ _images_options = _stacked(
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="ONNX file to write or replace.")
 @_model_options
 @click.option("--opset", type=int, default=20, show_default=True, help="ONNX opset, 18 to 23.")
-@click.option("--static", type=_Size(), help="Fix the size (rows x columns, batch 1) instead of leaving it free.")
+@click.option(
+    "--static", type=_Size(), metavar="HxW", help="Fix the size (rows x columns, batch 1) instead of leaving it free."
+)
 @click.option("--decomposed", is_flag=True, help="Plain ONNX only, for tools that know no functions.")
 @_images_options
 @click.option("--no-verify", is_flag=True, help="Do not compare the file with the model.")
@@ -365,7 +374,7 @@ def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     lines: list[tuple[str, Any]] = []
     for name, value in facts.items():
         if isinstance(value, dict):
-            lines += _flat(value, f"{prefix}{name}.")
+            lines += _flat(value, f"{prefix}{name}.") or [(prefix + name, "-")]
         elif value is not None:
             lines.append((prefix + name, len(value) if isinstance(value, list) else value))
     return lines
