@@ -31,7 +31,7 @@ MAX_PIXELS = 2**31 - 1
 """Pixels of a batch of images: they are counted in int32. Addresses are int64."""
 
 WIDE_HEAD = 32
-"""Width of a head beyond which float32 takes fewer keys at a time."""
+"""Width of a head beyond which float32 has small blocks in all tactics."""
 
 MAX_HEAD_WIDTH = 64
 """Width of a head up to which the blocks of the attention kernels fit into registers and shared memory."""
@@ -137,7 +137,7 @@ def attention_launch(
     tokens = window_size * window_size
     queries, keys, num_warps = blocks
     if dtype == "float32" and head_width > WIDE_HEAD:
-        keys = 16  # more would not fit into registers
+        queries, keys, num_warps = 64, 16, 4  # more would not fit into registers and shared memory
     queries, keys = min(queries, block_size(tokens)), min(keys, block_size(tokens))
     return Launch(
         kernel=kernel,
