@@ -137,9 +137,7 @@ def encode(suffix: str, image: Image) -> bytes:
         return _encode_with_pillow(suffix, image)
 
 
-def _from_samples(
-    samples: npt.NDArray[Any], exif: bytes | None, icc_profile: bytes | None
-) -> Image:
+def _from_samples(samples: npt.NDArray[Any], exif: bytes | None, icc_profile: bytes | None) -> Image:
     """A picture from uint8 or uint16 [H, W] or [H, W, 1..4], alpha last if the count is even."""
     if samples.ndim == 2:
         samples = samples[:, :, None]
@@ -240,10 +238,7 @@ def _decode_with_pillow(data: bytes, formats: tuple[str, ...], exif: bytes = b""
         profile = None if opened.mode in ("CMYK", "LAB") else opened.info.get("icc_profile")
         exif = exif or opened.info.get("exif") or b""
         grey = opened.mode in ("1", "L", "LA", "La")
-        if opened.has_transparency_data:
-            mode = "LA" if grey else "RGBA"
-        else:
-            mode = "L" if grey else "RGB"
+        mode = ("LA" if grey else "RGBA") if opened.has_transparency_data else "L" if grey else "RGB"
         return _from_samples(np.asarray(opened.convert(mode)), exif, profile)
 
 

@@ -241,14 +241,10 @@ def _images_in(folder: Path) -> list[Path]:
         files = [
             file
             for file in folder.iterdir()
-            if file.suffix.lower() in IMAGE_SUFFIXES
-            and not file.name.startswith(".")
-            and file.is_file()
+            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
         ]
     except OSError as error:
-        raise ImageError(
-            f"Cannot list the folder {folder}: {error.strerror}.", fix="Check its permissions."
-        ) from error
+        raise ImageError(f"Cannot list the folder {folder}: {error.strerror}.", fix="Check its permissions.") from error
     if not files:
         raise ImageError(
             f"The folder {folder} has no image in it.",

@@ -79,9 +79,7 @@ def resize_bicubic(
     return np.ascontiguousarray(work, pixels.dtype)
 
 
-def pad_to_multiple(
-    images: npt.NDArray[np.float32], multiple: int
-) -> tuple[npt.NDArray[np.float32], tuple[int, int]]:
+def pad_to_multiple(images: npt.NDArray[np.float32], multiple: int) -> tuple[npt.NDArray[np.float32], tuple[int, int]]:
     """Pad at the bottom and the right until height and width are multiples of a number.
 
     Each axis is mirrored without repeating the edge (numpy "reflect") where the padding is smaller

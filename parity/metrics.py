@@ -148,16 +148,12 @@ def _pairs(a: _Array, b: _Array) -> list[tuple[_Float64, _Float64]]:
     ]
 
 
-def _luma_pairs(
-    a: _Array, b: _Array, border: int, smallest: int
-) -> list[tuple[_Float64, _Float64]]:
+def _luma_pairs(a: _Array, b: _Array, border: int, smallest: int) -> list[tuple[_Float64, _Float64]]:
     """Luma of the 8-bit-rounded images without their border, [1, H, W]; NaN stays NaN."""
     pairs = _pairs(a, b)
     height, width = a.shape[-2:]
     if border < 0 or min(height, width) - 2 * border < smallest:
-        raise ValueError(
-            f"a border of {border} must leave at least {smallest} x {smallest} of {list(a.shape)}"
-        )
+        raise ValueError(f"a border of {border} must leave at least {smallest} x {smallest} of {list(a.shape)}")
     inside = (..., slice(border, height - border), slice(border, width - border))
     return [(_luma_8bit(x)[inside], _luma_8bit(y)[inside]) for x, y in pairs]
 

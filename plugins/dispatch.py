@@ -52,7 +52,7 @@ def run_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[s
     if output.numel() == 0:
         return output
     batch, height, width, _ = image.shape
-    with torch.cuda.device_of(image):  # type: ignore[no-untyped-call]
+    with torch.cuda.device_of(image):
         launch.kernel[(launch.grid(batch, height, width),)](
             *(tensor.contiguous() for tensor in tensors),
             height,

@@ -48,9 +48,7 @@ def module_name(path):
 
 
 MODULES = {
-    module_name(path): path
-    for path in files(".py")
-    if path.relative_to(ROOT).parts[0] not in BESIDE_THE_PACKAGE
+    module_name(path): path for path in files(".py") if path.relative_to(ROOT).parts[0] not in BESIDE_THE_PACKAGE
 }
 
 
@@ -144,9 +142,7 @@ def test_no_file_names_the_machine_it_was_written_on():
 def test_import_is_light(tmp_path):
     heavy = ("torch", "onnx", "onnxruntime", "onnxscript", "tensorrt", "tensorrt_rtx", "numpy")
     program = f"import sys, {PACKAGE}; print(*sorted(set({heavy!r}) & set(sys.modules)))"
-    answer = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert answer.stdout.split() == []
 
 

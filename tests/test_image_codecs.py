@@ -360,9 +360,7 @@ def test_exif_too_long_for_jpeg_shrinks_to_its_orientation(tmp_path):
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("suffix", EXIF_SUFFIXES)
-@pytest.mark.parametrize(
-    "exif", [b"Exif\0\0rubbish", b"Exif\0\0II*\0\xff\xff\xff\xff", b"x" * 70000]
-)
+@pytest.mark.parametrize("exif", [b"Exif\0\0rubbish", b"Exif\0\0II*\0\xff\xff\xff\xff", b"x" * 70000])
 def test_damaged_exif_never_stops_a_picture(tmp_path, suffix, bits, exif):
     image = replace(smooth(), exif=exif, bit_depth=bits)
     write_image(tmp_path / f"a{suffix}", image)

@@ -49,11 +49,7 @@ def test_no_folder_of_modules_is_without_an_init():
     for name in packages:
         folder = ROOT.joinpath(*name.split(".")[1:])
         for below in folder.iterdir():
-            if (
-                below.is_dir()
-                and below.name not in BESIDE_THE_PACKAGE
-                and not below.name.startswith((".", "__"))
-            ):
+            if below.is_dir() and below.name not in BESIDE_THE_PACKAGE and not below.name.startswith((".", "__")):
                 assert not any(below.glob("*.py")) or f"{name}.{below.name}" in packages, below
 
 

@@ -56,8 +56,7 @@ def test_shrinking_equals_matlab_bit_for_bit(data_dir, name, scale):
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_bicubic_floor_of_set5(data_dir, scale):
     scores = [
-        psnr_y(resize_bicubic(low, scale, quantize=True), high, scale)
-        for high, low in pairs(data_dir, "Set5", scale)
+        psnr_y(resize_bicubic(low, scale, quantize=True), high, scale) for high, low in pairs(data_dir, "Set5", scale)
     ]
     assert np.mean(scores) == pytest.approx(FLOORS[scale], abs=0.005)
 
@@ -161,10 +160,7 @@ def test_padding_by_the_definition(size, multiple):
     def sources(length):
         target = -(-length // multiple) * multiple
         mirror = target - length < length
-        return [
-            i if i < length else (2 * (length - 1) - i if mirror else length - 1)
-            for i in range(target)
-        ]
+        return [i if i < length else (2 * (length - 1) - i if mirror else length - 1) for i in range(target)]
 
     wanted = images[:, :, sources(size[0])][:, :, :, sources(size[1])]
     np.testing.assert_array_equal(padded, wanted)
@@ -176,9 +172,7 @@ def test_padding_mirrors_without_repeating_the_edge():
     assert pad_to_multiple(images, 10)[0][0, 0, 9].tolist() == [1, 2, 3, 4, 5, 5, 5, 5, 5, 5]
 
 
-@pytest.mark.parametrize(
-    ("shape", "multiple"), [((3, 4, 4), 8), ((1, 3, 0, 4), 8), ((1, 3, 4, 4), 0)]
-)
+@pytest.mark.parametrize(("shape", "multiple"), [((3, 4, 4), 8), ((1, 3, 0, 4), 8), ((1, 3, 4, 4), 0)])
 def test_padding_refuses(shape, multiple):
     with pytest.raises(ValueError, match="must be"):
         pad_to_multiple(np.zeros(shape, np.float32), multiple)

@@ -109,9 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spec = model.spec
         denoising = spec.task == "denoising"
         if denoising:
-            pairs = denoising_pairs(
-                options.data, options.sigma, options.seed, options.eight_bit, spec.channels == 1
-            )
+            pairs = denoising_pairs(options.data, options.sigma, options.seed, options.eight_bit, spec.channels == 1)
         elif spec.task == "super-resolution":
             pairs = super_resolution_pairs(options.data, spec.scale)
         else:

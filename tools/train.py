@@ -257,8 +257,7 @@ class Run:
             )
         self.model.load_state_dict(content["model"])
         self.averages.state = {
-            key: value.to(self.averages.state[key].device)
-            for key, value in content["averages"].items()
+            key: value.to(self.averages.state[key].device) for key, value in content["averages"].items()
         }
         self.optimizer.load_state_dict(content["optimizer"])
         self.generator.bit_generator.state = content["numpy"]
@@ -478,9 +477,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.resume:
             run.restore()
         elif run.checkpoint.exists():
-            raise OutputError(
-                f"{run.checkpoint} exists already.", fix="Add --resume, or choose another --out."
-            )
+            raise OutputError(f"{run.checkpoint} exists already.", fix="Add --resume, or choose another --out.")
         finished = train(run, command, options.every, options.validate_every, console)
     except AgileIRError as error:
         console.print(f"Error [{error.code}]: {error}", style="red", markup=False)

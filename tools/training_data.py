@@ -50,9 +50,7 @@ def load_pictures(folder: Path, channels: int) -> list[tuple[str, _Picture]]:
         ImageError: A file in it cannot be read.
     """
     if not folder.is_dir():
-        raise InputError(
-            f"There is no folder {folder}.", fix="Name the folder that holds the training images."
-        )
+        raise InputError(f"There is no folder {folder}.", fix="Name the folder that holds the training images.")
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise InputError(
@@ -87,9 +85,7 @@ def degrade(picture: _Picture, scale: int, name: str = "") -> Pair:
     return Pair(clean, np.rint(small * 255).astype(np.uint8), name)
 
 
-def add_noise(
-    images: Tensor, sigma: float, generator: np.random.Generator, eight_bit: bool = False
-) -> Tensor:
+def add_noise(images: Tensor, sigma: float, generator: np.random.Generator, eight_bit: bool = False) -> Tensor:
     """Adds white Gaussian noise of standard deviation `sigma` / 255, rounding to 8 bits on demand.
 
     The noise is drawn by numpy on the CPU, so that it is the same on every device.

@@ -20,9 +20,7 @@ def statics(shapes: Shapes) -> dict[str, int]:
     }
 
 
-def _group(
-    g: int, key_dim: int, value_dim: int, kernel_height: int, kernel_width: int
-) -> str:
+def _group(g: int, key_dim: int, value_dim: int, kernel_height: int, kernel_width: int) -> str:
     """One group in channel-major windows: ``output_g`` [B, nW, dv, N] from ``part_g`` and ``output_{g-1}``.
 
     The factor dk^-0.5 of the logits is folded into the depthwise filter.
@@ -59,9 +57,7 @@ def _group(
   output_{g} = MatMul (value_{g}, probability_by_key_{g})"""
 
 
-def body(
-    groups: int, key_dim: int, value_dim: int, kernel_height: int, kernel_width: int
-) -> str:
+def body(groups: int, key_dim: int, value_dim: int, kernel_height: int, kernel_width: int) -> str:
     """Statements of the function: y [B, H, W, C] from x [B, H, W, C] and the group weights.
 
     Windows are channel-major, [B, nW, C, N], so that projection, filter and attention chain without a transpose.

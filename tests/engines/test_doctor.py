@@ -171,9 +171,7 @@ def test_torch_cuda_is_read_from_its_version_file(tmp_path, monkeypatch, line, c
 
 
 def test_the_json_form_is_json_and_holds_what_was_found():
-    diagnosis = diagnose(
-        version_of=EVERYTHING.get, gpu=lambda: ADA, torch_cuda=lambda: "", platform_name="X y"
-    )
+    diagnosis = diagnose(version_of=EVERYTHING.get, gpu=lambda: ADA, torch_cuda=lambda: "", platform_name="X y")
     document = json.loads(json.dumps(diagnosis.to_json()))
     assert document["platform"] == "X y"
     assert document["components"]["tensorrt"] == {

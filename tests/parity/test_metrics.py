@@ -55,9 +55,7 @@ def test_psnr_clamps_first():
     b = np.array([[[0, 0.25, 1]]], np.float32)
     assert psnr(a, b) == math.inf
     assert psnr(a * 255, b * 255, peak=255) == math.inf
-    assert psnr(a * 255, b * 0, peak=255) == pytest.approx(
-        10 * math.log10(3 / (1 + 0.25**2)), abs=1e-9
-    )
+    assert psnr(a * 255, b * 0, peak=255) == pytest.approx(10 * math.log10(3 / (1 + 0.25**2)), abs=1e-9)
 
 
 def test_psnr_does_not_follow_the_data():

@@ -39,9 +39,7 @@ def windows(batch: int, height: int, width: int, w: int, s: int) -> Iterator[Win
                 for r in range(top, top + w):
                     for c in range(left, left + w):
                         pixels.append(((r + s) % height, (c + s) % width))
-                        regions.append(
-                            3 * region_along(r, height, w, s) + region_along(c, width, w, s)
-                        )
+                        regions.append(3 * region_along(r, height, w, s) + region_along(c, width, w, s))
                 yield Window(b, pixels, regions)
 
 
@@ -97,9 +95,7 @@ def depthwise(tokens: list[Array], weight: Array, bias: Array, w: int) -> list[A
                     row, column = r + i - kernel_height // 2, c + j - kernel_width // 2
                     if 0 <= row < w and 0 <= column < w:
                         for channel in range(channels):
-                            total[channel] += (
-                                weight[channel, i, j] * tokens[row * w + column][channel]
-                            )
+                            total[channel] += weight[channel, i, j] * tokens[row * w + column][channel]
             result.append(total)
     return result
 
@@ -115,8 +111,7 @@ def group_shifted_window_attention(
     shift_size: int,
 ) -> Array:
     x, qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, bias_table = (
-        np.asarray(array, np.float64)
-        for array in (x, qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, bias_table)
+        np.asarray(array, np.float64) for array in (x, qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, bias_table)
     )
     groups, _, cg = qkv_weight.shape
     dk = q_dw_weight.shape[1]

@@ -67,9 +67,7 @@ def images(tmp_path_factory):
     (folder / "inner").mkdir()
     rows, columns = np.mgrid[:64, :80]
     for index in range(4):
-        wave = np.stack(
-            [np.sin(rows / (3 + c + index)) + np.cos(columns / (4 + c)) for c in range(3)]
-        )
+        wave = np.stack([np.sin(rows / (3 + c + index)) + np.cos(columns / (4 + c)) for c in range(3)])
         wave[:, 10 + index : 30, 20:40] += 1.5
         pixels = ((wave - wave.min()) / np.ptp(wave) * 255).astype(np.uint8)
         place = folder / "inner" if index % 2 else folder
@@ -113,9 +111,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tool, images, tmp_path, mo
 
     whole, resumed = weights(tmp_path / "whole", preset), weights(tmp_path / "broken", preset)
     assert same(whole, resumed)
-    states = [
-        torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "broken")
-    ]
+    states = [torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "broken")]
     assert states[0]["numpy"] == states[1]["numpy"]
     assert same(states[0]["model"], states[1]["model"])
 
@@ -211,9 +207,7 @@ def test_full_disk_keeps_the_last_checkpoint(tool, images, tmp_path, monkeypatch
     assert "No space left" in capsys.readouterr().err
     monkeypatch.setattr(Path, "open", open_file)
     assert (tmp_path / "last.pt").read_bytes() == before
-    assert sorted(file.name for file in tmp_path.iterdir()) == [
-        *("last.pt", "log.csv", "micro_x2.safetensors")
-    ]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [*("last.pt", "log.csv", "micro_x2.safetensors")]
     assert tool.main(arguments(images, tmp_path, "--resume", steps=4)) == 0
 
 
