@@ -25,7 +25,7 @@ finally:
 
 def agileir(*arguments: object, program: str = START) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,9 @@ def test_ctrl_c_leaves_nothing_half_written(stage: str, files: dict[str, Path], 
 @pytest.mark.slow
 def test_a_real_preset_from_export_to_picture(files: dict[str, Path], tmp_path: Path) -> None:
     file, picture = tmp_path / "a.onnx", tmp_path / "a.png"
-    exported = agileir("onnx", "agileir_lightest_x2", "--random-weights", 0, "-o", file, "--json")
+    exported = agileir("onnx", "agileir_lightest_x2", "--random-weights", 0, "-o", file, "--json", "--size", "9x20")
     assert exported.returncode == 0, exported.stderr
     assert json.loads(exported.stdout)["parity"]["passed"] is True
-    assert agileir("verify", file, "--size", "9x20").returncode == 0
+    assert agileir("verify", file, "--size", "20x9").returncode == 0
     assert agileir("restore", file, files["picture"], "-o", picture).returncode == 0
     assert picture.exists()
