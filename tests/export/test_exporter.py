@@ -24,6 +24,7 @@ from agileir_export.errors import Unsupported
 from agileir_export.export import DEFAULT_OPSET, OnnxArtifact, export_onnx, read_artifact
 from agileir_export.export.artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY
 from agileir_export.models import Restorer, build_preset
+from agileir_export.plugins import OPERATORS
 
 from . import networks
 
@@ -150,6 +151,8 @@ def test_operators_are_single_nodes(kind: str, folder: Path) -> None:
         if node.op_type in expected:
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             assert node.domain == "agileir"
+            # exactly what the TensorRT plugin of this name declares, and the namespace it is looked up in
+            assert set(attributes) == {*OPERATORS[node.op_type].attributes, "plugin_namespace"}
             assert attributes["plugin_namespace"] == b"agileir"
             assert attributes["window_size"] == artifact.spec.window_size
     norms = 2 * len(blocks) + len(stages) * (artifact.spec.family == "semanir") + (2 if kind != "semanir-unet" else 1)
