@@ -58,9 +58,7 @@ def describe_file(path: str | Path) -> dict[str, Any]:
         CheckpointError: Not a checkpoint of a known network.
     """
     path = Path(path)
-    from ..models import CHECKPOINT_SUFFIXES
-
-    if path.suffix.lower() not in CHECKPOINT_SUFFIXES:
+    if path.suffix.lower() == ".onnx":
         return {"kind": "onnx", **read_artifact(path).to_json()}
     from ..models import load_model
 

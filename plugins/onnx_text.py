@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = [
     "attend",
+    "dictionary_sizes",
     "heads_of_qkv",
     "position_bias",
     "same_region",
@@ -19,6 +20,7 @@ __all__ = [
     "sizes",
     "to_image",
     "window_index",
+    "windows_of_x",
 ]
 
 
@@ -66,6 +68,30 @@ def window_index(units: str) -> str:
   x_units = Mul (x_source, {units})
   window_rows = Reshape (y_units, by_row_shape)
   window_columns = Reshape (x_units, by_column_shape)"""
+
+
+def windows_of_x(output: str) -> str:
+    """Windows of the image ``x``: `output` [B, nW, N, C]. Needs `sizes` and a `window_index` of one unit."""
+    return f"""
+  token_index = Add (window_rows, window_columns)
+  x_rows_shape = Concat <axis = 0> (batch_1d, rest_1d, channels_1d)
+  x_rows = Reshape (x, x_rows_shape)
+  windows_x = Gather <axis = 1> (x_rows, token_index)
+  windows_shape = Concat <axis = 0> (batch_1d, rest_1d, tokens_1d, channels_1d)
+  {output} = Reshape (windows_x, windows_shape)"""
+
+
+def dictionary_sizes() -> str:
+    """``words`` of a dictionary row, ``padded`` = 16 * words, ``word_bits``, and their ``_1d`` forms. Needs `sizes`."""
+    return """
+  word_bits = Constant <value_int = 16> ()
+  last_bit = Constant <value_int = 15> ()
+  tokens_up = Add (tokens, last_bit)
+  words = Div (tokens_up, word_bits)
+  padded = Mul (words, word_bits)
+  word_bits_1d = Unsqueeze (word_bits, axis0)
+  words_1d = Unsqueeze (words, axis0)
+  padded_1d = Unsqueeze (padded, axis0)"""
 
 
 def same_region() -> str:

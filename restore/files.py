@@ -10,15 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..engines.runner import Images, Runner
+from ..engines.runner import Runner
 from ..errors import AgileIRError, EnvironmentProblem, OutputError
 from ..imaging import IMAGE_SUFFIXES, Image, check_output, list_images, read_image, write_image
+from ..parity.images import to_channels
 from ..resizing import resize_bicubic
 
 __all__ = ["Restored", "plan_outputs", "restore_file", "restore_image"]
-
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""ITU-R BT.601 weights of a grey picture made from RGB."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def restore_image(runner: Runner, image: Image) -> Image:
         elif channels == 1:
             restored = runner.run(np.ascontiguousarray(pixels[:, None]))[:, 0]
         else:
-            restored = _grey(runner.run(np.repeat(pixels, channels, 0)[None])[0])
+            restored = to_channels(runner.run(np.repeat(pixels, channels, 0)[None])[0][:3], 1)
     except AgileIRError:
         raise
     except Exception as error:  # PyTorch raises RuntimeError, ONNX Runtime classes that share no base but Exception
@@ -118,11 +116,6 @@ def restore_image(runner: Runner, image: Image) -> Image:
         ) from error
     alpha = None if image.alpha is None else np.clip(resize_bicubic(image.alpha, scale), 0, 1)
     return dataclasses.replace(image, pixels=np.clip(restored, 0, 1), alpha=alpha)
-
-
-def _grey(rgb: Images) -> Images:
-    grey: Images = np.einsum("chw,c->hw", rgb[:3], LUMA)[None]
-    return grey
 
 
 def restore_file(runner: Runner, source: Path, output: Path, overwrite: bool = False) -> Restored:

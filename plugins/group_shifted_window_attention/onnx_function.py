@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..onnx_text import position_bias, shift_mask, sizes, to_image, window_index
+from ..onnx_text import position_bias, shift_mask, sizes, to_image, window_index, windows_of_x
 from ..registry import Operator, Shapes, register
 
 __all__ = ["OPERATOR"]
@@ -73,12 +73,6 @@ def body(groups: int, key_dim: int, value_dim: int, kernel_height: int, kernel_w
     outputs = ", ".join(f"output_{g}" for g in range(groups))
     start = f"""
   last_axis = Constant <value_ints = [-1]> ()
-  token_index = Add (window_rows, window_columns)
-  x_rows_shape = Concat <axis = 0> (batch_1d, rest_1d, channels_1d)
-  x_rows = Reshape (x, x_rows_shape)
-  windows_x = Gather <axis = 1> (x_rows, token_index)
-  windows_shape = Concat <axis = 0> (batch_1d, rest_1d, tokens_1d, channels_1d)
-  by_token = Reshape (windows_x, windows_shape)
   by_channel = Transpose <perm = [0, 1, 3, 2]> (by_token)
   {parts} = Split <axis = 2, num_outputs = {groups}> (by_channel)
   widths = Constant <value_ints = [{key_dim}, {key_dim}, {value_dim}]> ()
@@ -97,6 +91,7 @@ def body(groups: int, key_dim: int, value_dim: int, kernel_height: int, kernel_w
         + window_index("one")
         + position_bias()
         + shift_mask()
+        + windows_of_x("by_token")
         + start
         + "".join(_group(g, *sizes_of_group) for g in range(groups))
         + end

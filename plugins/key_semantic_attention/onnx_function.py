@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..onnx_text import attend, heads_of_qkv, position_bias, shift_mask
+from ..onnx_text import attend, dictionary_sizes, heads_of_qkv, position_bias, shift_mask
 from ..registry import Operator, register
 
 __all__ = ["OPERATOR"]
@@ -37,19 +37,12 @@ def body() -> str:
     A byte of the dictionary selects a row of a 256 x 8 table of 0 and -inf (the logarithm of its bits), so that
     unpacking is one Gather of whole rows.
     """
-    padded = """
-  word_bits = Constant <value_int = 16> ()
-  last_bit = Constant <value_int = 15> ()
-  tokens_up = Add (tokens, last_bit)
-  words = Div (tokens_up, word_bits)
-  padded = Mul (words, word_bits)
-  padded_1d = Unsqueeze (padded, axis0)"""
     addends = """
   restricted_mask = Add (restriction, mask)
   biased = Add (similarity, bias)
   logits = Add (biased, restricted_mask)"""
     start = heads_of_qkv() + position_bias() + shift_mask()
-    return start + padded + UNPACK + attend(addends)
+    return start + dictionary_sizes() + UNPACK + attend(addends)
 
 
 OPERATOR = register(

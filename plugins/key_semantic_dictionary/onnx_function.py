@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from ..onnx_text import same_region, sizes, window_index
+from ..onnx_text import dictionary_sizes, same_region, sizes, window_index, windows_of_x
 from ..registry import Operator, register
 
 __all__ = ["OPERATOR"]
 
 SELECT = """
-  token_index = Add (window_rows, window_columns)
-  x_rows_shape = Concat <axis = 0> (batch_1d, rest_1d, channels_1d)
-  x_rows = Reshape (x, x_rows_shape)
-  windows_x = Gather <axis = 1> (x_rows, token_index)
-  windows_shape = Concat <axis = 0> (batch_1d, rest_1d, tokens_1d, channels_1d)
-  windows_t = Reshape (windows_x, windows_shape)
   features = Cast <to = 1> (windows_t)
   features_t = Transpose <perm = [0, 1, 3, 2]> (features)
   similarity = MatMul (features, features_t)
@@ -48,14 +42,6 @@ SELECT = """
   chosen = GatherElements <axis = -1> (candidates, place_all)"""
 
 PACK = """
-  word_bits = Constant <value_int = 16> ()
-  last_bit = Constant <value_int = 15> ()
-  tokens_up = Add (tokens, last_bit)
-  words = Div (tokens_up, word_bits)
-  word_bits_1d = Unsqueeze (word_bits, axis0)
-  words_1d = Unsqueeze (words, axis0)
-  padded = Mul (words, word_bits)
-  padded_1d = Unsqueeze (padded, axis0)
   windows_1d = Unsqueeze (windows, axis0)
   empty_shape = Concat <axis = 0> (batch_1d, windows_1d, tokens_1d, padded_1d)
   empty = ConstantOfShape (empty_shape)
@@ -79,7 +65,15 @@ def body() -> str:
     The best tokens of the own region and, where a shift makes regions, the best of the others are sorted apart; a
     row takes all it can from the first list and the rest from the second. Similarities must be finite.
     """
-    return sizes("x") + window_index("one") + same_region() + SELECT + PACK
+    return (
+        sizes("x")
+        + window_index("one")
+        + same_region()
+        + windows_of_x("windows_t")
+        + SELECT
+        + dictionary_sizes()
+        + PACK
+    )
 
 
 OPERATOR = register(
