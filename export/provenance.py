@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..models.spec import CHECKPOINT_SUFFIXES
 from .artifact import OnnxArtifact, read_artifact
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def describe_file(path: str | Path) -> dict[str, Any]:
         CheckpointError: Not a checkpoint of a known network.
     """
     path = Path(path)
-    if path.suffix.lower() == ".onnx":
+    if path.suffix.lower() not in CHECKPOINT_SUFFIXES:
         return {"kind": "onnx", **read_artifact(path).to_json()}
     from ..models import load_model
 

@@ -1,17 +1,16 @@
 """Models: the three families, presets, checkpoints, packaged weights.
 
-Only `ModelSpec` loads at once; everything else imports PyTorch on first use and registers all families then.
+What `spec` holds loads at once; everything else imports PyTorch on first use and registers all families then.
 """
 
 from typing import TYPE_CHECKING
 
 from ..lazy import lazy_attributes
-from .spec import ModelSpec
+from .spec import CHECKPOINT_SUFFIXES, ModelSpec
 
 if TYPE_CHECKING:
     from .base import Restorer, pad_images
     from .checkpoint import (
-        CHECKPOINT_SUFFIXES,
         ReleasedCodeWarning,
         list_models,
         load_model,
@@ -48,7 +47,6 @@ _HOMES = {
     **dict.fromkeys(("Restorer", "pad_images"), ".base"),
     **dict.fromkeys(
         (
-            "CHECKPOINT_SUFFIXES",
             "ReleasedCodeWarning",
             "list_models",
             "load_model",

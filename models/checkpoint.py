@@ -23,10 +23,10 @@ from .agileir import attention_never_trained
 from .base import Restorer
 from .registry import FAMILIES, Family, find_preset, preset_names
 from .semanir import set_top_k
+from .spec import CHECKPOINT_SUFFIXES
 from .transform import randomise
 
 __all__ = [
-    "CHECKPOINT_SUFFIXES",
     "WEIGHTS_FOLDER",
     "ModelEntry",
     "ReleasedCodeWarning",
@@ -36,7 +36,6 @@ __all__ = [
     "read_state",
 ]
 
-CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 WRAPPERS = ("params_ema", "params", "state_dict", "model")
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 METADATA_KEY = "agileir"

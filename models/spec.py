@@ -7,7 +7,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ModelSpec"]
+__all__ = ["CHECKPOINT_SUFFIXES", "ModelSpec"]
+
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+"""File names that mean a checkpoint."""
 
 
 @dataclass(frozen=True)
