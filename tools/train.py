@@ -74,6 +74,7 @@ class Settings:
         amp: bfloat16 autocast.
         start: File of weights to start from, or empty.
         skip_small: Leave out images that are smaller than a crop.
+        eight_bit: Share of batches whose noisy input is clamped and rounded to 8 bits, 0..1.
     """
 
     preset: str
@@ -92,6 +93,7 @@ class Settings:
     amp: bool
     start: str
     skip_small: bool = False
+    eight_bit: float = 0.0
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then a cosine that reaches zero after the last step."""
@@ -162,6 +164,7 @@ class Run:
             settings.sigma,
             settings.held_out,
             settings.skip_small,
+            settings.eight_bit,
         )
         if settings.start:
             start_from_weights(self.model, Path(settings.start))
@@ -428,6 +431,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--ema", type=float, default=0.999, help="decay of the averaged weights (%(default)s)")
     add("--clip", type=float, default=1.0, help="largest norm of the gradient (%(default)s)")
     add("--sigma", type=float, help="noise in 8-bit steps (25 for denoising, else 0)")
+    add("--eight-bit", type=float, default=0.0, help="share of noisy batches rounded to 8 bits")
     add("--seed", type=int, default=0, help="seed of weights, crops and noise (%(default)s)")
     add("--held-out", type=int, default=4, help="images kept for validation (%(default)s)")
     add("--skip-small", action="store_true", help="leave out images smaller than a crop")
@@ -470,6 +474,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             amp=on_gpu and not options.no_amp,
             start=options.start,
             skip_small=options.skip_small,
+            eight_bit=options.eight_bit,
         )
         with _typed_write_errors(options.out):
             options.out.mkdir(parents=True, exist_ok=True)

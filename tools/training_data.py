@@ -106,6 +106,7 @@ class TrainingImages:
         sigma: Standard deviation of the noise added to the degraded image, in 8-bit steps.
         held_out: Number of images kept for validation: evenly spaced among the larger half.
         skip_small: Leave out images that are smaller than a crop.
+        eight_bit: Share of batches whose noisy images are clamped and rounded, as in a file.
 
     Raises:
         InputError: No such folder, no image in it, or fewer than `held_out` + 1 images.
@@ -121,6 +122,7 @@ class TrainingImages:
         sigma: float,
         held_out: int,
         skip_small: bool = False,
+        eight_bit: float = 0.0,
     ) -> None:
         pictures = load_pictures(folder, channels)
         if skip_small:
@@ -149,7 +151,7 @@ class TrainingImages:
         pairs = [degrade(picture, scale, name) for name, picture in pictures]
         self.validation = [pair for pair in pairs if pair.name in kept]
         self.training = [pair for pair in pairs if pair.name not in kept]
-        self.scale, self.patch, self.sigma = scale, patch, sigma
+        self.scale, self.patch, self.sigma, self.eight_bit = scale, patch, sigma, eight_bit
         area = np.array([pair.degraded[0].size for pair in self.training], np.float64)
         self._share = np.cumsum(area / area.sum())
 
@@ -171,7 +173,8 @@ class TrainingImages:
             targets.append(_turn(_cut(pair.clean, top, left, self.patch, self.scale), way))
         degraded, clean = _to_tensor(np.stack(inputs)), _to_tensor(np.stack(targets))
         if self.sigma:
-            degraded = add_noise(degraded, self.sigma, generator)
+            as_file = self.eight_bit > 0 and generator.random() < self.eight_bit
+            degraded = add_noise(degraded, self.sigma, generator, as_file)
         return degraded, clean
 
     def validation_pairs(self) -> list[tuple[Tensor, Tensor]]:

@@ -293,3 +293,13 @@ def test_noise_has_the_asked_deviation_and_is_the_same_in_every_validation(tool,
     assert (noisy - clean).std().item() * 255 == pytest.approx(25, rel=0.02)
     first, second = pictures.validation_pairs(), pictures.validation_pairs()
     assert all(torch.equal(a[0], b[0]) for a, b in zip(first, second, strict=True))
+
+
+def test_noise_is_rounded_as_in_a_file_when_asked(tool, images):
+    rounded = tool.TrainingImages(images, 1, 3, 16, 25.0, 1, eight_bit=1.0)
+    noisy = rounded.batch(np.random.default_rng(0), 2)[0]
+    assert noisy.min() >= 0 and noisy.max() <= 1
+    torch.testing.assert_close(noisy * 255, (noisy * 255).round())
+    exact = tool.TrainingImages(images, 1, 3, 16, 25.0, 1)
+    noisy = exact.batch(np.random.default_rng(0), 2)[0]
+    assert noisy.min() < 0 and noisy.max() > 1
