@@ -17,21 +17,16 @@ The folder of a run holds ``last.pt`` (everything needed to go on), ``log.csv`` 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import csv
 import dataclasses
-import errno
 import io
 import json
 import math
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +41,7 @@ from agileir_export.models import Restorer, build_preset, find_preset, use_opera
 from agileir_export.parity.metrics import psnr
 
 sys.path.insert(0, str(Path(__file__).parent))
+from training_conduct import Interrupt, Log, typed_write_errors
 from training_data import TrainingImages
 from warm_start import start_as_interpolation, start_from_weights
 
@@ -295,61 +291,6 @@ class Run:
         return file
 
 
-class Log:
-    """``log.csv`` of a run; rows after the step it goes on from are dropped.
-
-    The column "seconds" counts from the last start of the program.
-    """
-
-    FIELDS = ("step", "loss", "lr", "grad_norm", "seconds", "validation_psnr")
-
-    def __init__(self, file: Path, step: int) -> None:
-        rows: list[dict[str, str]] = []
-        if step and file.exists():
-            with file.open(newline="") as stream:
-                rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= step]
-        self.file = file
-        with _typed_write_errors(file), file.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, self.FIELDS, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    def add(self, **values: Any) -> None:
-        """Appends one row and closes the file again."""
-        with _typed_write_errors(self.file), self.file.open("a", newline="") as stream:
-            csv.DictWriter(stream, self.FIELDS).writerow(values)
-
-
-@contextlib.contextmanager
-def _typed_write_errors(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise OutputError(
-            f"Cannot write {file}: {error.strerror}.",
-            fix="Free some space, then go on with --resume." if full else "",
-        ) from error
-
-
-class Interrupt:
-    """Turns SIGINT and SIGTERM into a flag, so that a run ends between two steps."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> Interrupt:
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, *_: object) -> None:
-        self.asked = True
-
-
 def train(run: Run, command: str, every: int, validate_every: int, console: Console) -> bool:
     """Runs to the last step, or until interrupted.
 
@@ -476,7 +417,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             skip_small=options.skip_small,
             eight_bit=options.eight_bit,
         )
-        with _typed_write_errors(options.out):
+        with typed_write_errors(options.out):
             options.out.mkdir(parents=True, exist_ok=True)
         run = Run(settings, options.out, options.device)
         if options.resume:

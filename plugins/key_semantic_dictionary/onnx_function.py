@@ -14,9 +14,14 @@ SELECT = """
   k_wanted = Constant <value_int : int = @top_k> ()
   k = Min (k_wanted, tokens)
   k_1d = Unsqueeze (k, axis0)
-  k_less_1 = Sub (k, one)
-  foreign_more = Mul (shifted, k_less_1)
-  k_foreign = Add (foreign_more, one)
+  near_side = Sub (w, s)
+  short_side = Min (s, near_side)
+  smallest_shifted = Mul (short_side, short_side)
+  straight = Sub (one, shifted)
+  smallest_straight = Mul (straight, tokens)
+  smallest_region = Add (smallest_shifted, smallest_straight)
+  k_beyond_region = Sub (k, smallest_region)
+  k_foreign = Max (k_beyond_region, one)
   k_foreign_1d = Unsqueeze (k_foreign, axis0)
   zero_f = Cast <to = 1> (zero)
   lowest = Log (zero_f)
@@ -63,7 +68,8 @@ def body() -> str:
     """Statements of the function: dictionary [n, N, ceil(N/16)] from x [B, H, W, C].
 
     The best tokens of the own region and, where a shift makes regions, the best of the others are sorted apart; a
-    row takes all it can from the first list and the rest from the second. Similarities must be finite.
+    row takes all it can from the first list and the rest from the second, which is no longer than the smallest region
+    leaves to fill. Similarities must be finite.
     """
     return (
         sizes("x")
