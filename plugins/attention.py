@@ -9,11 +9,11 @@ from torch import Tensor
 
 from .packing import unpack
 from .windows import (
+    PassMasks,
     attend,
     attend_without_logits,
     compute_dtype,
     from_windows,
-    mask_slice,
     position_bias,
     recompute_gradients,
     shift_mask,
@@ -54,9 +54,9 @@ def restrict(selected: Tensor, mask: Tensor | None, like: Tensor) -> Tensor:
     return torch.where(selected, allowed, float("-inf"))
 
 
-def _masks(part: slice, mask: Tensor | None, dictionary: Tensor | None, bias: Tensor) -> Tensor | None:
+def _masks(part: slice, shift_masks: PassMasks, dictionary: Tensor | None, bias: Tensor) -> Tensor | None:
     """Additive mask of the windows in `part`."""
-    own = mask_slice(mask, part)
+    own = shift_masks(part)
     if dictionary is None:
         return own
     return restrict(unpack(dictionary[part], bias.shape[-1]), own, bias)
@@ -75,10 +75,10 @@ def attention(
     kind = compute_dtype(qkv)
     windows = to_windows(qkv, window_size, shift_size)
     bias = position_bias(bias_table.to(kind), window_size)
-    mask = shift_mask(height, width, window_size, shift_size, bias)
+    shift_masks = PassMasks(qkv, window_size, shift_size)
     output = windows.new_empty(*windows.shape[:2], windows.shape[2] // 3)
     for part in window_slices(len(windows), num_heads, windows.shape[1], kind.itemsize):
-        masks = _masks(part, mask, dictionary, bias)
+        masks = _masks(part, shift_masks, dictionary, bias)
         output[part] = attend_windows(windows[part].to(kind), bias, masks, num_heads, attend_without_logits)
     return from_windows(output, height, width, window_size, shift_size)
 
@@ -98,10 +98,10 @@ def attention_gradients(
     windows = to_windows(qkv, window_size, shift_size).to(kind)
     upstream = to_windows(gradient, window_size, shift_size).to(kind)
     bias = position_bias(bias_table.detach().to(kind), window_size)
-    mask = shift_mask(height, width, window_size, shift_size, bias)
+    shift_masks = PassMasks(qkv, window_size, shift_size)
     windows_gradient, bias_gradient = torch.empty_like(windows), torch.zeros_like(bias)
     for part in window_slices(len(windows), num_heads, windows.shape[1], kind.itemsize):
-        masks = _masks(part, mask, dictionary, bias)
+        masks = _masks(part, shift_masks, dictionary, bias)
         windows_gradient[part], step = recompute_gradients(
             lambda q, b, m=masks: attend_windows(q, b, m, num_heads),
             (windows[part], bias),

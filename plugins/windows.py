@@ -15,11 +15,11 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 __all__ = [
     "MASK_VALUE",
+    "PassMasks",
     "attend",
     "attend_without_logits",
     "compute_dtype",
     "from_windows",
-    "mask_slice",
     "position_bias",
     "recompute_gradients",
     "relative_position_index",
@@ -80,16 +80,39 @@ def shift_mask(height: int, width: int, window_size: int, shift_size: int, like:
     if not shift_size:
         return None
     regions = token_regions(height, width, window_size, shift_size, like.device)
-    differ = regions[:, :, None] != regions[:, None, :]
-    return differ.to(like.dtype) * MASK_VALUE
+    return _region_mask(regions, like.dtype)
 
 
-def mask_slice(mask: Tensor | None, part: slice) -> Tensor | None:
-    """Rows of a mask ``[nW, N, N]`` for windows `part` of a batch, whose window index runs fastest."""
-    if mask is None:
-        return None
-    index = torch.arange(part.start, part.stop, device=mask.device) % len(mask)
-    return mask[index]
+def _region_mask(regions: Tensor, dtype: torch.dtype) -> Tensor:
+    return (regions[:, :, None] != regions[:, None, :]).to(dtype) * MASK_VALUE
+
+
+class PassMasks:
+    """`shift_mask` for a few windows of a batch at a time; the masks of all windows never exist together.
+
+    Args:
+        image: ``[B, H, W, ...]``.
+        window_size: w.
+        shift_size: s.
+    """
+
+    def __init__(self, image: Tensor, window_size: int, shift_size: int) -> None:
+        self.regions: Tensor | None = None
+        self.dtype = compute_dtype(image)
+        if shift_size:
+            self.regions = token_regions(image.shape[1], image.shape[2], window_size, shift_size, image.device)
+
+    def regions_of(self, part: slice) -> Tensor | None:
+        """Regions ``[n, N]`` of the windows `part`, whose index runs fastest within the batch; None without a shift."""
+        if self.regions is None:
+            return None
+        index = torch.arange(part.start, part.stop, device=self.regions.device) % len(self.regions)
+        return self.regions[index]
+
+    def __call__(self, part: slice) -> Tensor | None:
+        """Additive mask ``[n, N, N]`` of the windows `part`; None without a shift."""
+        regions = self.regions_of(part)
+        return None if regions is None else _region_mask(regions, self.dtype)
 
 
 def relative_position_index(window_size: int, device: torch.device | None = None) -> Tensor:

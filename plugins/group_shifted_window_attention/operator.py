@@ -13,11 +13,11 @@ from ..attention import Attend
 from ..checks import check_shape, check_table, check_tensors, check_window
 from ..dispatch import register_cuda
 from ..windows import (
+    PassMasks,
     attend,
     attend_without_logits,
     compute_dtype,
     from_windows,
-    mask_slice,
     position_bias,
     recompute_gradients,
     shift_mask,
@@ -188,10 +188,10 @@ def group_shifted_window_attention(
     groups = list(group_weights(weights, window_size))
     kind = compute_dtype(x)
     windows = to_windows(x, window_size, shift_size)
-    mask = shift_mask(height, width, window_size, shift_size, groups[0].bias)
+    shift_masks = PassMasks(x, window_size, shift_size)
     output = windows.new_empty(windows.shape)
     for part in window_slices(len(windows), 1, windows.shape[1], kind.itemsize):
-        masked = mask_slice(mask, part)
+        masked = shift_masks(part)
         output[part] = cascade(windows[part].to(kind), groups, masked, attend_without_logits)
     return from_windows(output, height, width, window_size, shift_size)
 
@@ -225,7 +225,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     kind = compute_dtype(x)
     groups = list(group_weights(weights, window_size))
     inputs, outputs, upstream = (to_windows(image, window_size, shift_size).to(kind) for image in (x, output, gradient))
-    mask = shift_mask(height, width, window_size, shift_size, groups[0].bias)
+    shift_masks = PassMasks(x, window_size, shift_size)
     count = len(groups)
     x_gradient = torch.empty_like(inputs)
     group_gradients = [GroupWeights(*map(torch.zeros_like, group)) for group in groups]
@@ -233,7 +233,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         chunks, previous, flows, sinks = (
             windows[part].chunk(count, -1) for windows in (inputs, outputs, upstream, x_gradient)
         )
-        masked = mask_slice(mask, part)
+        masked = shift_masks(part)
         carried: Tensor | None = None
         for index in reversed(range(count)):
             fed = chunks[index] if index == 0 else chunks[index] + previous[index - 1]

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..checks import check_tensors, check_window
 from ..dispatch import register_cuda
 from ..packing import pack, words
-from ..windows import to_windows, token_regions, window_slices
+from ..windows import PassMasks, to_windows, token_regions, window_slices
 
 __all__ = ["key_semantic_dictionary", "plain"]
 
@@ -50,17 +50,16 @@ def key_semantic_dictionary(x: Tensor, window_size: int, shift_size: int, top_k:
         ValueError: A shape, type or argument does not fit; the message holds the numbers.
     """
     _check(x, window_size, shift_size, top_k)
-    _, height, width, _ = x.shape
     windows = to_windows(x, window_size, shift_size)
     tokens = windows.shape[1]
     count = min(top_k, tokens)
     dictionary = x.new_empty(len(windows), tokens, words(tokens), dtype=torch.int32)
-    regions = token_regions(height, width, window_size, shift_size, x.device)
+    shift_masks = PassMasks(x, window_size, shift_size)
     for part in window_slices(len(windows), 4, tokens, 8):
         features = windows[part].float()
         key = features @ features.transpose(1, 2)
-        if shift_size:
-            own = regions[torch.arange(part.start, part.stop, device=x.device) % len(regions)]
+        own = shift_masks.regions_of(part)
+        if own is not None:
             same = own[:, :, None] == own[:, None, :]
             key = order_preserving_integer(key) + (same.long() << 33)
         dictionary[part] = pack(select_largest(key, count))

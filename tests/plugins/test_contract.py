@@ -178,3 +178,19 @@ def test_argument_names_and_order(name: str) -> None:
     schema = getattr(torch.ops.agileir, name).default._schema
     assert [argument.name for argument in schema.arguments] == ARGUMENTS[name].split()
     assert [str(result.type) for result in schema.returns] == ["Tensor"]
+
+
+def test_masks_of_a_pass_are_those_of_its_windows_and_no_others_are_kept() -> None:
+    """2 images of 12 windows; passes begin inside an image and straddle both."""
+    image = torch.zeros(2, 12, 16, 1)
+    masks = window_arithmetic.PassMasks(image, 4, 1)
+    whole = window_arithmetic.shift_mask(12, 16, 4, 1, image)
+    assert whole is not None
+    for part in (slice(0, 5), slice(5, 14), slice(23, 24)):
+        expected = whole[torch.arange(part.start, part.stop) % 12]
+        actual = masks(part)
+        assert actual is not None
+        assert torch.equal(actual, expected)
+    held = [value for value in vars(masks).values() if isinstance(value, Tensor)]
+    assert sum(value.numel() for value in held) == 12 * 16  # one region a token, no 16 x 16 logits
+    assert window_arithmetic.PassMasks(image, 4, 0)(slice(0, 3)) is None
