@@ -13,7 +13,7 @@ import agileir_export
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "agileir_export"
-ROOMS = ("cli", "restore", "calib", "parity", "engines", "export", "models", "plugins")
+ROOMS = ("cli", "commands", "bundle", "restore", "calib", "parity", "engines", "export", "models", "plugins")
 """From the top to the bottom: a room imports itself and what stands after it."""
 GROUND = ("terminal", "lazy", "imaging", "image_codecs", "resizing", "errors")
 """Single modules below every room; each imports only what stands after it."""

@@ -1,0 +1,116 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..terminal import Terminal
+
+__all__ = ["Size", "SizeType", "common_options", "images_options", "model_options", "stacked"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Size = tuple[int, int]
+
+
+class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
+    """``HxW`` in pixels."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
+        """Rows and columns.
+
+        Raises:
+            click.BadParameter: Not two numbers from 1 to 999999 joined by an x.
+        """
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"0*([1-9][0-9]{0,5})x0*([1-9][0-9]{0,5})", value)
+        if match is None:
+            self.fail(f"{value!r} is not a size such as 128x96 (rows x columns).", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+def _sets(attribute: str, of: Callable[[Any], Any] = bool) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """A callback that sets an attribute of the terminal where the option was given."""
+
+    def callback(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        if value:
+            setattr(ctx.ensure_object(Terminal), attribute, of(value))
+
+    return callback
+
+
+def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, listed in this order by ``--help``."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _common(name: str, *more: str, help: str, callback: Callable[..., None]) -> Callable[[Command], Command]:
+    return click.option(name, *more, is_flag=True, expose_value=False, is_eager=True, help=help, callback=callback)
+
+
+common_options = stacked(
+    _common("--json", help="Print the result as one JSON document.", callback=_sets("as_json")),
+    _common("-v", "--verbose", help="Show warnings of other libraries, too.", callback=_sets("verbosity", int)),
+    _common("-q", "--quiet", help="Say nothing but results and errors.", callback=_sets("verbosity", lambda _: -1)),
+    _common("--debug", help="Show the traceback of an error.", callback=_sets("debug")),
+)
+"""Understood before and after the verb."""
+
+
+def model_options(command: Command) -> Command:
+    """Adds the options of `load_model` and hands them over as one mapping, ``options``."""
+
+    @functools.wraps(command)
+    def collected(*arguments: Any, **keywords: Any) -> Any:
+        names = ("weights", "random_weights", "top_k", "attention")
+        return command(*arguments, options={name: keywords.pop(name) for name in names}, **keywords)
+
+    options = stacked(
+        click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Checkpoint for a preset."),
+        click.option("--random-weights", type=int, metavar="SEED", help="Random weights for a preset, for trials."),
+        click.option("--top-k", type=int, metavar="K", help="Keys per query of a SemanIR model, instead of its own."),
+        click.option(
+            "--attention",
+            type=click.Choice(["paper", "bypassed"]),
+            default="paper",
+            show_default=True,
+            help="AgileIR only: as in the paper, or discarded as by the authors' released code.",
+        ),
+    )
+    return options(collected)  # type: ignore[return-value]
+
+
+images_options = stacked(
+    click.option(
+        "--images",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="Picture or folder to verify on; may be repeated. Default: the packaged samples.",
+    ),
+    click.option(
+        "--size",
+        "sizes",
+        multiple=True,
+        type=SizeType(),
+        metavar="HxW",
+        help="Crop to rows x columns; may be repeated.",
+    ),
+    click.option("--min-psnr", type=float, metavar="DB", help="Floor of the ONNX rungs instead of the ladder's own."),
+    click.option(
+        "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as a page with pictures, too."
+    ),
+)

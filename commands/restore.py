@@ -1,0 +1,54 @@
+"""The verb ``restore``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..terminal import Terminal
+from .options import common_options, model_options
+
+__all__ = ["restore"]
+
+
+@click.command(short_help="Restore pictures.")
+@click.argument("source", metavar="MODEL_OR_ONNX")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="File for one picture, folder for several."
+)
+@click.option("--overwrite", is_flag=True, help="Replace existing files.")
+@model_options
+@common_options
+@click.pass_obj
+def restore(
+    terminal: Terminal,
+    source: str,
+    images: tuple[Path, ...],
+    output: Path,
+    overwrite: bool,
+    options: dict[str, Any],
+) -> None:
+    """Restore pictures, or all pictures of folders, with an exported file (fast) or a model (PyTorch).
+
+    PNG and TIFF (8 and 16 bits), JPEG, WebP and BMP; grey, alpha, EXIF orientation and colour profile are kept. The
+    suffix of a single output file chooses its format; in a folder, pictures keep name and format.
+    """
+    from ..engines.opening import open_runner
+    from ..restore import plan_outputs, restore_file
+
+    pairs = plan_outputs(images, output, overwrite)
+    with terminal.working(f"Loading {source}"):
+        runner = open_runner(source, options)
+    done = []
+    with terminal.working("Restoring") as progress:
+        for number, (picture, target) in enumerate(pairs, 1):
+            progress(f"{picture.name} ({number} of {len(pairs)})")
+            done.append(restore_file(runner, picture, target, overwrite))
+    sizes = [f"{f.size_in[0]}x{f.size_in[1]} -> {f.size_out[0]}x{f.size_out[1]}" for f in done]
+    rows = [(f.output, size, f"{f.seconds:.2f} s") for f, size in zip(done, sizes, strict=True)]
+    terminal.table("Restored", ("file", "rows x columns", "time"), rows)
+    terminal.result({"runner": runner.describe(), "files": [dataclasses.asdict(f) for f in done]})

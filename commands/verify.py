@@ -1,0 +1,100 @@
+"""The verb ``verify``, and the verification other verbs end with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import InputError, ParityMissed
+from ..terminal import Terminal
+from .options import Size, common_options, images_options, model_options
+
+if TYPE_CHECKING:
+    from ..export import OnnxArtifact
+    from ..models import Restorer
+    from ..parity import ParityReport
+
+__all__ = ["exit_on_miss", "verify", "verify_file"]
+
+
+@click.command(short_help="Compare ONNX files with the models they came from.")
+@click.argument("sources", nargs=-1, required=True, metavar="MODEL_OR_ONNX...")
+@click.option("--reference", metavar="MODEL", help="Model an ONNX file came from, where the file cannot tell.")
+@model_options
+@images_options
+@common_options
+@click.pass_obj
+def verify(
+    terminal: Terminal,
+    sources: tuple[str, ...],
+    reference: str | None,
+    options: dict[str, Any],
+    images: tuple[Path, ...],
+    sizes: tuple[Size, ...],
+    min_psnr: float | None,
+    html: Path | None,
+) -> None:
+    """Compare ONNX files with the models they came from, in dB, on real pictures.
+
+    A file made from a preset knows its origin; one made from a checkpoint needs --reference FILE. A model instead of
+    a file is exported to a temporary file first. Exits with 1 when a rung of the ladder is missed.
+    """
+    from ..imaging import check_output
+    from ..parity.pairs import open_pair
+
+    if html is not None:
+        if len(sources) > 1:
+            raise InputError("--html writes the page of one report.", fix="Verify one file at a time.")
+        check_output(html, overwrite=True)
+    reports = []
+    for source in sources:
+        terminal.note(f"Opening {source}")
+        with open_pair(source, reference, options) as (model, artifact):
+            reports.append(verify_file(terminal, source, model, artifact, images, sizes, min_psnr, html))
+    terminal.result({"passed": all(r.passed for r in reports), "reports": [r.to_json() for r in reports]})
+    exit_on_miss(reports)
+
+
+def verify_file(
+    terminal: Terminal,
+    subject: str,
+    model: Restorer,
+    artifact: OnnxArtifact,
+    paths: tuple[Path, ...],
+    sizes: tuple[Size, ...],
+    min_psnr: float | None,
+    html: Path | None,
+) -> ParityReport:
+    """Judges a file against its model, shows the table and writes the page that was asked for."""
+    from ..parity import verification_images, verify
+    from ..parity.tables import COLUMNS, report_rows
+
+    images = verification_images(artifact, paths, sizes)
+    with terminal.working(f"Verifying {subject}") as progress:
+        report = verify(model, artifact, images, min_psnr=min_psnr, subject=subject, progress=progress)
+    terminal.table(f"Parity of {subject}", COLUMNS, report_rows(report))
+    if html is not None:
+        from ..parity.page import write_page
+
+        write_page(report, model, artifact, images, html)
+        terminal.note(f"Wrote {html}")
+    return report
+
+
+def exit_on_miss(reports: list[ParityReport]) -> None:
+    """Ends the verb where a rung was missed.
+
+    Raises:
+        ParityMissed: The first rung below its floor.
+    """
+    from ..parity.tables import describe_miss
+
+    for report in reports:
+        for rung in report.rungs:
+            if not rung.passed:
+                raise ParityMissed(
+                    f"{report.subject} misses the rung '{rung.name}': {describe_miss(rung)}.",
+                    fix="Do not use the exported file without knowing why; --html FILE shows where it differs.",
+                )
