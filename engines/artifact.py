@@ -1,0 +1,125 @@
+"""A built engine and the sidecar beside it, which says what it is; the plan itself stays as the builder wrote it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..models.spec import ModelSpec
+from .profiles import Profile
+
+__all__ = ["ENGINE_SUFFIXES", "EngineArtifact", "is_engine", "read_engine", "sidecar_path"]
+
+ENGINE_SUFFIXES = (".plan", ".engine", ".trt")
+
+SIDECAR_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EngineArtifact:
+    """An engine written by this package.
+
+    Attributes:
+        path: The plan: exactly the builder's bytes, for trtexec, C++ and Triton Inference Server.
+        sha256: Digest of the plan.
+        target: ``"tensorrt"`` or ``"rtx"``.
+        precision: ``"float32"``, ``"float16"``, ``"bfloat16"`` or ``"int8"``; tensors at input and output are float32.
+        profiles: The sizes it takes, in the engine's order.
+        gpus: Compute capabilities it was built for, such as ``"sm86"``.
+        spec: The model's spec.
+        facts: All that its bytes depend on, as the cache keys it: digests, versions, GPU, driver, flags.
+        audit: Realised precision of its kernels, as `engines.audit` writes it.
+        provenance: Where the weights come from, as in the ONNX file.
+        build: ``seconds`` (wall), ``peak_memory_bytes`` (of the building process), and ``cached``.
+    """
+
+    path: Path
+    sha256: str
+    target: str
+    precision: str
+    profiles: tuple[Profile, ...]
+    gpus: tuple[str, ...]
+    spec: ModelSpec
+    facts: Mapping[str, Any]
+    audit: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    build: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The sidecar as a JSON object; the plan's name without its folder."""
+        return {
+            "sidecar_version": SIDECAR_VERSION,
+            "plan": self.path.name,
+            "sha256": self.sha256,
+            "target": self.target,
+            "precision": self.precision,
+            "profiles": [profile.to_json() for profile in self.profiles],
+            "gpus": list(self.gpus),
+            "spec": dataclasses.asdict(self.spec),
+            "facts": dict(self.facts),
+            "audit": dict(self.audit),
+            "provenance": dict(self.provenance),
+            "build": dict(self.build),
+        }
+
+
+def is_engine(source: str | Path) -> bool:
+    """Whether a name means an engine."""
+    return Path(source).suffix.lower() in ENGINE_SUFFIXES
+
+
+def sidecar_path(plan: Path) -> Path:
+    """The sidecar of a plan: its name with ``.json`` added."""
+    return plan.with_name(plan.name + ".json")
+
+
+def read_engine(path: str | Path) -> EngineArtifact:
+    """Reads an engine's sidecar, and that the plan is the one it speaks of.
+
+    Raises:
+        InputError: The plan or its sidecar is missing or damaged, or they do not belong together.
+    """
+    path = Path(path)
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"{path}: the engine {kind}.", fix="Check the path; `agileir-export trt` builds engines.")
+    sidecar = sidecar_path(path)
+    try:
+        data = json.loads(sidecar.read_text(encoding="utf-8"))
+        if data["sidecar_version"] != SIDECAR_VERSION:
+            raise ValueError(f"sidecar version {data['sidecar_version']}, {SIDECAR_VERSION} expected")
+        artifact = EngineArtifact(
+            path=path,
+            sha256=data["sha256"],
+            target=data["target"],
+            precision=data["precision"],
+            profiles=tuple(Profile.from_json(profile) for profile in data["profiles"]),
+            gpus=tuple(data["gpus"]),
+            spec=ModelSpec.from_json(json.dumps(data["spec"])),
+            facts=data["facts"],
+            audit=data["audit"],
+            provenance=data["provenance"],
+            build=data["build"],
+        )
+    except OSError as error:
+        raise InputError(
+            f"{sidecar}: the engine's sidecar cannot be read ({error.strerror}).",
+            why="It says what model and which sizes the plan is for.",
+            fix="Keep it beside the plan, or build the engine again.",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{sidecar}: a damaged sidecar ({error!r}).", fix="Build the engine again.") from error
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != artifact.sha256:
+        raise InputError(
+            f"{path} is not the plan its sidecar describes: sha256 {digest[:12]}, not {artifact.sha256[:12]}.",
+            why="It is damaged, or one of the two files was replaced.",
+            fix="Build the engine again.",
+        )
+    return artifact
