@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from . import __version__
+from .commands.bundle import bundle
 from .commands.facts import doctor, info, models
 from .commands.onnx import onnx
 from .commands.options import common_options
@@ -70,5 +71,5 @@ def main(ctx: click.Context) -> None:
     warnings.showwarning = ctx.ensure_object(Terminal).warning
 
 
-for command in (onnx, verify, restore, models, info, doctor):
+for command in (onnx, verify, restore, bundle, models, info, doctor):
     main.add_command(command)

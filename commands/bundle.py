@@ -1,0 +1,87 @@
+"""The verb ``bundle``."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import InputError
+from ..terminal import Terminal
+from .options import Size, common_options, images_options, model_options
+from .verify import exit_on_miss, verify_file
+
+__all__ = ["bundle"]
+
+
+@click.command(short_help="Put a model and its engines into one folder for deployment.")
+@click.argument("source", metavar="MODEL_OR_ONNX")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option(
+    "--engine",
+    "plans",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PLAN",
+    help="Engine built by `trt` from the same weights; may be repeated.",
+)
+@click.option("--name", help="Name of the model under Triton, instead of its own.")
+@click.option("--max-batch", type=click.IntRange(1, 1024), default=8, show_default=True, help="Of the ONNX file there.")
+@click.option(
+    "--instances", type=click.IntRange(1, 64), default=1, show_default=True, help="Triton's instances on a device."
+)
+@click.option("--overwrite", is_flag=True, help="Replace an older bundle.")
+@click.option("--reference", metavar="MODEL", help="Model an ONNX file came from, where the file cannot tell.")
+@model_options
+@images_options
+@click.option("--no-verify", is_flag=True, help="Do not compare the ONNX file with the model.")
+@common_options
+@click.pass_obj
+def bundle(
+    terminal: Terminal,
+    source: str,
+    output: Path,
+    plans: tuple[Path, ...],
+    name: str | None,
+    max_batch: int,
+    instances: int,
+    overwrite: bool,
+    reference: str | None,
+    options: dict[str, Any],
+    images: tuple[Path, ...],
+    sizes: tuple[Size, ...],
+    min_psnr: float | None,
+    html: Path | None,
+    no_verify: bool,
+) -> None:
+    """Put ONNX file, engines, parity report, model card and a Triton model repository into one folder.
+
+    Exits with 1 when the ONNX file misses a rung of the ladder; the bundle is not written then.
+    """
+    if no_verify and (images or sizes or min_psnr is not None or html or reference):
+        raise InputError("--no-verify leaves nothing for --images, --size, --min-psnr, --html and --reference to do.")
+    from ..bundle import write_bundle
+    from ..bundle.bundle import check_bundle
+    from ..engines.artifact import read_engine
+    from ..engines.opening import is_onnx
+    from ..export import read_artifact
+    from ..parity.pairs import open_pair
+
+    engines = [read_engine(plan) for plan in plans]
+    more: dict[str, Any] = {"name": name, "batch": max_batch, "instances": instances, "overwrite": overwrite}
+    if no_verify and is_onnx(source):
+        written = write_bundle(output, read_artifact(source), engines, **more)
+    else:
+        with open_pair(source, reference, options) as (model, artifact), tempfile.TemporaryDirectory() as folder:
+            check_bundle(output, artifact, engines, overwrite)
+            report, page = None, None
+            if not no_verify:
+                page = html or Path(folder) / "parity.html"
+                report = verify_file(terminal, source, model, artifact, images, sizes, min_psnr, page)
+                exit_on_miss([report])
+            with terminal.working(f"Writing {output}"):
+                written = write_bundle(output, artifact, engines, report, page=page, **more)
+    terminal.table(f"Bundle {output}", ("file", "sha256"), [(f, d[:12]) for f, d in written.files.items()])
+    terminal.result(written.to_json())

@@ -1,0 +1,38 @@
+"""The verb ``bundle``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .command import PRESET, SIZES, document, run, written
+
+
+def test_a_verified_file_becomes_a_bundle(trial: Path) -> None:
+    result = run("bundle", trial, "-o", "out", *SIZES, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert document(result)["triton"] == [f"{PRESET}_onnx"]
+    assert written() == ["out"]
+    assert json.loads(Path("out/parity.json").read_text())["passed"] is True
+    assert Path("out/parity.html").read_text().lower().startswith("<!doctype html>")
+
+
+def test_a_model_is_exported_into_its_bundle() -> None:
+    result = run("bundle", PRESET, "--random-weights", 3, "-o", "out", "--no-verify", "--name", "mine")
+    assert result.exit_code == 0, result.stderr
+    assert Path(f"out/onnx/{PRESET}.onnx").is_file()
+    assert "restores nothing" in Path("out/README.md").read_text()
+    assert "Not measured" in Path("out/README.md").read_text()
+
+
+def test_what_is_refused(trial: Path) -> None:
+    result = run("bundle", trial, "-o", "out", *SIZES, "--min-psnr", 300)
+    assert result.exit_code == 1, "a missed rung makes no bundle"
+    result = run("bundle", trial, "-o", "out", "--no-verify", "--engine", "none.plan")
+    assert result.exit_code == 2 and "does not exist" in result.stderr
+    result = run("bundle", trial, "-o", "out", "--no-verify", *SIZES)
+    assert result.exit_code == 2 and "--no-verify" in result.stderr
+    Path("out").mkdir()
+    result = run("bundle", trial, "-o", "out", "--no-verify")
+    assert result.exit_code == 2 and "exists already" in result.stderr
+    assert list(Path("out").iterdir()) == []
