@@ -12,6 +12,7 @@ from .commands.bundle import bundle
 from .commands.facts import doctor, info, models
 from .commands.onnx import onnx
 from .commands.options import common_options
+from .commands.polygraphy import polygraphy
 from .commands.restore import restore
 from .commands.verify import verify
 from .errors import AgileIRError, InternalError
@@ -71,5 +72,5 @@ def main(ctx: click.Context) -> None:
     warnings.showwarning = ctx.ensure_object(Terminal).warning
 
 
-for command in (onnx, verify, restore, bundle, models, info, doctor):
+for command in (onnx, verify, restore, bundle, polygraphy, models, info, doctor):
     main.add_command(command)

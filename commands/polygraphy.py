@@ -1,0 +1,67 @@
+"""The verb ``polygraphy``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..terminal import Terminal
+from .options import Size, SizeType, common_options
+
+__all__ = ["polygraphy"]
+
+
+@click.command(short_help="Write the command that compares with NVIDIA's polygraphy.")
+@click.argument("model", metavar="ONNX", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    metavar="ONNX",
+    type=click.Path(path_type=Path),
+    help="Another file of the network for the other side, such as its half precision.",
+)
+@click.option("--trt", "target", flag_value="trt", help="The other side is TensorRT.")
+@click.option("--rtx", "target", flag_value="rtx", help="The other side is TensorRT-RTX.")
+@click.option(
+    "--images",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Picture or folder to run on; may be repeated. Default: the packaged samples.",
+)
+@click.option("--size", type=SizeType(), metavar="HxW", help="Cut pictures to rows x columns. Default: whole pictures.")
+@click.option("--psnr", type=float, metavar="DB", help="Floor in dB instead of the parity ladder's.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Script to write. Default: print it.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing script.")
+@common_options
+@click.pass_obj
+def polygraphy(
+    terminal: Terminal,
+    model: Path,
+    against: Path | None,
+    target: str | None,
+    images: tuple[Path, ...],
+    size: Size | None,
+    psnr: float | None,
+    output: Path | None,
+    overwrite: bool,
+) -> None:
+    """Print or write a shell script that compares two executions of a network with NVIDIA's polygraphy.
+
+    One side is ONNX Runtime on the file ONNX. The other is TensorRT (--trt) or TensorRT-RTX (--rtx) on the same file,
+    or on the one that --against names; with --against alone it is ONNX Runtime on that. Nothing is run.
+    """
+    from ..imaging import check_output, write_atomic
+    from ..parity.polygraphy import plan_comparison
+
+    if output is not None:
+        check_output(output, overwrite)
+    with terminal.working("Looking at the pictures"):
+        comparison = plan_comparison(model, target or "onnxrt", against=against, images=images, size=size, floor=psnr)
+    script = comparison.script()
+    if output is not None:
+        write_atomic(output, script.encode(), overwrite)
+        output.chmod(0o755)
+        terminal.note(f"Wrote {output}")
+    elif not terminal.as_json:
+        click.echo(script, nl=False)
+    terminal.result({**comparison.to_json(), "output": output})

@@ -1,0 +1,156 @@
+"""What a run of polygraphy uses of us: pictures as inputs, PSNR with a fixed peak, our TensorRT plugins.
+
+The scripts that ``polygraphy run`` makes and executes (or saves, with ``--gen-script``) call these by name.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from polygraphy.logger import G_LOGGER
+
+from ...engines.runner import Images
+from ...errors import AgileIRError, InputError
+from ...export.artifact import OnnxArtifact, read_artifact
+from ...imaging import list_images, sample_images
+from ...resizing import pad_to_multiple
+from ..images import load_images
+from ..metrics import psnr
+
+__all__ = ["FixedPeakPsnr", "Pictures", "WithPlugins", "polygraphy_errors"]
+
+WHOLE = (1 << 30, 1 << 30)
+"""A crop that no picture exceeds."""
+
+
+@contextmanager
+def polygraphy_errors() -> Iterator[None]:
+    """Hands our errors to polygraphy, which prints them without a traceback and exits with 1."""
+    try:
+        yield
+    except AgileIRError as error:
+        G_LOGGER.critical(str(error))
+
+
+class Pictures:
+    """A data loader of polygraphy: real pictures in the form that an exported file takes.
+
+    Iterating gives one ``{input name: float32 [1, C, H, W] in 0..1}`` per picture, in the model's channels, padded by
+    mirroring to the model's multiple. One picture is in memory at a time.
+
+    Args:
+        model: Exported file; its metadata tells channels and multiple.
+        paths: Image files and folders; the packaged samples where empty.
+        size: (rows, columns) to cut the middle of every picture to; where None the file's fixed size, or the whole
+            picture.
+
+    Raises:
+        OnnxFileError: The model is not one of our files.
+        ImageError: A path does not exist, or a folder has no image.
+    """
+
+    def __init__(
+        self, model: str | Path, paths: Sequence[str | Path] = (), size: tuple[int, int] | None = None
+    ) -> None:
+        self.artifact: OnnxArtifact = read_artifact(model)
+        self.files = list_images(paths) if paths else [path for _, path in sample_images()]
+        fixed = self.artifact.profile
+        self.fixed = (fixed["height"], fixed["width"]) if {"height", "width"} <= set(fixed) else None
+        self.size = size or self.fixed or WHOLE
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[dict[str, Images]]:
+        name = _input_name(self.artifact.path)
+        with polygraphy_errors():
+            for file in self.files:
+                pixels = self.read(file)
+                G_LOGGER.info(f"Picture {file}: {name} {list(pixels.shape)}")
+                yield {name: pixels}
+
+    def read(self, file: Path) -> Images:
+        """One picture, float32 ``[1, C, H, W]``, H and W multiples of the model's.
+
+        Raises:
+            ImageError: The file cannot be read.
+            InputError: The file was exported for another size.
+        """
+        spec = self.artifact.spec
+        (image,) = load_images(spec, [file], [self.size])
+        padded, _ = pad_to_multiple(image.pixels[None], spec.pad_multiple)
+        if self.fixed not in (None, padded.shape[2:]):
+            height, width = self.fixed
+            raise InputError(
+                f"{self.artifact.path} was exported for {height}x{width} pixels, {file} gives "
+                f"{padded.shape[2]}x{padded.shape[3]}.",
+                fix="Take pictures of at least that size, or export without --static.",
+            )
+        return np.ascontiguousarray(padded)
+
+
+class FixedPeakPsnr:
+    """A comparison function of polygraphy: `psnr` with peak 1.0 on outputs clamped to 0..1.
+
+    polygraphy's own PSNR takes the largest value of the first output for the peak, so that a dark picture gets a
+    lower figure than a bright one for the same error.
+
+    Args:
+        floor: dB that every output must reach; NaN or infinity in an output never does.
+    """
+
+    def __init__(self, floor: float) -> None:
+        self.floor = floor
+
+    def __call__(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> OrderedDict[str, bool]:
+        """Verdict by output name, for two ``IterationResult`` of image outputs ``[B, C, H, W]``."""
+        return OrderedDict((name, self._passes(name, output, second)) for name, output in first.items())
+
+    def _passes(self, name: str, output: Any, second: Mapping[str, Any]) -> bool:
+        if name not in second:
+            G_LOGGER.error(f"FAILED | Output: '{name}' | The other runner has no such output: {list(second)}")
+            return False
+        try:
+            value = psnr(np.asarray(output), np.asarray(second[name]))
+        except ValueError as error:
+            G_LOGGER.error(f"FAILED | Output: '{name}' | {error}")
+            return False
+        passed = value >= self.floor
+        verdict = "PASSED" if passed else "FAILED"
+        log = G_LOGGER.finish if passed else G_LOGGER.error
+        log(f"{verdict} | Output: '{name}' | PSNR (peak 1.0): {value:.2f} dB, at least {self.floor:g} dB")
+        return passed
+
+
+class WithPlugins:
+    """A loader of polygraphy: registers our TensorRT plugins, then loads what `inner` loads.
+
+    Where they cannot be registered, a warning says why, and TensorRT takes the function bodies of the same file.
+
+    Args:
+        inner: Another loader, or what it would have loaded.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """What `inner` gives."""
+        from ...plugins import register_tensorrt
+
+        try:
+            register_tensorrt()
+        except AgileIRError as error:
+            G_LOGGER.warning(f"The function bodies are used instead of the TensorRT plugins: {error}")
+        return self.inner(*arguments, **keywords) if callable(self.inner) else self.inner
+
+
+def _input_name(path: Path) -> str:
+    import onnx
+
+    return str(onnx.load(path, load_external_data=False).graph.input[0].name)
