@@ -35,15 +35,19 @@ def degrade(truth: Images, spec: ModelSpec) -> Images | None:
     return None
 
 
-def task_rung(reference: Runner, candidate: Runner, loss: float) -> Rung | None:
+def task_rung(
+    reference: Runner, candidate: Runner, loss: float, accepts: Callable[[int, int], bool] = lambda rows, columns: True
+) -> Rung | None:
     """Reference and candidate against the packaged pictures; None where the task's degradation is not known.
 
     Super-resolution is measured as Y PSNR with a border of the scale, other tasks as RGB PSNR on clamped images.
 
     Args:
         reference: The PyTorch model.
-        candidate: The exported file.
+        candidate: The exported file or engine.
         loss: Greatest loss in dB of the candidate against the reference.
+        accepts: Whether the candidate takes an input of this many rows and columns; pictures it does not take are left
+            out, and where none is left there is no rung.
     """
     spec = reference.spec
     measure: Callable[[Images, Images], float] = psnr
@@ -57,7 +61,9 @@ def task_rung(reference: Runner, candidate: Runner, loss: float) -> Rung | None:
         given = degrade(truth, spec)
         if given is None:
             return None
+        if not accepts(*given.shape[1:]):
+            continue
         baseline = given if spec.scale == 1 else resize_bicubic(given, spec.scale)
         restored = [measure(truth, runner.run(given[None])[0]) for runner in (reference, candidate)]
         measures.append(TaskMeasure(name, measure(truth, baseline), *restored))
-    return Rung("restores ground truth as PyTorch does", loss, task=tuple(measures))
+    return Rung("restores ground truth as PyTorch does", loss, task=tuple(measures)) if measures else None
