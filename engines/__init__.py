@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..lazy import lazy_attributes
 from .doctor import diagnose
-from .onnxruntime_runner import OnnxRuntimeRunner, create_session
+from .onnxruntime_runner import OnnxRuntimeRunner, create_session, faithful_session
 from .runner import Images, Runner, check_images
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ __all__ = [
     "check_images",
     "create_session",
     "diagnose",
+    "faithful_session",
 ]
 
 __getattr__ = lazy_attributes(__name__, {"TorchRunner": ".torch_runner"})

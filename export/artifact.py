@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,13 @@ from ..models.spec import ModelSpec
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["BLOCKS_KEY", "PROVENANCE_KEY", "SPEC_KEY", "OnnxArtifact", "read_artifact"]
+__all__ = ["BLOCKS_KEY", "CONVERSION_KEY", "PROVENANCE_KEY", "RESCALE_KEY", "SPEC_KEY", "OnnxArtifact", "read_artifact"]
 
 SPEC_KEY = "agileir.spec"
 PROVENANCE_KEY = "agileir.provenance"
 BLOCKS_KEY = "agileir.blocks"
+CONVERSION_KEY = "agileir.conversion"
+RESCALE_KEY = "agileir.rescale"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class OnnxArtifact:
         blocks: Names of the block outputs, in order; each is a tensor name and a module path.
         nodes: Number of nodes in the main graph.
         operators: Number of nodes by operator of this package (empty where they are decomposed).
+        conversion: How the file was brought to half precision (`passes.Conversion.to_json`); empty where it was not.
+        rescale: k by block, where the block's output in the file is the model's divided by ``2^k``.
     """
 
     path: Path
@@ -47,6 +51,8 @@ class OnnxArtifact:
     blocks: tuple[str, ...]
     nodes: int
     operators: dict[str, int]
+    conversion: dict[str, Any] = field(default_factory=dict)
+    rescale: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The artifact as a JSON object."""
@@ -75,10 +81,15 @@ def read_artifact(path: str | Path) -> OnnxArtifact:
         spec = ModelSpec.from_json(metadata[SPEC_KEY])
         provenance = json.loads(metadata.get(PROVENANCE_KEY, "{}"))
         blocks = json.loads(metadata.get(BLOCKS_KEY, "[]"))
-        if not isinstance(provenance, dict):
-            raise ValueError(f"{PROVENANCE_KEY} is not a JSON object")
+        conversion = json.loads(metadata.get(CONVERSION_KEY, "{}"))
+        exponents = json.loads(metadata.get(RESCALE_KEY, "{}"))
+        for key, value in ((PROVENANCE_KEY, provenance), (CONVERSION_KEY, conversion)):
+            if not isinstance(value, dict):
+                raise ValueError(f"{key} is not a JSON object")
         if not isinstance(blocks, list) or not all(isinstance(name, str) for name in blocks):
             raise ValueError(f"{BLOCKS_KEY} is not a list of names")
+        if not isinstance(exponents, dict) or not all(isinstance(k, int) for k in exponents.values()):
+            raise ValueError(f"{RESCALE_KEY} is not an object of integers")
     except ValueError as error:
         raise OnnxFileError(
             f"{path}: its metadata cannot be understood: {error}.",
@@ -95,6 +106,8 @@ def read_artifact(path: str | Path) -> OnnxArtifact:
         blocks=tuple(blocks),
         nodes=len(model.graph.node),
         operators=_operators(model),
+        conversion=conversion,
+        rescale=exponents,
     )
 
 

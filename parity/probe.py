@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..engines import Images, create_session
+from ..engines import Images, faithful_session
 from ..models import Restorer, pad_images
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class OnnxProbe:
             copy.graph.node.extend(kept)
         for name in self.outputs:
             copy.graph.output.append(onnx.ValueInfoProto(name=name))
-        self.session = create_session(copy.SerializeToString())
+        self.session = faithful_session(copy)
 
     def run(self, images: Images, dictionaries: Sequence[Any] = ()) -> tuple[Images, list[Any]]:
         """Runs padded images ``[B, C, H, W]``; returns the restored images and the extra outputs."""

@@ -1,8 +1,17 @@
 """Graph passes: one file each, on onnx-graphsurgeon."""
 
 from .graph_pass import GraphPass, run_passes
+from .lower_precision import Conversion, lower_precision
 from .name_dimensions import name_dimensions
 from .name_tensors import name_tensors
 from .share_constants import share_constants
 
-__all__ = ["GraphPass", "name_dimensions", "name_tensors", "run_passes", "share_constants"]
+__all__ = [
+    "Conversion",
+    "GraphPass",
+    "lower_precision",
+    "name_dimensions",
+    "name_tensors",
+    "run_passes",
+    "share_constants",
+]

@@ -1,0 +1,90 @@
+"""Half precision as a rewrite of the ONNX graph: what runs it takes its types from there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError, InternalError
+from ..imaging import write_atomic
+from .artifact import CONVERSION_KEY, OnnxArtifact, read_artifact
+from .element_types import HALF_TYPES, body_refusal
+from .functions import default_opset
+from .passes import Conversion, lower_precision, run_passes
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["HALF_PRECISIONS", "convert_precision", "write_precision"]
+
+HALF_PRECISIONS = tuple(HALF_TYPES)
+"""``"float16"`` and ``"bfloat16"``."""
+
+
+def convert_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    """A copy of a float32 model that computes in half precision, with float32 input and output.
+
+    Weights and activations become half precision, the operators of this package included (their function bodies are
+    generic in the type and keep logits, softmax and position bias in float32). LayerNormalization keeps its statistics
+    in float32 (``stash_type = 1``). INT8 files are taken as well: what stands outside QuantizeLinear and
+    DequantizeLinear is converted. Before opset 22 ONNX has no convolution in bfloat16: there it stays in float32.
+
+    What stayed in float32 and why, and the weights that became zero, are written to the metadata
+    (`OnnxArtifact.conversion`).
+
+    Args:
+        model: A model in float32, or INT8 with a float32 rest; not changed.
+        precision: ``"float16"`` or ``"bfloat16"``.
+
+    Raises:
+        InputError: Another precision was named, or the model is in half precision already.
+        Unsupported: A weight is beyond the precision's range.
+        InternalError: The result is not valid ONNX.
+    """
+    import onnx
+
+    if precision not in HALF_PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(HALF_PRECISIONS)}, got {precision!r}.")
+    if any(tensor.data_type in HALF_TYPES.values() for tensor in model.graph.initializer):
+        raise InputError("The model is in half precision already.", fix="Convert the float32 file it was made from.")
+    opset = default_opset(model)
+    refusals = {function.name: body_refusal(function, precision, opset) for function in model.functions}
+    conversion = Conversion(precision)
+    step = lower_precision(conversion, opset, {name: why for name, why in refusals.items() if why})
+    typed = onnx.shape_inference.infer_shapes(model)
+    result, _ = run_passes(typed, [step])
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(result, {**metadata, CONVERSION_KEY: json.dumps(conversion.to_json(), sort_keys=True)})
+    result.producer_name, result.producer_version = model.producer_name, model.producer_version
+    try:
+        onnx.checker.check_model(result, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InternalError(f"The graph in {precision} is not valid ONNX: {error}") from error
+    return result
+
+
+def write_precision(source: OnnxArtifact, path: str | Path, precision: str) -> OnnxArtifact:
+    """Writes a float32 file, or an INT8 file with a float32 rest, in half precision; see `convert_precision`.
+
+    Spec, provenance and block names are carried over.
+
+    Args:
+        source: The file to convert.
+        path: File to write, whole or not at all; an existing file is replaced.
+        precision: ``"float16"`` or ``"bfloat16"``.
+
+    Returns:
+        The artifact, read back from the written file.
+
+    Raises:
+        InputError: Another precision was named, or the source is in half precision already.
+        Unsupported: A weight is beyond the precision's range.
+        OutputError: The file cannot be written.
+        InternalError: The result is not valid ONNX.
+    """
+    import onnx
+
+    result = convert_precision(onnx.load(source.path), precision)
+    write_atomic(Path(path), result.SerializeToString(), overwrite=True)
+    return read_artifact(path)
