@@ -1,0 +1,248 @@
+"""What an audit reads out of layer lists, and how it judges them; lists as TensorRT 10, 11 and RTX write them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from onnx import helper
+
+from agileir_export.engines.audit import Kernel, judge, kernels_from_inspector, kernels_from_rtx_log, product_nodes
+from agileir_export.engines.kernels import number_type
+
+ATTENTION = (
+    "Name: _gemm_mha_v2_myl1_20, LayerType: kgen, Inputs: [ { Name: q, Dimensions: [-1,256,48], Strides: [48,-1,1], "
+    "StrideOrder: [1,2,0], Datatype: Half, Format: (Arbitrary) Format with stride order = [1,2,0] }, { Name: k, "
+    "Dimensions: [-1,48,256], Datatype: Half, Format: (Linear) Row major linear format }, { Name: bias, Dimensions: "
+    "[1,1,1,256,256], Datatype: Float, Format: (Linear) Row major linear format }, { Name: v, Dimensions: [-1,256,48], "
+    "Datatype: Half, Format: (Linear) Row major linear format }], Constants: [], Outputs: [ { Name: y, Dimensions: "
+    "[-1,256,48], Datatype: Half, Format: (Linear) Row major linear format }], TacticName: _gemm_mha_v2_0x55c9, "
+    "StreamId: 0, Metadata: [ONNX Layer: node_of_attended | node_attention (KeySemanticAttention)]\x1f"
+    "[ONNX Layer: node_of_similarity_t | node_attention (KeySemanticAttention)]"
+)
+FUSED = (
+    "Name: __myl_FcAddDivErf_myl1_7, LayerType: runtime_fusion, Inputs: [ { Name: x, Dimensions: [-1,12], Datatype: "
+    "Half, Format: (Linear) Row major linear format }], Constants: [ { Name: alpha, Dimensions: [1], Datatype: Float, "
+    "Format: (Linear) Row major linear format }, { Name: w, Dimensions: [12,24], Datatype: Half, Format: (Linear) Row "
+    "major linear format }], Outputs: [ { Name: y, Dimensions: [-1,24], Datatype: Half, Format: (Linear) Row major "
+    "linear format }], TacticName: , StreamId: 0, Metadata: [ONNX Layer: node_gelu]\x1f[ONNX Layer: node_MatMul_1]"
+)
+SOFTMAX = (
+    "Name: __myl_AddMaxrSubExpSumDiv_myl1_21, LayerType: kgen, Inputs: [ { Name: (Unnamed Layer* 3) [Shuffle]_output, "
+    "Dimensions: [-1,16,16], Datatype: Half, Format: (Linear) Row major linear format }], Constants: [ { Name: b, "
+    "Dimensions: [49,2], Datatype: Float, Format: (Linear) Row major linear format }], Outputs: [ { Name: y, "
+    "Dimensions: [-1,16,16], Datatype: Half, Format: (Linear) Row major linear format }], TacticName: __myl_AddMaxr, "
+    "StreamId: 0, Metadata: [ONNX Layer: node_of_probability]"
+)
+WAIT = "Name: __mye333100_myl1_12, LayerType: wait, Inputs: [], Constants: [], Outputs: [], TacticName: , Metadata: "
+
+
+def log(*lines: str) -> str:
+    return "\n".join(["Layers:", *lines, "", "I/O Tensors:", " Name: input, IOMode: Input, DataType: Float"])
+
+
+def gemm(precision: str = "float16", node: str = "node_MatMul", **more: Any) -> Kernel:
+    return Kernel(f"{node}_myl1_1", **{"kind": "gemm", "precision": precision, "origin": (node,), **more})
+
+
+def test_a_fused_attention_has_the_type_of_its_operands_and_not_of_its_bias() -> None:
+    (kernel,) = kernels_from_rtx_log([log(ATTENTION)])
+    assert (kernel.kind, kernel.precision) == ("attention", "float16")
+    assert kernel.operators == ("KeySemanticAttention",)
+    assert len(kernel.origin) == 2
+    (wider,) = kernels_from_rtx_log(
+        [log(ATTENTION.replace("[-1,48,256], Datatype: Half", "[-1,48,256], Datatype: Float"))]
+    )
+    assert wider.precision == "float32"
+
+
+def test_products_inside_fused_kernels_are_products() -> None:
+    (kernel,) = kernels_from_rtx_log([log(FUSED)])
+    assert (kernel.kind, kernel.precision, kernel.origin) == ("gemm", "float16", ("node_gelu", "node_MatMul_1"))
+    (quantised,) = kernels_from_rtx_log([log(FUSED.replace("Datatype: Half", "Datatype: Int8"))])
+    assert quantised.precision == "int8"
+    (mixed,) = kernels_from_rtx_log([log(FUSED.replace("[12,24], Datatype: Half", "[12,24], Datatype: Float"))])
+    assert mixed.precision == "float32", "the wider of the two operands"
+
+
+def test_other_kernels_have_the_types_at_their_edges() -> None:
+    softmax, wait = kernels_from_rtx_log([log(SOFTMAX, WAIT)])
+    assert (softmax.kind, softmax.precision) == ("softmax", "float32+float16")
+    assert wait.kind == "control"
+    audit = judge([softmax, wait, gemm()], "float16")
+    assert [share.kind for share in audit.shares] == ["gemm", "softmax"]
+    assert [(entry.kind, entry.count) for entry in audit.kept] == [("softmax", 1)]
+
+
+def test_lists_of_several_engines_are_kept_apart() -> None:
+    kernels = kernels_from_rtx_log(["Building", log(FUSED), "More", log(FUSED, ATTENTION)])
+    assert [kernel.engine for kernel in kernels] == [0, 1, 1]
+    assert kernels_from_rtx_log(["no list"]) == []
+
+
+CONVOLUTION_10 = {
+    "Name": "conv1 + relu1",
+    "LayerType": "CaskConvolution",
+    "Inputs": [
+        {"Name": "x", "Dimensions": [1, 64, 56, 56], "Format/Datatype": "Channel major FP16 format where C % 8 == 0"}
+    ],
+    "Outputs": [{"Name": "y", "Dimensions": [1, 64, 56, 56], "Format/Datatype": "Channel major FP16 format"}],
+    "Weights": {"Type": "Half", "Count": 36864},
+    "Bias": {"Type": "Half", "Count": 64},
+    "TacticName": "sm80_xmma_fprop_implicit_gemm_indexed_f16f16_f16f16_f16_nhwckrsc_nhwc_tilesize128x64x64",
+    "Metadata": "[ONNX Layer: conv1]\x1e[ONNX Layer: relu1]",
+}
+GEMM_11 = {
+    "Name": "node_MatMul_1_myl0_3",
+    "LayerType": "gemm",
+    "Inputs": [
+        {"Name": "x", "Dimensions": [-1, 12], "Datatype": "BFloat16", "Format": "(Linear) Row major linear format"}
+    ],
+    "Constants": [
+        {"Name": "w", "Dimensions": [12, 36], "Datatype": "BFloat16", "Format": "(Linear) Row major linear format"},
+        {"Name": "alpha", "Dimensions": [1], "Datatype": "Float", "Format": "(Linear) Row major linear format"},
+    ],
+    "Outputs": [
+        {"Name": "y", "Dimensions": [-1, 36], "Datatype": "BFloat16", "Format": "(Linear) Row major linear format"}
+    ],
+    "TacticName": "sm80_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize64x64x32",
+    "Metadata": "[ONNX Layer: node_MatMul_1]",
+}
+
+
+def test_the_inspector_of_tensorrt_10_and_11() -> None:
+    ten = kernels_from_inspector(json.dumps({"Layers": [CONVOLUTION_10], "Bindings": ["x", "y"]}))
+    assert [(k.kind, k.precision, k.origin) for k in ten] == [("convolution", "float16", ("conv1", "relu1"))]
+    eleven = kernels_from_inspector(json.dumps({"Layers": [GEMM_11], "I/O Tensors": [{"Name": "input"}]}))
+    assert [(k.kind, k.precision) for k in eleven] == [("gemm", "bfloat16")]
+    assert kernels_from_inspector(json.dumps(GEMM_11)) == eleven, "one layer alone"
+
+
+def test_a_type_that_is_not_said_is_unknown_unless_the_tactic_tells() -> None:
+    free = {"Name": "x", "Dimensions": [-1, 12], "Format/Datatype": "N/A due to dynamic shapes"}
+    layer = {"Name": "matmul", "LayerType": "MatrixMultiply", "Inputs": [free, free], "Outputs": [free]}
+    known = gemm()
+    for tactic, expected in (("", "unknown"), ("sm80_xmma_gemm_i8i8_i8i32_f32_tn", "int8"), ("cublas", "unknown")):
+        (kernel,) = kernels_from_inspector(json.dumps({"Layers": [layer | {"TacticName": tactic}]}))
+        assert (kernel.kind, kernel.precision) == ("gemm", expected)
+    assert judge([kernel, known], "float16").passed
+    assert "gemm kernel of unknown type: matmul" in judge([kernel, known], "float16").unknown
+    assert not judge([kernel], "float16").passed, "nothing at all is known"
+
+
+def test_names_alone_prove_nothing() -> None:
+    kernels = kernels_from_inspector(json.dumps({"Layers": ["conv1 + relu1", "matmul"]}))
+    assert {(k.kind, k.precision) for k in kernels} == {("unknown", "unknown")}
+    assert "says of none of its 2 kernels" in judge(kernels, "float32").problems[0]
+    assert "lists no kernels" in judge([], "float32").problems[0]
+
+
+def test_an_opaque_subgraph_is_unknown() -> None:
+    layer = {"Name": "{ForeignNode[a...b]}", "LayerType": "Myelin", "Inputs": [], "Outputs": []}
+    (kernel,) = kernels_from_inspector(json.dumps([layer]))
+    assert (kernel.kind, kernel.precision) == ("unknown", "unknown")
+
+
+@pytest.mark.parametrize("text", ["", "not JSON", "3", '{"Bindings": []}'])
+def test_an_answer_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="engine inspector"):
+        kernels_from_inspector(text)
+
+
+def test_float32_products_that_round_to_tf32_are_found_by_their_tactic() -> None:
+    layer = GEMM_11 | {
+        "Inputs": [{"Name": "x", "Dimensions": [4, 12], "Datatype": "Float"}],
+        "Constants": [{"Name": "w", "Dimensions": [12, 36], "Datatype": "Float"}],
+        "TacticName": "sm80_xmma_gemm_f32f32_tf32f32_f32_tn_n",
+    }
+    kernels = kernels_from_inspector(json.dumps([layer]))
+    assert kernels[0].precision == "float32"
+    assert judge(kernels, "tf32").passed
+    assert judge(kernels, "float32").problems == ("1 kernels round to TF32: node_MatMul_1",)
+
+
+def test_plugins_are_judged_by_their_first_input() -> None:
+    def plugin(name: str, datatype: str) -> list[Kernel]:
+        inputs = [
+            {"Name": "x", "Dimensions": [1, 64, 64, 60], "Format/Datatype": f"Row major linear {datatype} format"}
+        ]
+        return kernels_from_inspector(
+            json.dumps([{"Name": name, "LayerType": "PluginV3", "Inputs": inputs, "Outputs": []}])
+        )
+
+    half = plugin("node_shifted_window_attention_1", "FP16")
+    assert (half[0].kind, half[0].precision) == ("plugin", "float16")
+    assert judge(half, "float16").passed
+    assert not judge(plugin("node_shifted_window_attention_1", "FP32"), "float16").passed
+    dictionary = judge(plugin("node_key_semantic_dictionary", "FP32"), "float16")
+    assert dictionary.passed
+    assert "near-ties" in dictionary.kept[0].reason
+
+
+def test_what_contradicts_the_request_is_counted_and_named() -> None:
+    kernels = [gemm(node=f"node_{n}", precision="float32" if n < 6 else "float16") for n in range(8)]
+    audit = judge(kernels, "float16")
+    assert audit.problems == (
+        "6 of 8 gemm kernels compute in float32, not in float16: node_0, node_1, node_2, node_3 and 2 more",
+    )
+    assert audit.rows() == [("gemm", "float32", 6, "75 %"), ("gemm", "float16", 2, "25 %")]
+    assert json.loads(json.dumps(audit.to_json()))["passed"] is False
+    with pytest.raises(KeyError):
+        judge(kernels, "float8")
+
+
+def test_a_product_expanded_inside_a_fused_kernel_is_found_there() -> None:
+    inside = Kernel("__myl_MulMulAdd_myl1_3", "pointwise", "float16", ("small",))
+    assert judge([gemm(), inside], "float16", products=["node_MatMul", "small"]).unknown == ()
+    float32 = Kernel("__myl_MulMulAdd_myl1_3", "pointwise", "float32", ("small",))
+    assert "another type: small" in judge([gemm(), float32], "float16", products=["small"]).problems[0]
+    mixed = Kernel("__myl_MulMulAdd_myl1_3", "pointwise", "float32+float16", ("small",))
+    assert "several types: small" in judge([gemm(), mixed], "float16", products=["small"]).unknown[0]
+    assert "in no kernel's origin" in judge([gemm()], "float16", products=["gone"]).unknown[0]
+
+
+def test_quantised_nodes_in_no_kernel_are_reported() -> None:
+    audit = judge([gemm("int8")], "int8", expected_int8=["node_MatMul", "gone"])
+    assert audit.problems == ("1 of 2 quantised nodes do not run in int8: gone (in no kernel)",)
+
+
+def test_product_nodes_are_named_as_engines_name_them() -> None:
+    body = helper.make_function(
+        "agileir",
+        "ShiftedWindowAttention",
+        ["qkv"],
+        ["y"],
+        [helper.make_node("MatMul", ["qkv", "qkv"], ["logits"]), helper.make_node("Softmax", ["logits"], ["y"])],
+        [helper.make_opsetid("", 20)],
+    )
+    nodes = [
+        helper.make_node("ShiftedWindowAttention", ["x"], ["a"], domain="agileir", name=f"call_{n}") for n in range(2)
+    ]
+    nodes += [helper.make_node("Conv", ["a", "w"], ["b"], name="conv"), helper.make_node("Gemm", ["b", "w"], ["c"])]
+    model = helper.make_model(helper.make_graph(nodes, "g", [], []), functions=[body])
+    assert product_nodes(model) == [
+        "node_of_logits | call_0 (ShiftedWindowAttention)",
+        "node_of_logits | call_1 (ShiftedWindowAttention)",
+        "conv",
+        "node_of_c",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Row major linear FP32", "float32"),
+        ("Row major linear BFloat16 format", "bfloat16"),
+        ("Thirty-two wide channel vectorized row major Int8 format", "int8"),
+        ("Half", "float16"),
+        ("Float", "float32"),
+        ("UInt8", "uint8"),
+        ("Int64", "int64"),
+        ("FP8", "float8"),
+        ("N/A due to dynamic shapes", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_spellings_of_number_types(text: str, expected: str) -> None:
+    assert number_type(text) == expected

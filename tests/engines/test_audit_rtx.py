@@ -1,0 +1,181 @@
+"""The audit on engines that TensorRT-RTX really builds: each type is found where the ONNX file has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from agileir_export.engines.audit import Audit, Kernel, judge, kernels_from_rtx_log, product_nodes
+from agileir_export.engines.kernels import PRODUCTS
+
+from ..export import networks
+from .rtx_builds import log_of_build, needs_rtx
+
+pytestmark = needs_rtx
+
+TYPES = {
+    "float32": (TensorProto.FLOAT, np.float32),
+    "float16": (TensorProto.FLOAT16, np.float16),
+    "bfloat16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16),
+}
+
+
+def chain(path: Path, types: list[str], width: int = 32) -> Path:
+    """Matrix products one after the other, ``product_0`` and so on, each in its type, and a convolution in the last."""
+    nodes, constants, last = [], [], "input"
+    random = np.random.default_rng(0)
+    for number, name in enumerate(types):
+        code, dtype = TYPES[name]
+        constants.append(numpy_helper.from_array(random.random((width, width)).astype(dtype), f"w{number}"))
+        nodes += [
+            helper.make_node("Cast", [last], [f"x{number}"], to=code),
+            helper.make_node("MatMul", [f"x{number}", f"w{number}"], [f"p{number}"], name=f"product_{number}"),
+            helper.make_node("Erf" if name == "float32" else "Relu", [f"p{number}"], [f"y{number}"]),
+        ]
+        last = f"y{number}"
+    code, dtype = TYPES[types[-1]]
+    constants.append(numpy_helper.from_array(random.random((8, 3, 3, 3)).astype(dtype), "filter"))
+    nodes += [
+        helper.make_node("Conv", [last, "filter"], ["convolved"], name="convolution", pads=[1] * 4),
+        helper.make_node("Cast", ["convolved"], ["output"], to=TensorProto.FLOAT),
+    ]
+    return save(path, nodes, constants, [1, 3, 16, width])
+
+
+def quantised(path: Path, width: int = 32) -> Path:
+    """``product_0`` between quantise and dequantise nodes, and ``product_1`` without."""
+    random = np.random.default_rng(0)
+    weights = [random.random((width, width)).astype(np.float32) for _ in range(2)]
+    constants = [
+        numpy_helper.from_array(weights[0], "w0"),
+        numpy_helper.from_array(weights[1], "w1"),
+        numpy_helper.from_array(np.float32(0.01), "scale"),
+        numpy_helper.from_array(np.int8(0), "zero"),
+    ]
+    nodes = []
+    for name in ("input", "w0"):
+        nodes += [
+            helper.make_node("QuantizeLinear", [name, "scale", "zero"], [f"{name}_q"]),
+            helper.make_node("DequantizeLinear", [f"{name}_q", "scale", "zero"], [f"{name}_d"]),
+        ]
+    nodes += [
+        helper.make_node("MatMul", ["input_d", "w0_d"], ["p0"], name="product_0"),
+        helper.make_node("Erf", ["p0"], ["y0"]),
+        helper.make_node("MatMul", ["y0", "w1"], ["output"], name="product_1"),
+    ]
+    return save(path, nodes, constants, [1, 3, 16, width])
+
+
+def save(path: Path, nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], shape: list[int]) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, None)],
+        constants,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+def products(kernels: list[Kernel]) -> dict[str, str]:
+    """Number type by ONNX node, of the kernels that multiply and accumulate."""
+    return {node: kernel.precision for kernel in kernels if kernel.kind in PRODUCTS for node in kernel.origin}
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_an_engine_of_one_type_passes_for_this_type_only(precision: str, tmp_path: Path) -> None:
+    path = chain(tmp_path / "model.onnx", [precision] * 2)
+    kernels = kernels_from_rtx_log(log_of_build(path))
+    found = products(kernels)
+    assert {name: found[name] for name in ("product_0", "product_1", "convolution")} == dict.fromkeys(
+        ("product_0", "product_1", "convolution"), precision
+    )
+    names = product_nodes(onnx.load(path))
+    assert names == ["product_0", "product_1", "convolution"]
+    for asked in TYPES:
+        audit = judge(kernels, asked, products=names)
+        assert audit.passed == (asked == precision), audit.problems
+        assert not audit.unknown
+
+
+def test_one_product_left_in_float_is_named(tmp_path: Path) -> None:
+    """The types in the log are those of each product, not of the network, or of the first input."""
+    path = chain(tmp_path / "model.onnx", ["float16", "float32", "float16"])
+    kernels = kernels_from_rtx_log(log_of_build(path))
+    found = products(kernels)
+    assert [found[f"product_{number}"] for number in range(3)] == ["float16", "float32", "float16"]
+    audit = judge(kernels, "float16", products=product_nodes(onnx.load(path)))
+    assert not audit.passed
+    assert len(audit.problems) == 1
+    assert "1 of 3 gemm kernels compute in float32" in audit.problems[0]
+    assert "product_1" in audit.problems[0]
+    assert judge(kernels, "float16", by_design={"product_1": "a test wants it"}).passed
+
+
+def test_int8_kernels_are_told_from_those_that_stayed_float(tmp_path: Path) -> None:
+    kernels = kernels_from_rtx_log(log_of_build(quantised(tmp_path / "model.onnx")))
+    found = products(kernels)
+    assert (found["product_0"], found["product_1"]) == ("int8", "float32")
+    assert judge(kernels, "int8").passed
+    assert judge(kernels, "int8", expected_int8=["product_0"]).passed
+    audit = judge(kernels, "int8", expected_int8=["product_0", "product_1"])
+    assert audit.problems == ("1 of 2 quantised nodes do not run in int8: product_1 (float32)",)
+
+
+def test_an_unquantised_engine_is_not_int8(tmp_path: Path) -> None:
+    kernels = kernels_from_rtx_log(log_of_build(chain(tmp_path / "model.onnx", ["float16"])))
+    assert judge(kernels, "int8").problems == ("no kernel computes in int8",)
+
+
+def test_one_list_serves_all_compute_capabilities(tmp_path: Path) -> None:
+    messages = log_of_build(chain(tmp_path / "model.onnx", ["float16"]), ("SM86", "SM89", "SM120"))
+    kernels = kernels_from_rtx_log(messages)
+    assert {kernel.engine for kernel in kernels} == {0}
+    assert judge(kernels, "float16").passed
+
+
+def test_without_detailed_profiling_nothing_is_claimed(tmp_path: Path) -> None:
+    kernels = kernels_from_rtx_log(log_of_build(chain(tmp_path / "model.onnx", ["float16"]), detailed=False))
+    audit = judge(kernels, "float16")
+    assert not audit.passed
+    assert {share.precision for share in audit.shares} <= {"unknown"}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return networks.folder(tmp_path_factory)
+
+
+def audit_of_family(folder: Path, kind: str) -> tuple[Audit, list[Kernel], list[str]]:
+    artifact = networks.exported(folder, kind)
+    m, channels = artifact.spec.pad_multiple, artifact.spec.channels
+    profile = [(1, channels, m, m), (1, channels, 2 * m, 3 * m), (2, channels, 6 * m, 7 * m)]
+    kernels = kernels_from_rtx_log(log_of_build(artifact.path, profile=profile))
+    names = product_nodes(onnx.load(artifact.path))
+    return judge(kernels, "float32", products=names), kernels, names
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind == "agileir" else ()) for kind in networks.ONE_A_FAMILY]
+)
+def test_every_product_of_a_family_is_accounted_for(kind: str, folder: Path) -> None:
+    audit, kernels, names = audit_of_family(folder, kind)
+    assert audit.passed, audit.problems
+    assert not audit.unknown, "every product must be in some kernel's origin"
+    calls = {name.partition(" | ")[2] for name in names} - {""}
+    seen = {node.partition(" | ")[2] for k in kernels if k.kind == "attention" for node in k.origin} - {""}
+    assert calls == seen, "every call of an operator has attention kernels"
+    counts = {share.kind: share.count for share in audit.shares}
+    assert counts["gemm"] >= 4
+    assert counts["convolution"] >= 3
+    refused = judge(kernels, "float16", products=names)
+    assert not refused.passed
+    assert any("attention kernels compute in float32" in problem for problem in refused.problems)
+    kept = {entry.reason for entry in refused.kept if entry.kind == "attention"}
+    assert bool(kept) == (kind == "semanir"), "only the semantic dictionary computes in float32 by design"
