@@ -33,10 +33,11 @@ def models(terminal: Terminal) -> None:
 @common_options
 @click.pass_obj
 def info(terminal: Terminal, file: Path) -> None:
-    """Show what an exported ONNX file or a checkpoint is."""
+    """Show what an exported ONNX file, an engine or a checkpoint is."""
+    from ..engines.artifact import is_engine, read_engine
     from ..export.provenance import describe_file
 
-    facts = describe_file(file)
+    facts = {"kind": "engine", **read_engine(file).to_json()} if is_engine(file) else describe_file(file)
     terminal.table(str(file), ("what", "value"), list(_flat(facts)))
     terminal.result(facts)
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["exit_on_miss", "verify", "verify_file"]
 
 
-@click.command(short_help="Compare ONNX files with the models they came from.")
-@click.argument("sources", nargs=-1, required=True, metavar="MODEL_OR_ONNX...")
-@click.option("--reference", metavar="MODEL", help="Model an ONNX file came from, where the file cannot tell.")
+@click.command(short_help="Compare ONNX files and engines with the models they came from.")
+@click.argument("sources", nargs=-1, required=True, metavar="MODEL_OR_FILE...")
+@click.option("--reference", metavar="MODEL", help="Model a file came from, where the file cannot tell.")
 @model_options
 @images_options
 @common_options
@@ -36,11 +36,12 @@ def verify(
     min_psnr: float | None,
     html: Path | None,
 ) -> None:
-    """Compare ONNX files with the models they came from, in dB, on real pictures.
+    """Compare ONNX files and engines with the models they came from, in dB, on real pictures.
 
     A file made from a preset knows its origin; one made from a checkpoint needs --reference FILE. A model instead of
     a file is exported to a temporary file first. Exits with 1 when a rung of the ladder is missed.
     """
+    from ..engines.artifact import is_engine
     from ..imaging import check_output
     from ..parity.pairs import open_pair
 
@@ -51,6 +52,9 @@ def verify(
     reports = []
     for source in sources:
         terminal.note(f"Opening {source}")
+        if is_engine(source):
+            reports.append(_verify_engine(terminal, source, reference, options, images, sizes, min_psnr, html))
+            continue
         with open_pair(source, reference, options) as (model, artifact):
             reports.append(verify_file(terminal, source, model, artifact, images, sizes, min_psnr, html))
     terminal.result({"passed": all(r.passed for r in reports), "reports": [r.to_json() for r in reports]})
@@ -80,6 +84,37 @@ def verify_file(
 
         write_page(report, model, artifact, images, html)
         terminal.note(f"Wrote {html}")
+    return report
+
+
+def _verify_engine(
+    terminal: Terminal,
+    source: str,
+    reference: str | None,
+    options: dict[str, Any],
+    paths: tuple[Path, ...],
+    sizes: tuple[Size, ...],
+    min_psnr: float | None,
+    html: Path | None,
+) -> ParityReport:
+    """Judges an engine on the GPU of this machine."""
+    if html is not None:
+        raise InputError(
+            "--html shows ONNX files; an engine has a table.", fix="Leave it out, or verify the ONNX file."
+        )
+    from ..engines.artifact import read_engine
+    from ..engines.opening import open_runner
+    from ..parity.engine_ladder import engine_images, verify_engine
+    from ..parity.pairs import reference_model
+    from ..parity.tables import COLUMNS, report_rows
+
+    engine = read_engine(source)
+    images = engine_images(engine, paths, sizes)
+    model = reference_model(engine, reference, options)
+    runner = open_runner(source, {})
+    with terminal.working(f"Verifying {source}") as progress:
+        report = verify_engine(model, engine, runner, images, min_psnr=min_psnr, subject=source, progress=progress)
+    terminal.table(f"Parity of {source}", COLUMNS, report_rows(report))
     return report
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError
 from ..models.spec import CHECKPOINT_SUFFIXES
-from .artifact import OnnxArtifact, read_artifact
+from .artifact import read_artifact
 
 if TYPE_CHECKING:
     from ..models import Restorer
 
-__all__ = ["describe_file", "describe_source", "reload_model"]
+__all__ = ["Exported", "describe_file", "describe_source", "reload_model"]
 
 
 def describe_source(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,8 +32,22 @@ def describe_source(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": Path(model).name if Path(model).is_file() else model, **described}
 
 
-def reload_model(artifact: OnnxArtifact) -> Restorer:
-    """Loads the model a file was exported from again, where the file alone tells which.
+class Exported(Protocol):
+    """A file that says where its weights come from: an ONNX file, or an engine."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        ...
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Versions and source of the weights."""
+        ...
+
+
+def reload_model(artifact: Exported) -> Restorer:
+    """Loads the model a file was made from again, where the file alone tells which.
 
     Raises:
         InputError: The weights came from a checkpoint, which must be named.
@@ -44,7 +58,7 @@ def reload_model(artifact: OnnxArtifact) -> Restorer:
     name = origin.get("model")
     if name not in preset_names() or "weights" in origin:
         raise InputError(
-            f"{artifact.path} was exported from the checkpoint {origin.get('weights', name)}.",
+            f"{artifact.path} was made from the checkpoint {origin.get('weights', name)}.",
             fix="Name it: --reference FILE, or --reference PRESET --weights FILE.",
         )
     options = {key: origin[key] for key in ("random_weights", "top_k", "attention") if key in origin}

@@ -11,10 +11,10 @@ from typing import Any
 from ..engines.opening import is_onnx
 from ..errors import InputError
 from ..export import OnnxArtifact, export_onnx, read_artifact
-from ..export.provenance import describe_source, reload_model
+from ..export.provenance import Exported, describe_source, reload_model
 from ..models import Restorer, load_model
 
-__all__ = ["open_pair"]
+__all__ = ["open_pair", "reference_model"]
 
 
 @contextmanager
@@ -36,12 +36,7 @@ def open_pair(
     """
     if is_onnx(source):
         artifact = read_artifact(source)
-        if reference is None:
-            if options.get("weights") is not None:
-                raise InputError("--weights needs --reference PRESET for an ONNX file.")
-            yield reload_model(artifact), artifact
-        else:
-            yield load_model(reference, **_as_exported(artifact, options)), artifact
+        yield reference_model(artifact, reference, options), artifact
         return
     if reference is not None:
         raise InputError(f"{source} is its own reference.", fix="Leave --reference out.")
@@ -51,7 +46,26 @@ def open_pair(
         yield model, export_onnx(model, path, source=describe_source(str(source), options))
 
 
-def _as_exported(artifact: OnnxArtifact, options: Mapping[str, Any]) -> dict[str, Any]:
+def reference_model(artifact: Exported, reference: str | None, options: Mapping[str, Any]) -> Restorer:
+    """The model an ONNX file or an engine came from.
+
+    Args:
+        artifact: The file.
+        reference: Model it came from, where the file cannot tell.
+        options: Keyword arguments of `load_model` for the reference.
+
+    Raises:
+        InputError: A reference is needed.
+        AgileIRError: What loading raises.
+    """
+    if reference is not None:
+        return load_model(reference, **_as_exported(artifact, options))
+    if options.get("weights") is not None:
+        raise InputError("--weights needs --reference PRESET for an exported file.")
+    return reload_model(artifact)
+
+
+def _as_exported(artifact: Exported, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options, with the run-time choices the file was exported with where they are left open."""
     chosen = {name: artifact.provenance[name] for name in ("top_k", "attention") if name in artifact.provenance}
     given = {name: value for name, value in options.items() if value is not None}
