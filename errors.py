@@ -1,6 +1,6 @@
 """Typed errors: each says what happened, why, and what to do, and carries a stable code and an exit code.
 
-Exit codes of the command line: 0 success, 1 parity or budget missed, 2 bad input, 3 unsupported here,
+Exit codes of the command line: 0 success, 1 parity, budget or audit missed, 2 bad input, 3 unsupported here,
 4 environment, 5 internal.
 """
 
@@ -10,6 +10,7 @@ from typing import ClassVar
 
 __all__ = [
     "AgileIRError",
+    "AuditMissed",
     "CheckpointError",
     "EnvironmentProblem",
     "ImageError",
@@ -58,6 +59,13 @@ class ParityMissed(AgileIRError):
     """A rung of the parity ladder or a dB budget was missed."""
 
     code = "parity.missed"
+    exit_code = 1
+
+
+class AuditMissed(AgileIRError):
+    """A built engine does not compute in the precision that was asked for."""
+
+    code = "audit.missed"
     exit_code = 1
 
 

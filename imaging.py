@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ __all__ = [
     "sample_images",
     "write_atomic",
     "write_image",
+    "write_together",
 ]
 
 
@@ -153,22 +154,39 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, overwrite: bool = Fa
     Raises:
         OutputError: See `check_output`; or the disk is full, or the system refuses.
     """
-    path = Path(path)
-    check_output(path, overwrite)
-    temporary = path.parent / f".agileir-{secrets.token_hex(8)}.tmp"
+    write_together({Path(path): data}, overwrite)
+
+
+def write_together(files: Mapping[Path, bytes], overwrite: bool = False) -> None:
+    """Write several files that belong together: all are complete beside their places before the first is renamed.
+
+    Args:
+        files: Content by path; renamed in this order.
+        overwrite: Replace files that exist.
+
+    Raises:
+        OutputError: As `write_atomic`; no file appears unless the system fails between two renames.
+    """
+    temporary: dict[Path, Path] = {}
+    path = Path()
     try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-        check_output(path, overwrite)
-        temporary.replace(path)
+        for path, data in files.items():
+            check_output(path, overwrite)
+            temporary[path] = path.parent / f".agileir-{secrets.token_hex(8)}.tmp"
+            with temporary[path].open("xb") as stream:
+                stream.write(data)
+        for path, written in temporary.items():
+            check_output(path, overwrite)
+            written.replace(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(
-            f"Cannot write {path} ({len(data)} bytes): {reason}.",
+            f"Cannot write {path} ({len(files[path])} bytes): {reason}.",
             fix="Check free space, quota and permissions of the folder.",
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        for written in temporary.values():
+            written.unlink(missing_ok=True)
 
 
 def list_images(

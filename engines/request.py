@@ -1,0 +1,160 @@
+"""What an engine is to be built from and for: everything the builder is told, and everything the cache keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import InputError, Unsupported
+from .profiles import Profile
+from .targets import TARGETS, Target
+
+__all__ = ["COMPATIBILITY", "BuildRequest", "check_request", "kernel_digest"]
+
+COMPATIBILITY = ("none", "same-capability", "ampere-plus")
+"""Other GPUs of TensorRT's an engine may run on: none, those of its compute capability, Ampere and all later ones."""
+
+MAXIMUM_OPTIMIZATION_LEVEL = 5
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """One engine to build. The precision is that of the ONNX file: networks are strongly typed.
+
+    Attributes:
+        onnx: The file.
+        sha256: Digest of its bytes.
+        network: Name of the model, by which the cache compares builds.
+        precision: What the file holds and the audit expects: ``"float32"``, ``"float16"``, ``"bfloat16"``, ``"int8"``.
+        target: Name of the target.
+        profiles: Sizes, one optimisation profile each.
+        gpus: Compute capabilities such as ``"sm86"``; empty for the GPU at hand.
+        tf32: Let float32 products round their factors to 10 bits (TF32).
+        use_plugins: Run the operators as plugins instead of by their ONNX function bodies.
+        optimization_level: 0 (fastest build) to 5; None for the target's own.
+        workspace_bytes: Most memory a kernel may take for itself; None for the target's own limit.
+        version_compatible: Make the engine run under later TensorRT versions, too.
+        hardware_compatible: One of `COMPATIBILITY`.
+        timing_cache: File of TensorRT's kernel timings, read and written back; it changes the time of a build only.
+    """
+
+    onnx: Path
+    sha256: str
+    network: str
+    precision: str
+    target: str
+    profiles: tuple[Profile, ...]
+    gpus: tuple[str, ...] = ()
+    tf32: bool = False
+    use_plugins: bool = False
+    optimization_level: int | None = None
+    workspace_bytes: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: str = "none"
+    timing_cache: Path | None = None
+
+    @property
+    def target_entry(self) -> Target:
+        """The target's entry in the registry."""
+        return TARGETS[self.target]
+
+    def to_json(self) -> dict[str, Any]:
+        """The request as a JSON object, with absolute paths."""
+        data = dataclasses.asdict(self)
+        data["profiles"] = [profile.to_json() for profile in self.profiles]
+        for name in ("onnx", "timing_cache"):
+            path = getattr(self, name)
+            data[name] = None if path is None else str(path.absolute())
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> BuildRequest:
+        """The request that `to_json` described."""
+        timing_cache = data["timing_cache"]
+        return cls(
+            **{
+                **data,
+                "onnx": Path(data["onnx"]),
+                "profiles": tuple(Profile.from_json(profile) for profile in data["profiles"]),
+                "gpus": tuple(data["gpus"]),
+                "timing_cache": None if timing_cache is None else Path(timing_cache),
+            }
+        )
+
+    def facts(self, version: str, gpu: str, driver: str) -> dict[str, Any]:
+        """All that the engine's bytes depend on, as the cache keys it; where files lie does not matter.
+
+        Args:
+            version: Version of the target.
+            gpu: Name and compute capability of the GPU that builds; empty where none takes part.
+            driver: Version of its driver; empty where none takes part.
+        """
+        data = self.to_json()
+        del data["onnx"], data["timing_cache"]
+        return {
+            **data,
+            "target_version": version,
+            "package_version": __version__,
+            "gpu": gpu,
+            "driver": driver,
+            "kernels": kernel_digest() if self.use_plugins else "",
+        }
+
+
+def check_request(request: BuildRequest) -> None:
+    """Refuses what a target cannot do, before anything is started.
+
+    Raises:
+        InputError: A number out of its range.
+        Unsupported: Plugins, or compatibility with other machines, from a target without them; TF32 for a file that is
+            not float32.
+    """
+    target = request.target_entry
+    level = request.optimization_level
+    if level is not None and not 0 <= level <= MAXIMUM_OPTIMIZATION_LEVEL:
+        raise InputError(f"The optimisation level {level} is not in 0..{MAXIMUM_OPTIMIZATION_LEVEL}.")
+    if request.workspace_bytes is not None and request.workspace_bytes < 1:
+        raise InputError(f"The workspace must be at least one byte, got {request.workspace_bytes}.")
+    if request.tf32 and request.precision != "float32":
+        raise InputError(
+            f"TF32 is for float32 products, and {request.onnx} holds {request.precision}.",
+            fix="Leave --tf32 out, or start from a float32 file.",
+        )
+    if target.plugins:
+        return
+    refused = {
+        "takes no plugins": request.use_plugins,
+        "makes no version-compatible engines": request.version_compatible,
+        "knows no compatibility levels": request.hardware_compatible != "none",
+        "keeps no timing cache": request.timing_cache is not None,
+    }
+    fixes = {
+        "takes no plugins": "Use --attention decomposed or auto: it runs the operators by their ONNX function bodies.",
+        "makes no version-compatible engines": "Build again for each version; that takes seconds to minutes.",
+        "knows no compatibility levels": "Name every compute capability the engine shall run on with --gpu.",
+        "keeps no timing cache": "Leave --timing-cache out: it builds without timing kernels.",
+    }
+    for what, asked in refused.items():
+        if asked:
+            raise Unsupported(f"{target.title} {what}.", fix=fixes[what])
+
+
+def kernel_digest() -> str:
+    """SHA-256 of the plugins' source and of the compiler's version: two engines of one digest hold the same kernels."""
+    folder = Path(__file__).parents[1] / "plugins"
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    try:
+        compiler = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        compiler = ""
+    digest.update(json.dumps(["triton", compiler]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,137 @@
+"""The NVIDIA targets engines are built for: which module each is, and whether it can build here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import EnvironmentProblem, InputError, Unsupported
+from .doctor import Diagnosis, TargetVerdict, diagnose
+
+__all__ = ["AUTO", "TARGETS", "Target", "check_capabilities", "choose_target", "load_target"]
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A product of NVIDIA that turns ONNX files into engines; all have the Python interface of TensorRT.
+
+    Attributes:
+        name: What the command line calls it.
+        title: What NVIDIA calls it.
+        modules: Python modules that may hold it, the preferred one first.
+        check: The doctor's name of what building needs.
+        install: Command that installs it.
+        plugins: Whether it takes plugins.
+        default_gpus: Compute capabilities to build for unless told; empty for a target that builds for the GPU at hand
+            only (and needs one).
+    """
+
+    name: str
+    title: str
+    modules: tuple[str, ...]
+    check: str
+    install: str
+    plugins: bool
+    default_gpus: tuple[str, ...] = ()
+
+    @property
+    def builds_without_gpu(self) -> bool:
+        """Whether it builds for named compute capabilities, on any machine."""
+        return bool(self.default_gpus)
+
+    def verdict(self, diagnosis: Diagnosis | None = None) -> TargetVerdict:
+        """Whether it can build here, as the doctor sees it."""
+        found = diagnosis or diagnose()
+        return next(verdict for verdict in found.targets if verdict.name == self.check)
+
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target("tensorrt", "TensorRT", ("tensorrt",), "tensorrt build", "pip install 'tensorrt>=10.12,<12'", True),
+        Target(
+            "rtx",
+            "TensorRT-RTX",
+            ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+            "tensorrt-rtx build",
+            "pip install tensorrt_rtx_cu13_libs tensorrt_rtx_cu13_bindings",
+            False,
+            ("sm86", "sm89", "sm120"),
+        ),
+    )
+}
+"""All targets by name, in the order ``auto`` prefers them."""
+
+
+def choose_target(name: str, diagnose: Callable[[], Diagnosis] = diagnose) -> Target:
+    """The target of that name; for ``auto``, the first that can build on this machine.
+
+    Raises:
+        InputError: No target has this name.
+        EnvironmentProblem: ``auto``, and no target can build here.
+    """
+    if name != AUTO:
+        if name not in TARGETS:
+            raise InputError(f"{name!r} is not a target.", fix=f"Choose one of {', '.join([*TARGETS, AUTO])}.")
+        return TARGETS[name]
+    diagnosis = diagnose()
+    verdicts = {target.title: target.verdict(diagnosis) for target in TARGETS.values()}
+    for target in TARGETS.values():
+        if verdicts[target.title].works:
+            return target
+    raise EnvironmentProblem(
+        "No engine can be built on this machine.",
+        why="; ".join(f"{title}: {verdict.why_not}" for title, verdict in verdicts.items()) + ".",
+        fix=f"TensorRT-RTX builds without a GPU: {TARGETS['rtx'].install}",
+    )
+
+
+def load_target(target: Target) -> Any:
+    """Imports a target's module. One process must not load both targets.
+
+    Raises:
+        EnvironmentProblem: It is not installed, or does not load.
+    """
+    problems = []
+    for module in target.modules:
+        try:
+            return importlib.import_module(module)
+        except (ImportError, OSError) as error:
+            problems.append(f"{module}: {error}")
+    raise EnvironmentProblem(
+        f"{target.title} cannot be imported.", why="; ".join(problems) + ".", fix=f"Install it: {target.install}"
+    )
+
+
+def check_capabilities(target: Target, trt: Any, gpus: tuple[str, ...]) -> None:
+    """Refuses compute capabilities that a target does not build for.
+
+    Args:
+        target: The target.
+        trt: Its module, which lists what it can build for.
+        gpus: Such as ``"sm86"``; empty for the target's own choice.
+
+    Raises:
+        Unsupported: Capabilities were named for a target that builds for the GPU at hand.
+        InputError: One is unknown, or named twice.
+    """
+    if not target.builds_without_gpu:
+        if gpus:
+            raise Unsupported(
+                f"{target.title} builds for the GPU of the machine, not for {', '.join(gpus)}.",
+                why="It times its kernels on that GPU.",
+                fix="Leave --gpu out and build on the GPU the engine is for, or use --target rtx.",
+            )
+        return
+    known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+    for gpu in gpus:
+        if gpu not in known:
+            raise InputError(
+                f"{target.title} {trt.__version__} knows no GPU {gpu!r}.", fix=f"Choose among {', '.join(known)}."
+            )
+    if len(set(gpus)) < len(gpus):
+        raise InputError(f"A GPU is named twice: {', '.join(gpus)}.", fix="Name each once.")
