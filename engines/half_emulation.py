@@ -24,8 +24,32 @@ FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16
 HALF = (FLOAT16, BFLOAT16)
 
 EXACT = frozenset(
-    """Abs Concat ConstantOfShape DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Max Min Neg Relu
-    Reshape Slice SpaceToDepth Split Squeeze Tile TopK Transpose Unsqueeze Where""".split()
+    {
+        "Abs",
+        "Concat",
+        "ConstantOfShape",
+        "DepthToSpace",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Identity",
+        "Max",
+        "Min",
+        "Neg",
+        "Relu",
+        "Reshape",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "TopK",
+        "Transpose",
+        "Unsqueeze",
+        "Where",
+    }
 )
 """Operators whose results are values they were given, or need no more bits: nothing to round."""
 

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["OnnxRuntimeRunner", "create_session", "faithful_session"]
 
 
-def create_session(model: str | bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
+def create_session(
+    model: str | bytes, threads: int | None = None, name: str = "the model"
+) -> onnxruntime.InferenceSession:
     """An inference session on the CPU.
 
     Args:
         model: Path or serialised model.
         threads: Threads inside an operator, or None for the runtime's choice.
+        name: What an error calls a serialised model.
 
     Raises:
         OnnxFileError: The runtime refuses the model.
@@ -40,25 +43,28 @@ def create_session(model: str | bytes, threads: int | None = None) -> onnxruntim
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exception classes share no base but Exception
-        name = model if isinstance(model, str) else "the model"
+        subject = model if isinstance(model, str) else name
         raise OnnxFileError(
-            f"ONNX Runtime {onnxruntime.__version__} refuses {name}: {error}",
+            f"ONNX Runtime {onnxruntime.__version__} refuses {subject}: {error}",
             fix="Export it again, or update onnxruntime.",
         ) from error
 
 
-def faithful_session(model: onnx.ModelProto, threads: int | None = None) -> onnxruntime.InferenceSession:
+def faithful_session(
+    model: onnx.ModelProto, threads: int | None = None, name: str = "the model"
+) -> onnxruntime.InferenceSession:
     """`create_session` of a model whose half-precision numbers are rounded where the model says so.
 
     Args:
         model: The model; not changed.
         threads: Threads inside an operator, or None for the runtime's choice.
+        name: What an error calls the model.
 
     Raises:
         OnnxFileError: The runtime refuses the model.
     """
     faithful = emulate_half(model) if computes_in_half(model) else model
-    return create_session(faithful.SerializeToString(), threads)
+    return create_session(faithful.SerializeToString(), threads, name)
 
 
 def _load(path: Path) -> onnx.ModelProto:
@@ -82,7 +88,7 @@ class OnnxRuntimeRunner:
 
     def __init__(self, source: str | Path | OnnxArtifact, threads: int | None = None) -> None:
         self.artifact = source if isinstance(source, OnnxArtifact) else read_artifact(source)
-        self.session = faithful_session(_load(self.artifact.path), threads)
+        self.session = faithful_session(_load(self.artifact.path), threads, str(self.artifact.path))
 
     @property
     def spec(self) -> ModelSpec:
