@@ -130,10 +130,11 @@ def check_profiles(profiles: Sequence[Profile], artifact: OnnxArtifact) -> None:
                 )
             if name != "batch" and any(size % multiple for size in (low, best, high)):
                 wrong = next(size for size in (low, best, high) if size % multiple)
+                nearest = [size for size in (wrong - wrong % multiple, wrong + -wrong % multiple) if size]
                 raise InputError(
                     f"The profile {profile} has {wrong} {name}, which is no multiple of {multiple}.",
                     why=f"{artifact.spec.name} needs multiples of {multiple} pixels; the runner pads pictures to them.",
-                    fix=f"Give {wrong - wrong % multiple or multiple} or {wrong + -wrong % multiple}.",
+                    fix=f"Give {' or '.join(map(str, nearest))}.",
                 )
         if fixed is not None and profile != fixed:
             raise InputError(
