@@ -122,6 +122,17 @@ class Audit:
             "problems": list(self.problems),
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Audit:
+        """The audit that `to_json` described."""
+        return cls(
+            data["precision"],
+            tuple(Share(**share) for share in data["shares"]),
+            tuple(Kept(**kept) for kept in data["kept"]),
+            tuple(data["unknown"]),
+            tuple(data["problems"]),
+        )
+
 
 def judge(
     kernels: Sequence[Kernel],
