@@ -1,0 +1,126 @@
+"""Ranges of a file's tensors, measured on pictures under ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..engines.onnxruntime_runner import create_session
+from ..engines.runner import Images
+from ..errors import InputError
+from ..export.artifact import OnnxArtifact
+from ..export.streams import constants, stays_float32
+from ..resizing import pad_to_multiple
+from .images import TestImage, load_images
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Statistic", "float_tensors", "measure_ranges", "padded", "range_images", "tensor_statistics"]
+
+SIDE = 128
+"""Rows and columns of the crops that ranges are measured on by default."""
+
+SUFFIX = ".statistic"
+
+Statistic = Callable[[str, str], "list[onnx.NodeProto]"]
+"""Nodes that reduce a tensor to one number: given the tensor's name and the result's."""
+
+
+def range_images(artifact: OnnxArtifact) -> list[TestImage]:
+    """The packaged samples, cut to the file's fixed size or to `SIDE`."""
+    fixed = artifact.profile
+    return load_images(artifact.spec, sizes=[(fixed.get("height", SIDE), fixed.get("width", SIDE))])
+
+
+def measure_ranges(
+    artifact: OnnxArtifact,
+    graph: onnx.ModelProto,
+    images: Sequence[TestImage],
+    progress: Callable[[str], None] = lambda step: None,
+) -> dict[str, float]:
+    """Greatest magnitude of every float32 tensor of a graph over all pictures.
+
+    Tensors that stay float32 in a half file (the softmax of an inlined function body) are left out: their infinities
+    are on purpose.
+
+    Args:
+        artifact: The file the graph is from.
+        graph: The file's graph.
+        images: Pictures in the model's channels, of any size.
+        progress: Called with a few words for each picture.
+
+    Raises:
+        InputError: There is no picture, or the graph yields NaN or infinities on one.
+    """
+    if not images:
+        raise InputError("There is no picture to measure ranges on.", fix="Give at least one.")
+    names = float_tensors(graph)
+    ranges = dict.fromkeys(names, 0.0)
+    for image, found in tensor_statistics(artifact, graph, images, names, _greatest, progress):
+        for name, value in zip(names, found, strict=True):
+            if not np.isfinite(value):
+                raise InputError(f"{artifact.path}: {name} is not finite in float32 on {image.name}.")
+            ranges[name] = max(ranges[name], float(value))
+    return ranges
+
+
+def tensor_statistics(
+    artifact: OnnxArtifact,
+    graph: onnx.ModelProto,
+    images: Sequence[TestImage],
+    names: Sequence[str],
+    statistic: Statistic,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Iterable[tuple[TestImage, list[float]]]:
+    """One number of each named tensor for each picture; the graph reduces them, so no tensor is kept.
+
+    Yields:
+        The picture, and the numbers in the order of the names.
+    """
+    import onnx
+
+    copy = type(graph)()
+    copy.CopyFrom(graph)
+    del copy.graph.value_info[:]
+    results = [name + SUFFIX for name in names]
+    for name, result in zip(names, results, strict=True):
+        copy.graph.node.extend(statistic(name, result))
+        copy.graph.output.append(onnx.ValueInfoProto(name=result))
+    session = create_session(copy.SerializeToString())
+    source = session.get_inputs()[0].name
+    for image in images:
+        progress(f"ranges on {image.name}")
+        yield image, [float(value) for value in session.run(results, {source: padded(artifact, image)})]
+
+
+def padded(artifact: OnnxArtifact, image: TestImage) -> Images:
+    """The graph's input for a picture."""
+    return pad_to_multiple(image.pixels[None], artifact.spec.pad_multiple)[0]
+
+
+def float_tensors(graph: onnx.ModelProto) -> list[str]:
+    """Computed float32 tensors of the main graph, in order, without those that stay float32 in a half file."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(graph).graph
+    float32 = {
+        value.name
+        for value in (*inferred.value_info, *inferred.output)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
+    left_out = stays_float32(graph.graph) | constants(graph.graph).keys()
+    computed = (name for node in graph.graph.node for name in node.output)
+    return [name for name in computed if name in float32 and name not in left_out]
+
+
+def _greatest(name: str, result: str) -> list[onnx.NodeProto]:
+    from onnx.helper import make_node
+
+    magnitude = f"{result}.magnitude"
+    return [
+        make_node("Abs", [name], [magnitude]),
+        make_node("ReduceMax", [magnitude], [result], keepdims=0),
+    ]
