@@ -243,7 +243,7 @@ class _Comparison:
 
         def found(block: str) -> Images:
             probe = OnnxProbe(graph, [block], feed_dictionaries=feed)
-            output: Images = probe.run(padded, fed)[1][0]
+            output: Images = np.ldexp(probe.run(padded, fed)[1][0], self.artifact.rescale.get(block, 0))
             return output
 
         return dataclasses.replace(rung, broken_block=first_broken(blocks, expected, found, rung.floor))
