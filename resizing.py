@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["pad_to_multiple", "resize_bicubic"]
+__all__ = ["pad_to_multiple", "pad_to_size", "resize_bicubic"]
 
 _Taps = tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]
 
@@ -100,13 +100,28 @@ def pad_to_multiple(images: npt.NDArray[np.float32], multiple: int) -> tuple[npt
     if multiple < 1:
         raise ValueError(f"multiple must be at least 1, got {multiple}")
     height, width = images.shape[2:]
-    for axis, size in ((2, height), (3, width)):
-        missing = -size % multiple
+    return pad_to_size(images, height + -height % multiple, width + -width % multiple), (height, width)
+
+
+def pad_to_size(images: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    """Pad at the bottom and the right to a size, as `pad_to_multiple` does.
+
+    Args:
+        images: float32 [B, C, H, W] with H, W >= 1.
+        height: Rows wanted, at least H.
+        width: Columns wanted, at least W.
+
+    Returns:
+        The padded images; the input itself where nothing is missing.
+    """
+    for axis, wanted in ((2, height), (3, width)):
+        size = images.shape[axis]
+        missing = wanted - size
         if missing:
             widths = [(0, 0)] * 4
             widths[axis] = (0, missing)
             images = np.pad(images, widths, mode="reflect" if missing < size else "edge")
-    return images, (height, width)
+    return images
 
 
 def _cubic(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

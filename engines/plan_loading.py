@@ -1,0 +1,156 @@
+"""From a plan to an engine that TensorRT can run, or to a sentence that says why it cannot."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import cache
+from typing import Any
+
+from ..errors import AgileIRError, EnvironmentProblem, InputError, InternalError
+from .artifact import EngineArtifact
+from .cuda_driver import Gpu, probe_gpu
+from .device_memory import DeviceMemory, OutOfDeviceMemory
+from .failures import MEMORY, explain_load
+from .targets import TARGETS
+
+__all__ = ["Messages", "deserialize", "messages_of", "require_gpu", "runtime_failure"]
+
+KEPT = 50
+"""Messages of TensorRT that are kept: more than it writes about one failure."""
+
+
+class Messages:
+    """TensorRT's latest warnings and errors. It writes to one logger a process, which then says why a call failed."""
+
+    def __init__(self, trt: Any) -> None:
+        kept: deque[tuple[bool, str]] = deque(maxlen=KEPT)
+        errors = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
+        wanted = (*errors, trt.ILogger.Severity.WARNING)
+
+        class Logger(trt.ILogger):  # type: ignore[misc]  # the module is not known before it runs
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity in wanted:
+                    kept.append((severity in errors, message))
+
+        self._kept = kept
+        self.logger = Logger()
+
+    def clear(self) -> None:
+        """Forgets what was written so far, before a call that may fail."""
+        self._kept.clear()
+
+    def errors(self) -> list[str]:
+        """The errors since `clear`, oldest first."""
+        return [text for is_error, text in self._kept if is_error]
+
+    def lines(self) -> list[str]:
+        """The errors, or the warnings where there are no errors."""
+        return self.errors() or [text for _, text in self._kept]
+
+
+@cache
+def messages_of(trt: Any) -> Messages:
+    """The process's messages of a target: made once, since TensorRT keeps the first logger it meets."""
+    return Messages(trt)
+
+
+def require_gpu(target: str, gpu: Gpu | None = None) -> Gpu:
+    """The driver and its GPUs. TensorRT must not be touched without: its runtime object then crashes the process.
+
+    Raises:
+        EnvironmentProblem: There is no driver or no GPU.
+    """
+    gpu = gpu or probe_gpu()
+    if not gpu.devices:
+        raise EnvironmentProblem(
+            f"{TARGETS[target].title} engines run on an NVIDIA GPU only.",
+            why=f"Here: {gpu.why_not}.",
+            fix="Use a machine with a GPU and its driver, or the ONNX file, which runs on any processor.",
+        )
+    return gpu
+
+
+def deserialize(trt: Any, artifact: EngineArtifact, memory: DeviceMemory) -> tuple[Any, Any]:
+    """Loads a plan onto the GPU.
+
+    Args:
+        trt: The target's module.
+        artifact: The engine and what its sidecar says.
+        memory: For the name of the GPU; its context is current.
+
+    Returns:
+        The runtime, which must live as long as the engine, and the engine.
+
+    Raises:
+        AgileIRError: The plan is for another GPU or version, the driver is too old, or memory is short.
+        InputError: The plan is not of one of our models.
+    """
+    messages = messages_of(trt)
+    messages.clear()
+    runtime = trt.Runtime(messages.logger)
+    engine = None
+    if not messages.errors():  # otherwise the object is empty, and asking it anything ends the process
+        if artifact.facts.get("version_compatible"):
+            runtime.engine_host_code_allowed = True  # such a plan carries its own runtime, as code
+        engine = runtime.deserialize_cuda_engine(artifact.path.read_bytes())
+    if engine is None:
+        title = TARGETS[artifact.target].title
+        here = f"version {trt.__version__} and {device_name(memory)}"
+        raise explain_load(messages.lines(), str(artifact.path), title, _built_with(artifact), here)
+    _check_tensors(trt, artifact, engine)
+    return runtime, engine
+
+
+def _check_tensors(trt: Any, artifact: EngineArtifact, engine: Any) -> None:
+    """Refuses a plan whose tensors are not those of our models."""
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    found = (sorted(str(engine.get_tensor_mode(name)).rpartition(".")[2] for name in names), len(artifact.profiles))
+    if found != (["INPUT", "OUTPUT"], engine.num_optimization_profiles):
+        raise InputError(
+            f"{artifact.path} has the tensors {', '.join(names)} and {engine.num_optimization_profiles} profile(s), "
+            f"where its sidecar promises one input, one output and {len(artifact.profiles)} profile(s).",
+            fix="Build the engine again.",
+        )
+    for name in names:
+        kind = engine.get_tensor_dtype(name)
+        if kind != trt.DataType.FLOAT:
+            raise InputError(
+                f"The tensor {name} of {artifact.path} is {str(kind).rpartition('.')[2]}, and ours are float32.",
+                fix="Build the engine again with `agileir-export trt`, which keeps input and output in float32.",
+            )
+
+
+def runtime_failure(trt: Any, artifact: EngineArtifact, memory: DeviceMemory, what: str) -> AgileIRError:
+    """The error of a call to TensorRT that failed after the engine was loaded.
+
+    Args:
+        trt: The target's module.
+        artifact: The engine.
+        memory: For the name of the GPU.
+        what: What TensorRT did not do, such as ``"execute 1x3x64x64"``.
+    """
+    lines = messages_of(trt).lines()
+    title = TARGETS[artifact.target].title
+    if any(MEMORY.pattern.search(line) for line in lines):
+        return OutOfDeviceMemory(f"{title} to {what} with {artifact.path}", device_name(memory), lines[-1])
+    return InternalError(
+        f"{title} {trt.__version__} did not {what} with {artifact.path}.",
+        why=f"It says: {lines[-1]}" if lines else "It says nothing.",
+        fix="Build the engine again on this machine; if that does not help, report it with these lines.",
+    )
+
+
+def device_name(memory: DeviceMemory) -> str:
+    """Name and compute capability of the GPU, such as ``"NVIDIA L4 (8.9)"``."""
+    here = memory.describe()
+    return f"{here['device']} ({here['compute_capability']})"
+
+
+def _built_with(artifact: EngineArtifact) -> str:
+    """Version and GPU of the build, as the sidecar tells."""
+    version = artifact.facts.get("target_version") or "an unknown version"
+    gpus = artifact.facts.get("gpu") or ", ".join(artifact.gpus) or "an unknown GPU"
+    return f"version {version} for {gpus}"
