@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .kernels import UNKNOWN, Kernel, Layer, Tensor, elements, kernel_of, number_type
+from .kernels import Kernel, Layer, Tensor, elements, kernel_of, number_type
 
 __all__ = ["kernels_from_inspector", "kernels_from_rtx_log"]
 
@@ -131,5 +131,7 @@ def _tensor(entry: Mapping[str, Any]) -> Tensor:
     keys = ("Datatype", "DataType", "Format/Datatype", "Format/DataType")
     described = next((str(entry[key]) for key in keys if key in entry), "")
     sizes = entry.get("Dimensions")
-    known = isinstance(sizes, list) and all(isinstance(size, int) for size in sizes)
-    return Tensor(number_type(described) if described else UNKNOWN, elements(sizes) if known else -1)
+    return Tensor(
+        number_type(described),
+        elements([int(size) for size in sizes]) if isinstance(sizes, list) else -1,
+    )

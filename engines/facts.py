@@ -1,0 +1,76 @@
+"""The facts an engine depends on, as the cache keys and compares them: a JSON object, nested as its writer likes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["NETWORK", "Difference", "Facts", "differences", "facts_key", "likeness"]
+
+Facts = Mapping[str, Any]
+"""A JSON object: text, numbers, booleans, null, and lists and objects of these."""
+
+NETWORK = "network"
+"""The fact that names the network; engines of one network are worth comparing."""
+
+ABSENT = "(absent)"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A fact in which two engines differ.
+
+    Attributes:
+        field: Its name; an item of a list is ``profiles.0``, a field in it ``profiles.0.minimum``.
+        first: Its value in the first.
+        second: Its value in the second; ``"(absent)"`` where one has no such fact.
+    """
+
+    field: str
+    first: Any
+    second: Any
+
+
+def facts_key(facts: Facts) -> str:
+    """SHA-256, in hexadecimal, of all facts; the order of an object's fields does not matter.
+
+    Raises:
+        TypeError: A value is nothing JSON knows.
+        ValueError: A number is NaN or infinite.
+    """
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(first: Facts, second: Facts) -> list[Difference]:
+    """All facts in which two engines differ, by name."""
+    one, two = _flat(first), _flat(second)
+    return [
+        Difference(name, one.get(name, ABSENT), two.get(name, ABSENT))
+        for name in sorted(one.keys() | two.keys())
+        if name not in one or name not in two or one[name] != two[name]
+    ]
+
+
+def likeness(first: Facts, second: Facts) -> tuple[bool, int]:
+    """How alike two engines are, for sorting: first whether the network is the same, then the number of equal facts."""
+    one, two = _flat(first), _flat(second)
+    equal = sum(name in two and two[name] == value for name, value in one.items())
+    return first.get(NETWORK) == second.get(NETWORK), equal
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """The leaves of nested JSON by dotted name; an empty list or object is a leaf."""
+    if isinstance(value, Mapping) and value:
+        items = [(str(key), inner) for key, inner in value.items()]
+    elif isinstance(value, list | tuple) and value:
+        items = [(str(number), inner) for number, inner in enumerate(value)]
+    else:
+        return {name: value if not isinstance(value, tuple) else list(value)}
+    leaves: dict[str, Any] = {}
+    for key, inner in items:
+        leaves |= _flat(inner, f"{name}.{key}" if name else key)
+    return leaves
