@@ -60,7 +60,7 @@ def polygraphy(
     script = comparison.script()
     if output is not None:
         write_atomic(output, script.encode(), overwrite)
-        output.chmod(0o755)
+        output.chmod(output.stat().st_mode | 0o111)
         terminal.note(f"Wrote {output}")
     elif not terminal.as_json:
         click.echo(script, nl=False)

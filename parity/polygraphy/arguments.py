@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import mmap
 import re
 import sys
@@ -110,6 +111,8 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
         elif self.size is not None:
             G_LOGGER.critical("--agileir-size cuts the pictures of --agileir-images, which is not given.")
         if self.psnr is not None:
+            if math.isnan(self.psnr):
+                G_LOGGER.critical("--agileir-psnr: a floor of NaN dB cannot be reached.")
             self._compare_pictures()
         self._offer_plugins()
         self._offer_references()

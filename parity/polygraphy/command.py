@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...export.artifact import OnnxArtifact
-from .hooks import Pictures
+from ...export.artifact import OnnxArtifact, read_artifact
+from .hooks import Pictures, fixed_size
 
 __all__ = ["TARGETS", "Comparison", "plan_comparison"]
 
@@ -85,15 +86,20 @@ def plan_comparison(
             "There is nothing to compare: ONNX Runtime on one file only.",
             fix="Add --trt, --rtx or --against FILE.",
         )
-    reference = Pictures(model, images, size)
-    candidate = reference if against is None else Pictures(against, images, size)
-    _same_network(reference.artifact, candidate.artifact)
-    floor = _ladder_floor(candidate.artifact) if floor is None else floor
+    if floor is not None and math.isnan(floor):
+        raise InputError("A floor of NaN dB cannot be reached.", fix="Give a number of dB.")
+    reference, candidate = read_artifact(model), read_artifact(against or model)
+    _same_network(reference, candidate)
+    size = size or fixed_size(reference) or fixed_size(candidate)
+    if floor is None:
+        floor = _ladder_floor(candidate)
+    fed = Pictures(against or model, images, size)
+    shapes = [fed.read(file).shape for file in fed.files]  # says now what is wrong with a picture
     pictures = ["--agileir-images", *(str(path) for path in images)]
     if size is not None:
         pictures += ["--agileir-size", f"{size[0]}x{size[1]}"]
     judged = ["--agileir-psnr", f"{floor:g}"]
-    runner = ["--onnxrt"] if target == "onnxrt" else ["--trt", "--strongly-typed", *_profile(candidate)]
+    runner = ["--onnxrt"] if target == "onnxrt" else ["--trt", "--strongly-typed", *_profile(fed, shapes)]
     environment = {"POLYGRAPHY_USE_TENSORRT_RTX": "1"} if target == "rtx" else {}
     run = ("polygraphy", "run")
     if against is None:
@@ -122,12 +128,10 @@ def _ladder_floor(artifact: OnnxArtifact) -> float:
     return floor if artifact.spec.top_k is None else min(floor, DICTIONARY_FLOORS.get(artifact.precision, floor))
 
 
-def _profile(pictures: Pictures) -> list[str]:
+def _profile(pictures: Pictures, shapes: Sequence[tuple[int, ...]]) -> list[str]:
     """TensorRT's range of shapes that holds every picture; nothing where the file has one size."""
     if pictures.fixed is not None:
         return []
-    ((name, first), *rest) = ((name, pixels.shape) for feed in pictures for name, pixels in feed.items())
-    shapes = [first, *(shape for _, shape in rest)]
-    smallest, largest = map(min, zip(*shapes, strict=True)), map(max, zip(*shapes, strict=True))
-    low, high = (f"{name}:[{','.join(map(str, shape))}]" for shape in (smallest, largest))
+    smallest, largest = (tuple(choose(sizes) for sizes in zip(*shapes, strict=True)) for choose in (min, max))
+    low, high = (f"{pictures.input_name()}:[{','.join(map(str, shape))}]" for shape in (smallest, largest))
     return ["--trt-min-shapes", low, "--trt-opt-shapes", high, "--trt-max-shapes", high]

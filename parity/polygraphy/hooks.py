@@ -22,7 +22,7 @@ from ...resizing import pad_to_multiple
 from ..images import load_images
 from ..metrics import psnr
 
-__all__ = ["FixedPeakPsnr", "Pictures", "WithPlugins", "polygraphy_errors"]
+__all__ = ["FixedPeakPsnr", "Pictures", "WithPlugins", "fixed_size", "polygraphy_errors"]
 
 WHOLE = (1 << 30, 1 << 30)
 """A crop that no picture exceeds."""
@@ -35,6 +35,12 @@ def polygraphy_errors() -> Iterator[None]:
         yield
     except AgileIRError as error:
         G_LOGGER.critical(str(error))
+
+
+def fixed_size(artifact: OnnxArtifact) -> tuple[int, int] | None:
+    """(rows, columns) that a file was exported for; None where any size will do."""
+    profile = artifact.profile
+    return (profile["height"], profile["width"]) if {"height", "width"} <= set(profile) else None
 
 
 class Pictures:
@@ -59,20 +65,25 @@ class Pictures:
     ) -> None:
         self.artifact: OnnxArtifact = read_artifact(model)
         self.files = list_images(paths) if paths else [path for _, path in sample_images()]
-        fixed = self.artifact.profile
-        self.fixed = (fixed["height"], fixed["width"]) if {"height", "width"} <= set(fixed) else None
+        self.fixed = fixed_size(self.artifact)
         self.size = size or self.fixed or WHOLE
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __iter__(self) -> Iterator[dict[str, Images]]:
-        name = _input_name(self.artifact.path)
+        name = self.input_name()
         with polygraphy_errors():
             for file in self.files:
                 pixels = self.read(file)
                 G_LOGGER.info(f"Picture {file}: {name} {list(pixels.shape)}")
                 yield {name: pixels}
+
+    def input_name(self) -> str:
+        """Name of the file's input."""
+        import onnx
+
+        return str(onnx.load(self.artifact.path, load_external_data=False).graph.input[0].name)
 
     def read(self, file: Path) -> Images:
         """One picture, float32 ``[1, C, H, W]``, H and W multiples of the model's.
@@ -148,9 +159,3 @@ class WithPlugins:
         except AgileIRError as error:
             G_LOGGER.warning(f"The function bodies are used instead of the TensorRT plugins: {error}")
         return self.inner(*arguments, **keywords) if callable(self.inner) else self.inner
-
-
-def _input_name(path: Path) -> str:
-    import onnx
-
-    return str(onnx.load(path, load_external_data=False).graph.input[0].name)

@@ -1,0 +1,206 @@
+"""``polygraphy run`` with our options, and the scripts it makes of them. polygraphy is run in this process."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from agileir_export.export import OnnxArtifact, export_onnx
+from agileir_export.imaging import Image, write_image
+from agileir_export.parity.polygraphy.arguments import DOMAIN
+from agileir_export.plugins import DOMAIN as PLUGIN_DOMAIN
+
+from ..export import networks
+from . import polygraphy_tool
+
+
+class Polygraphy:
+    """Runs the tool and keeps what it says."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: object) -> tuple[int, str]:
+        from polygraphy.tools._main import main
+
+        self.capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        out, err = self.capsys.readouterr()
+        return status, out + err
+
+
+@pytest.fixture
+def polygraphy(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Polygraphy:
+    monkeypatch.syspath_prepend(str(polygraphy_tool.install(tmp_path_factory.mktemp("installed"))))
+    return Polygraphy(capsys)
+
+
+@pytest.fixture(scope="session")
+def pictures(samples: list[tuple[str, Path]]) -> Path:
+    """A folder with two small colour pictures, 24x36."""
+    return samples[0][1].parent
+
+
+@pytest.fixture(scope="session")
+def model(folder: Path) -> OnnxArtifact:
+    return networks.exported(folder, "swinir-light")
+
+
+def tampered(artifact: OnnxArtifact, path: Path, offset: float) -> Path:
+    """A copy whose output is brighter by `offset`, evenly: its PSNR is known beforehand."""
+    changed = onnx.load(artifact.path)
+    output = changed.graph.output[0].name
+    for node in changed.graph.node:
+        node.output[:] = ["before" if name == output else name for name in node.output]
+    changed.graph.initializer.append(onnx.numpy_helper.from_array(np.float32([offset]), "offset"))
+    changed.graph.node.append(onnx.helper.make_node("Add", ["before", "offset"], [output]))
+    onnx.save(changed, path)
+    return path
+
+
+def test_our_domain_is_spelled_alike() -> None:
+    assert DOMAIN.decode() == PLUGIN_DOMAIN
+
+
+def test_a_network_runs_on_pictures_and_agrees_with_itself(
+    polygraphy: Polygraphy, model: OnnxArtifact, pictures: Path
+) -> None:
+    status, said = polygraphy(
+        "run", model.path, "--onnxrt", "--onnxrt", "--agileir-images", pictures, "--agileir-psnr", 100
+    )
+    assert status == 0, said
+    assert said.count("PSNR (peak 1.0): inf dB, at least 100 dB") == 2
+    assert said.count("input [1, 3, 24, 36]") == 2
+
+
+def test_the_floor_decides_the_exit_code(
+    polygraphy: Polygraphy, model: OnnxArtifact, pictures: Path, tmp_path: Path
+) -> None:
+    """An even offset of 0.01 is 40 dB below the peak, whatever the pictures show."""
+    other, outputs = tampered(model, tmp_path / "other.onnx", 0.01), tmp_path / "outputs"
+    given = ("--onnxrt", "--agileir-images", pictures)
+    assert polygraphy("run", model.path, *given, "--save-outputs", outputs)[0] == 0
+    verdicts = {}
+    for floor in (39.5, 40.5):
+        status, said = polygraphy(
+            "run", other, *given, "--load-outputs", outputs, "--agileir-psnr", floor, "--agileir-size", "24x36"
+        )
+        verdicts[floor] = status
+        found = [float(value) for value in re.findall(r"PSNR \(peak 1\.0\): ([\d.]+) dB", said)]
+        assert len(found) == 2
+        assert found == pytest.approx([40.0, 40.0], abs=0.3)  # clamping takes a little of the offset away
+    assert verdicts == {39.5: 0, 40.5: 1}
+
+
+def test_other_comparisons_are_made_beside_ours(polygraphy: Polygraphy, model: OnnxArtifact, pictures: Path) -> None:
+    status, said = polygraphy(
+        "run",
+        model.path,
+        "--onnxrt",
+        "--onnxrt",
+        "--agileir-images",
+        pictures,
+        *("--agileir-psnr", 100, "--compare", "l2", "--l2-threshold", "-1"),
+    )
+    assert status == 1, "the impossible L2 threshold must count"
+    assert "PSNR (peak 1.0): inf dB" in said
+
+
+def script(polygraphy: Polygraphy, path: Path, *arguments: object) -> str:
+    """The script that polygraphy makes instead of running."""
+    target = path / "script.py"
+    status, said = polygraphy("run", *arguments, "--gen-script", target)
+    assert status == 0, said
+    return target.read_text()
+
+
+def test_a_run_without_our_options_is_left_alone(polygraphy: Polygraphy, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.onnx"
+    onnx.save(
+        onnx.parser.parse_model('<ir_version: 9, opset_import: ["": 20]> g (float x) => (float y) {y = Abs(x)}'),
+        foreign,
+    )
+    made = script(polygraphy, tmp_path, foreign, "--onnxrt", "--trt")
+    assert "agileir" not in made.split("import", 1)[1]
+    assert "SimpleCompareFunc" not in made and "Pictures" not in made
+    status, said = polygraphy("run", foreign, "--onnxrt", "--onnxrt")
+    assert status == 0, said
+
+
+def test_tensorrt_reads_our_file_with_our_plugins(
+    polygraphy: Polygraphy, model: OnnxArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = script(polygraphy, tmp_path, model.path, "--onnxrt", "--trt")
+    assert made.count("WithPlugins(") == 1
+    assert f"WithPlugins({str(model.path)!r})" in made
+    assert "NetworkFromOnnxPath(with_plugins" in made
+    compile(made, "script.py", "exec")
+    assert "WithPlugins" not in script(polygraphy, tmp_path, model.path, "--trt", "--agileir-no-plugins")
+    import polygraphy.config as settings
+
+    monkeypatch.setattr(settings, "USE_TENSORRT_RTX", True)
+    monkeypatch.setattr("agileir_export.parity.polygraphy.arguments._name_rtx_bindings", lambda: None)
+    assert "WithPlugins" not in script(polygraphy, tmp_path, model.path, "--trt"), "TensorRT-RTX has no plugins"
+
+
+def test_a_saved_script_runs_by_itself(
+    polygraphy: Polygraphy, model: OnnxArtifact, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = script(
+        polygraphy, tmp_path, model.path, "--onnxrt", "--onnxrt", "--agileir-images", pictures, "--agileir-psnr", 90
+    )
+    assert "FixedPeakPsnr(90.0)" in made
+    exec(compile(made, "script.py", "exec"), {})
+    assert capsys.readouterr().out.count("PASSED | Output: 'output' | PSNR") == 2
+
+
+REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "no such folder": (("--agileir-images", "nowhere"), "There is no file or folder nowhere"),
+    "size without pictures": (("--agileir-size", "8x8"), "which is not given"),
+    "no size": (("--agileir-images", "--agileir-size", "big"), "is not a size"),
+    "two sources": (("--agileir-images", "--data-loader-script", "loader.py"), "cannot be combined"),
+    "two judges": (("--agileir-psnr", "40", "--compare-func-script", "judge.py"), "cannot be combined"),
+    "no number": (("--agileir-psnr", "nan"), "cannot be reached"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_refused_before_anything_runs(
+    name: str, polygraphy: Polygraphy, model: OnnxArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("loader.py", "judge.py"):
+        Path(file).write_text("")
+    arguments, message = REFUSED[name]
+    status, said = polygraphy("run", model.path, "--onnxrt", *arguments)
+    assert status == 1
+    assert message in said
+    assert "Activating" not in said and "Traceback" not in said
+
+
+def test_a_file_of_someone_else_takes_no_pictures(polygraphy: Polygraphy, model: OnnxArtifact, tmp_path: Path) -> None:
+    stripped = onnx.load(model.path)
+    del stripped.metadata_props[:]
+    onnx.save(stripped, tmp_path / "stripped.onnx")
+    status, said = polygraphy("run", tmp_path / "stripped.onnx", "--onnxrt", "--agileir-images")
+    assert status == 1
+    assert "not one of ours" in said and "Traceback" not in said
+
+
+def test_a_file_of_one_size_takes_pictures_of_that_size(polygraphy: Polygraphy, folder: Path, tmp_path: Path) -> None:
+    static = export_onnx(networks.shared("swinir-jpeg"), tmp_path / "static.onnx", static=(14, 21))
+    small, large = tmp_path / "small", tmp_path / "large"
+    for place, shape in ((small, (3, 7, 9)), (large, (3, 30, 40))):
+        place.mkdir()
+        write_image(place / "picture.png", Image(networks.images(1, *shape)[0]))
+    status, said = polygraphy("run", static.path, "--onnxrt", "--agileir-images", large)
+    assert status == 0 and "input [1, 1, 14, 21]" in said, said
+    status, said = polygraphy("run", static.path, "--onnxrt", "--agileir-images", small)
+    assert status == 1 and "was exported for 14x21 pixels" in said and "Traceback" not in said, said
