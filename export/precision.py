@@ -11,6 +11,7 @@ from ..imaging import write_atomic
 from .artifact import CONVERSION_KEY, OnnxArtifact, read_artifact
 from .element_types import HALF_TYPES, body_refusal
 from .functions import default_opset
+from .opset import raise_opset
 from .passes import Conversion, lower_precision, run_passes
 
 if TYPE_CHECKING:
@@ -21,14 +22,24 @@ __all__ = ["HALF_PRECISIONS", "convert_precision", "write_precision"]
 HALF_PRECISIONS = tuple(HALF_TYPES)
 """``"float16"`` and ``"bfloat16"``."""
 
+CONVOLUTION_OPSET = 22
+"""First opset with Conv in bfloat16."""
 
-def convert_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+SCALE_OPSET = 19
+"""First opset with QuantizeLinear and DequantizeLinear in half precision."""
+
+
+def convert_precision(model: onnx.ModelProto, precision: str, *, keep_opset: bool = False) -> onnx.ModelProto:
     """A copy of a float32 model that computes in half precision, with float32 input and output.
 
     Weights and activations become half precision, the operators of this package included (their function bodies are
     generic in the type and keep logits, softmax and position bias in float32). LayerNormalization keeps its statistics
     in float32 (``stash_type = 1``). INT8 files are taken as well: what stands outside QuantizeLinear and
-    DequantizeLinear is converted. Before opset 22 ONNX has no convolution in bfloat16: there it stays in float32.
+    DequantizeLinear is converted. The choice of keys in a key-semantic model stays in float32, with the few nodes that
+    lead there (`passes.key_features`).
+
+    ONNX has no bfloat16 convolution before opset 22, and no half-precision scales of quantisation before 19: the file
+    then declares that opset (`opset.raise_opset`). Where it cannot, these nodes stay in float32, between Casts.
 
     What stayed in float32 and why, and the weights that became zero, are written to the metadata
     (`OnnxArtifact.conversion`).
@@ -36,6 +47,7 @@ def convert_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto
     Args:
         model: A model in float32, or INT8 with a float32 rest; not changed.
         precision: ``"float16"`` or ``"bfloat16"``.
+        keep_opset: Never declare another opset.
 
     Raises:
         InputError: Another precision was named, or the model is in half precision already.
@@ -48,6 +60,10 @@ def convert_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto
         raise InputError(f"precision must be one of {', '.join(HALF_PRECISIONS)}, got {precision!r}.")
     if any(tensor.data_type in HALF_TYPES.values() for tensor in model.graph.initializer):
         raise InputError("The model is in half precision already.", fix="Convert the float32 file it was made from.")
+    if not keep_opset:
+        quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+        wanted = CONVOLUTION_OPSET if precision == "bfloat16" else SCALE_OPSET if quantised else 0
+        model = raise_opset(model, wanted)
     opset = default_opset(model)
     refusals = {function.name: body_refusal(function, precision, opset) for function in model.functions}
     conversion = Conversion(precision)
@@ -64,7 +80,9 @@ def convert_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto
     return result
 
 
-def write_precision(source: OnnxArtifact, path: str | Path, precision: str) -> OnnxArtifact:
+def write_precision(
+    source: OnnxArtifact, path: str | Path, precision: str, *, keep_opset: bool = False
+) -> OnnxArtifact:
     """Writes a float32 file, or an INT8 file with a float32 rest, in half precision; see `convert_precision`.
 
     Spec, provenance and block names are carried over.
@@ -73,6 +91,7 @@ def write_precision(source: OnnxArtifact, path: str | Path, precision: str) -> O
         source: The file to convert.
         path: File to write, whole or not at all; an existing file is replaced.
         precision: ``"float16"`` or ``"bfloat16"``.
+        keep_opset: Never declare another opset.
 
     Returns:
         The artifact, read back from the written file.
@@ -85,6 +104,6 @@ def write_precision(source: OnnxArtifact, path: str | Path, precision: str) -> O
     """
     import onnx
 
-    result = convert_precision(onnx.load(source.path), precision)
+    result = convert_precision(onnx.load(source.path), precision, keep_opset=keep_opset)
     write_atomic(Path(path), result.SerializeToString(), overwrite=True)
     return read_artifact(path)

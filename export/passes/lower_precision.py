@@ -14,6 +14,7 @@ from ...errors import Unsupported
 from ...plugins import DOMAIN
 from ..element_types import HALF_TYPES, permits, schema_of
 from .graph_pass import GraphPass
+from .key_features import key_feature_nodes
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
@@ -59,7 +60,8 @@ def lower_precision(conversion: Conversion, opset: int, refused: Mapping[str, st
     """Gives every node of the network half-precision inputs and outputs, and its weights likewise.
 
     A node stays in float32, between Casts, where its schema in this opset knows no such type or where `refused` says
-    so; where the source casts to float32 itself, that island stays until the source leaves it. Casts are made where a
+    so, or where keys are chosen from its result (`key_feature_nodes`); where the source casts to float32 itself, that
+    island stays until the source leaves it. Casts are made where a
     tensor is read in another type than it has, once a tensor and type, so that no two cancel. Integers, sizes and
     inputs that are float32 by definition (scales of Resize) are not touched. QuantizeLinear and DequantizeLinear get
     half-precision scales unless a scale is below the type's smallest normal number.
@@ -124,6 +126,7 @@ class _Lowering:
         self.names = {tensor.name for tensor in self.originals}
         self.roles: dict[int, _Role] = {}
         self.copies: dict[tuple[int, np.dtype[Any]], gs.Tensor] = {}
+        self.exact = key_feature_nodes(graph)
         self.nodes: list[gs.Node] = []
         self.changes = 0
 
@@ -191,6 +194,8 @@ class _Lowering:
         if _Role.ISLAND in roles:
             mixed = _Role.DATA in roles
             return "reads what is float32 by intent" if mixed else "float32 by intent of the operator it belongs to"
+        if id(node) in self.exact:
+            return f"keys are chosen from it, and nearly equal ones flip in {precision}"
         if node.op in self.refused:
             return self.refused[node.op]
         schema = schema_of(node.op, node.domain or "", self.opset)
