@@ -14,7 +14,7 @@ from .images import to_channels
 from .metrics import psnr, psnr_y
 from .report import Rung, TaskMeasure
 
-__all__ = ["TASK_LOSS", "degrade", "task_rung"]
+__all__ = ["TASK_LOSS", "degrade", "task_metric", "task_rung"]
 
 TASK_LOSS = {"float32": 0.01, "float16": 0.02, "bfloat16": 0.1, "int8": 0.1}
 """dB that a file may lose against ground truth, by its precision."""
@@ -35,12 +35,22 @@ def degrade(truth: Images, spec: ModelSpec) -> Images | None:
     return None
 
 
+def task_metric(spec: ModelSpec) -> Callable[[Images, Images], float]:
+    """How a restored image is measured against ground truth, in dB.
+
+    Super-resolution: Y PSNR with a border of the scale; other tasks: RGB PSNR on clamped images.
+    """
+    if spec.task == "super-resolution":
+        return lambda truth, restored: psnr_y(truth, restored, spec.scale)
+    return psnr
+
+
 def task_rung(
     reference: Runner, candidate: Runner, loss: float, accepts: Callable[[int, int], bool] = lambda rows, columns: True
 ) -> Rung | None:
     """Reference and candidate against the packaged pictures; None where the task's degradation is not known.
 
-    Super-resolution is measured as Y PSNR with a border of the scale, other tasks as RGB PSNR on clamped images.
+    Measured by `task_metric`.
 
     Args:
         reference: The PyTorch model.
@@ -50,9 +60,7 @@ def task_rung(
             out, and where none is left there is no rung.
     """
     spec = reference.spec
-    measure: Callable[[Images, Images], float] = psnr
-    if spec.task == "super-resolution":
-        measure = lambda a, b: psnr_y(a, b, spec.scale)  # noqa: E731
+    measure = task_metric(spec)
     measures = []
     for name, path in sample_images():
         pixels = to_channels(read_image(path).pixels, spec.channels)
