@@ -1,0 +1,152 @@
+"""The verb ``cache``: which built engines are kept, why one is not among them, and throwing them away."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import InputError, OutputError
+from ..terminal import Terminal
+from .options import common_options
+
+if TYPE_CHECKING:
+    from ..engines.cache import CacheEntry, EngineCache
+    from ..engines.facts import Facts
+
+__all__ = ["cache"]
+
+SHOWN = 12
+"""Characters of a key that are shown; any unambiguous beginning is understood."""
+
+
+@click.group(short_help="List, compare and clear built engines that are kept.")
+@common_options
+def cache() -> None:
+    """Built engines are kept, so that building the same one again takes no time.
+
+    They lie in $AGILEIR_EXPORT_CACHE, or else in agileir-export in the user's cache folder ($XDG_CACHE_HOME,
+    ~/.cache).
+    """
+
+
+@cache.command("list")
+@common_options
+@click.pass_obj
+def list_engines(terminal: Terminal) -> None:
+    """List the engines that are kept, the latest first."""
+    import datetime
+
+    engines = _cache()
+    entries = engines.entries()
+    rows = []
+    for entry in entries:
+        facts, seconds = entry.facts, entry.details.get("seconds")
+        what = [_cell(facts.get(name)) for name in ("network", "target", "precision", "gpus")]
+        took = f"{seconds:.1f} s" if isinstance(seconds, int | float) else "-"
+        stored = datetime.datetime.fromtimestamp(entry.created).strftime("%Y-%m-%d %H:%M")
+        rows.append((entry.key[:SHOWN], *what, _megabytes(entry.size), took, stored))
+    title = f"{len(entries)} engines, {_megabytes(sum(entry.size for entry in entries))}, in {engines.folder}"
+    terminal.table(title, ("key", "network", "target", "precision", "GPUs", "size", "built in", "stored"), rows)
+    terminal.result({"folder": str(engines.folder), "entries": [entry.to_json() for entry in entries]})
+
+
+@cache.command(short_help="Say in what two engines differ.")
+@click.argument("first", metavar="PLAN_OR_KEY")
+@click.argument("second", metavar="[PLAN_OR_KEY]", required=False)
+@common_options
+@click.pass_obj
+def explain(terminal: Terminal, first: str, second: str | None) -> None:
+    """Say in what two engines differ, and so why one is not taken for the other.
+
+    An engine is named by its plan, which has its description PLAN.json beside it, or by its key in `cache list`. One
+    alone is compared with the nearest other in the cache.
+    """
+    from ..engines.facts import differences
+
+    engines = _cache()
+    one = _facts(engines, first)
+    if second is not None:
+        name, other = second, _facts(engines, second)
+    else:
+        nearest = engines.nearest(one)
+        if nearest is None:
+            raise InputError(
+                f"There is no other engine in {engines.folder} to compare {first} with.", fix="Name two engines."
+            )
+        name, other = nearest.key[:SHOWN], nearest.facts
+    found = differences(one, other)
+    rows = [(difference.field, _cell(difference.first), _cell(difference.second)) for difference in found]
+    if rows or terminal.as_json:
+        terminal.table(f"What differs between {first} and {name}", ("fact", first, name), rows)
+    else:
+        terminal.note(f"{first} and {name} are the same engine: no fact differs.")
+    terminal.result({"first": first, "second": name, "differences": [vars(difference) for difference in found]})
+
+
+@cache.command(short_help="Throw away kept engines.")
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@common_options
+@click.pass_obj
+def clear(terminal: Terminal, keys: tuple[str, ...]) -> None:
+    """Throw away the engines with these keys, or all of them, and what interrupted builds left."""
+    engines = _cache()
+    chosen = [_entry(engines, key).key for key in keys] or None
+    size = sum(entry.size for entry in engines.entries() if chosen is None or entry.key in chosen)
+    try:
+        removed = engines.clear(chosen)
+    except OSError as error:
+        raise OutputError(
+            f"The engines in {engines.folder} cannot be removed: {error.strerror or error}.",
+            fix="Check the permissions of the folder.",
+        ) from error
+    terminal.note(f"Removed {removed} engines, {_megabytes(size)}.")
+    terminal.result({"folder": str(engines.folder), "removed": removed, "bytes": size})
+
+
+def _cache() -> EngineCache:
+    from ..engines.cache import EngineCache
+
+    return EngineCache()
+
+
+def _facts(engines: EngineCache, name: str) -> Facts:
+    """The facts of an engine by its plan, or by its key.
+
+    Raises:
+        InputError: Neither; or the plan's description is missing or damaged.
+    """
+    from ..engines.artifact import is_engine, read_engine
+
+    return read_engine(name).facts if is_engine(name) or Path(name).exists() else _entry(engines, name).facts
+
+
+def _entry(engines: EngineCache, key: str) -> CacheEntry:
+    """The one entry whose key begins like this.
+
+    Raises:
+        InputError: There is none, or several.
+    """
+    found = [entry for entry in engines.entries() if re.fullmatch("[0-9a-f]+", key) and entry.key.startswith(key)]
+    if len(found) == 1:
+        return found[0]
+    count = (
+        f"{len(found)} engines in {engines.folder} have keys" if found else f"No engine in {engines.folder} has a key"
+    )
+    raise InputError(
+        f"{count} that begin{'' if found else 's'} with {key!r}.", fix="`agileir-export cache list` shows the keys."
+    )
+
+
+def _cell(value: Any) -> str:
+    """A value as a cell of a table: text as it is, lists with commas, the rest as JSON."""
+    if isinstance(value, list):
+        return ", ".join(_cell(item) for item in value) or "-"
+    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"
