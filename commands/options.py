@@ -71,20 +71,26 @@ common_options = stacked(
 """Understood before and after the verb."""
 
 
-def model_options(command: Command) -> Command:
-    """Adds the options of `load_model` and hands them over as one mapping, ``options``."""
+def model_options(command: Command, attention: str = "--attention") -> Command:
+    """Adds the options of `load_model` and hands them over as one mapping, ``options``.
+
+    Args:
+        command: The verb.
+        attention: Name of the option for AgileIR's attention, for a verb that has another ``--attention``.
+    """
 
     @functools.wraps(command)
     def collected(*arguments: Any, **keywords: Any) -> Any:
-        names = ("weights", "random_weights", "top_k", "attention")
-        return command(*arguments, options={name: keywords.pop(name) for name in names}, **keywords)
+        given = {name: keywords.pop(name) for name in ("weights", "random_weights", "top_k")}
+        return command(*arguments, options={**given, "attention": keywords.pop("model_attention")}, **keywords)
 
     options = stacked(
         click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Checkpoint for a preset."),
         click.option("--random-weights", type=int, metavar="SEED", help="Random weights for a preset, for trials."),
         click.option("--top-k", type=int, metavar="K", help="Keys per query of a SemanIR model, instead of its own."),
         click.option(
-            "--attention",
+            attention,
+            "model_attention",
             type=click.Choice(["paper", "bypassed"]),
             default="paper",
             show_default=True,

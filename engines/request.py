@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError, Unsupported
+from ..export.artifact import OnnxArtifact
 from .profiles import Profile
 from .targets import TARGETS, Target
 
-__all__ = ["COMPATIBILITY", "BuildRequest", "check_request", "kernel_digest"]
+__all__ = ["COMPATIBILITY", "BuildRequest", "check_request", "choose_plugins", "kernel_digest"]
 
 COMPATIBILITY = ("none", "same-capability", "ampere-plus")
 """Other GPUs of TensorRT's an engine may run on: none, those of its compute capability, Ampere and all later ones."""
@@ -144,6 +146,28 @@ def check_request(request: BuildRequest) -> None:
     for what, asked in refused.items():
         if asked:
             raise Unsupported(f"{target.title} {what}.", fix=fixes[what])
+
+
+def choose_plugins(choice: str, target: Target, artifact: OnnxArtifact) -> bool:
+    """Whether the operators of a file shall run as plugins.
+
+    Args:
+        choice: ``"plugin"``, ``"decomposed"``, or ``"auto"``: plugins where the target takes them, the file has
+            operators, and Triton is here to compile their kernels.
+        target: The target.
+        artifact: The file.
+
+    Raises:
+        InputError: Plugins are asked for, and the file has no operators.
+    """
+    if choice == "plugin" and not artifact.operators:
+        raise InputError(
+            f"{artifact.path} holds no attention operators that a plugin could run: it was exported decomposed.",
+            fix="Export it without --decomposed, or use --attention decomposed.",
+        )
+    if choice != "auto":
+        return choice == "plugin"
+    return target.plugins and bool(artifact.operators) and importlib.util.find_spec("triton") is not None
 
 
 def kernel_digest() -> str:

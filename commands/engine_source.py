@@ -1,0 +1,112 @@
+"""The ONNX file an engine is built from: the file the user names, or one exported from the model the user names."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..terminal import Terminal
+
+if TYPE_CHECKING:
+    from ..export import OnnxArtifact
+
+__all__ = ["Wanted", "engine_source"]
+
+OPSETS = {"bfloat16": 22}
+"""First opset whose convolutions know bfloat16; other precisions take the exporter's own."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the engine's ONNX file shall be.
+
+    Attributes:
+        precision: ``"float32"``, ``"float16"``, ``"bfloat16"``, ``"int8"``, or None for the source's own.
+        static: Rows and columns (pixels) of the only size; None for free sizes.
+        rescale: Whether streams that outgrow float16 may be rescaled.
+    """
+
+    precision: str | None
+    static: tuple[int, int] | None = None
+    rescale: bool = True
+
+
+@contextlib.contextmanager
+def engine_source(terminal: Terminal, source: str, options: dict[str, Any], wanted: Wanted) -> Iterator[OnnxArtifact]:
+    """The file to build from, in the wanted precision; files made on the way are gone after the block.
+
+    Args:
+        terminal: Where steps are told.
+        source: ONNX file of any precision, preset, packaged model or checkpoint.
+        options: Keyword arguments of `load_model`.
+        wanted: What the file shall be.
+
+    Raises:
+        InputError: Model options for an ONNX file, or a precision that the file is past.
+        AgileIRError: What loading, exporting and converting raise.
+    """
+    from ..engines.opening import is_onnx
+
+    with tempfile.TemporaryDirectory(prefix="agileir-", ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
+        artifact = _file(source, options) if is_onnx(source) else _exported(terminal, source, options, wanted, folder)
+        yield _converted(terminal, artifact, wanted, folder)
+
+
+def _file(source: str, options: dict[str, Any]) -> OnnxArtifact:
+    from ..engines.opening import refuse_model_options
+    from ..export import read_artifact
+
+    refuse_model_options(source, options)
+    return read_artifact(source)
+
+
+def _exported(terminal: Terminal, source: str, options: dict[str, Any], wanted: Wanted, folder: Path) -> OnnxArtifact:
+    from ..export import DEFAULT_OPSET, export_onnx
+    from ..export.provenance import describe_source
+    from ..models import load_model
+
+    with terminal.working(f"Loading {source}"):
+        model = load_model(source, **options)
+    with terminal.working(f"Exporting {model.spec.name}"):
+        return export_onnx(
+            model,
+            folder / f"{model.spec.name}.onnx",
+            opset=OPSETS.get(wanted.precision or "", DEFAULT_OPSET),
+            static=wanted.static,
+            source=describe_source(source, options),
+        )
+
+
+def _converted(terminal: Terminal, artifact: OnnxArtifact, wanted: Wanted, folder: Path) -> OnnxArtifact:
+    if wanted.precision in (None, artifact.precision):
+        return artifact
+    if artifact.precision != "float32":
+        raise InputError(
+            f"{artifact.path} is in {artifact.precision} already, and the engine is asked for in {wanted.precision}.",
+            why="An engine computes in the types of its file.",
+            fix="Leave the precision out, or start from the float32 file.",
+        )
+    from ..export.precision import write_precision
+
+    if wanted.precision == "float16" and wanted.rescale:
+        artifact = _rescaled(terminal, artifact, folder)
+    with terminal.working(f"Converting {artifact.spec.name} to {wanted.precision}"):
+        return write_precision(artifact, folder / f"{artifact.path.stem}.{wanted.precision}.onnx", wanted.precision)
+
+
+def _rescaled(terminal: Terminal, artifact: OnnxArtifact, folder: Path) -> OnnxArtifact:
+    from ..parity.rescaling import rescale_if_needed
+
+    with terminal.working("Measuring ranges") as progress:
+        rescaled, report = rescale_if_needed(
+            artifact, folder / f"{artifact.path.stem}.rescaled.onnx", progress=progress
+        )
+    if report.changed:
+        terminal.note("Residual streams outgrow float16 and were divided by powers of two; float32 keeps its bits.")
+    return rescaled

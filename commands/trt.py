@@ -1,0 +1,294 @@
+"""The verb ``trt``."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import InputError, OutputError
+from ..terminal import Terminal
+from .engine_source import Wanted, engine_source
+from .options import Size, SizeType, common_options, model_options, stacked
+
+if TYPE_CHECKING:
+    from ..engines.audit import Audit
+    from ..engines.request import BuildRequest
+    from ..export import OnnxArtifact
+
+__all__ = ["trt"]
+
+PRECISIONS = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
+
+UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+class MemoryType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
+    """``4GiB`` in bytes."""
+
+    name = "BYTES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes.
+
+        Raises:
+            click.BadParameter: No number of bytes, kB, MB, GB, KiB, MiB or GiB.
+        """
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*([KMG]I?B)?B?", value.strip().upper())
+        if match is None:
+            self.fail(f"{value!r} is not an amount of memory such as 4GiB or 512MB.", param, ctx)
+        return int(float(match[1]) * UNITS[match[2] or ""])
+
+
+class GpuListType(click.ParamType):  # type: ignore[type-arg]
+    """``sm86,sm89``."""
+
+    name = "GPUS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Lower-case names in order."""
+        del param, ctx
+        return value if isinstance(value, tuple) else tuple(name.strip().lower() for name in value.split(","))
+
+
+precision_options = stacked(
+    *(
+        click.option(f"--{name}", name, is_flag=True, help=text)
+        for name, text in (
+            ("fp32", "Compute in float32."),
+            ("tf32", "Compute in float32; products may round their factors to TF32."),
+            ("fp16", "Compute in float16."),
+            ("bf16", "Compute in bfloat16."),
+            ("int8", "Build an INT8 file that `agileir-export calibrate` made."),
+        )
+    ),
+    click.option("--no-rescale", is_flag=True, help="With --fp16: leave residual streams as they are."),
+)
+
+profile_options = stacked(
+    click.option(
+        "--profile",
+        "profiles",
+        multiple=True,
+        metavar="NAME",
+        help="Sizes by name, such as tiles, image or 720p; may be repeated.",
+    ),
+    click.option("--min", "minimum", multiple=True, metavar="BxHxW", help="Smallest size of a profile."),
+    click.option("--opt", "optimum", multiple=True, metavar="BxHxW", help="Size a profile is fastest at."),
+    click.option(
+        "--max",
+        "maximum",
+        multiple=True,
+        metavar="BxHxW",
+        help="Largest size. --min, --opt and --max may be repeated, one each for every profile; B may be left out.",
+    ),
+    click.option("--static", type=SizeType(), metavar="HxW", help="One size only (rows x columns, batch 1)."),
+)
+
+build_options = stacked(
+    click.option("--gpu", "gpus", type=GpuListType(), help="Compute capabilities, as in sm86,sm89 (rtx)."),
+    click.option("--optimization-level", type=int, metavar="0-5", help="Effort of the build; more is a faster engine."),
+    click.option("--workspace", type=MemoryType(), help="Most memory a kernel may take for itself, as in 4GiB."),
+    click.option(
+        "--timing-cache",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="File of kernel timings, read and updated (tensorrt).",
+    ),
+    click.option("--version-compatible", is_flag=True, help="Run under later versions of TensorRT, too (tensorrt)."),
+    click.option(
+        "--hardware-compatible",
+        type=click.Choice(["none", "same-capability", "ampere-plus"]),
+        default="none",
+        show_default=True,
+        help="Run on other GPUs, too (tensorrt).",
+    ),
+    click.option(
+        "--attention",
+        "operators",
+        type=click.Choice(["auto", "plugin", "decomposed"]),
+        default="auto",
+        show_default=True,
+        help="Attention operators as plugins (tensorrt) or by their plain ONNX function bodies.",
+    ),
+)
+
+
+@click.command(short_help="Build a TensorRT or TensorRT-RTX engine and audit it.")
+@click.argument("source", metavar="MODEL_OR_ONNX")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Plan to write or replace.")
+@click.option(
+    "--target",
+    type=click.Choice(["auto", "tensorrt", "rtx"]),
+    default="auto",
+    show_default=True,
+    help="auto: TensorRT where it can build, else TensorRT-RTX, which builds without a GPU.",
+)
+@precision_options
+@profile_options
+@build_options
+@click.option(
+    "--keep-onnx", type=click.Path(path_type=Path), metavar="FILE", help="Write the converted ONNX file, too."
+)
+@click.option("--keep-failed", is_flag=True, help="Write the engine even if it fails its audit.")
+@click.option("--no-cache", is_flag=True, help="Neither take the engine from the cache nor keep it there.")
+@click.option("--dry-run", is_flag=True, help="Show what would be built and what is missing here.")
+@functools.partial(model_options, attention="--model-attention")
+@common_options
+@click.pass_obj
+def trt(
+    terminal: Terminal,
+    /,
+    source: str,
+    output: Path,
+    target: str,
+    static: Size | None,
+    no_rescale: bool,
+    keep_onnx: Path | None,
+    keep_failed: bool,
+    no_cache: bool,
+    dry_run: bool,
+    options: dict[str, Any],
+    **details: Any,
+) -> None:
+    """Build an engine from MODEL_OR_ONNX and check which precision its kernels really compute in.
+
+    MODEL_OR_ONNX is an exported file of any precision, a checkpoint, or a preset that `agileir-export models` lists.
+    A float32 source is built in float32 unless told otherwise, a converted file in its own precision. Beside the plan
+    lies PLAN.json, which says what it is.
+
+    Exits with 1 when the engine does not compute in the precision asked for; nothing is written then.
+    """
+    from ..engines.building import check_plan_output, engine_facts, make_engine, require_audit, write_engine
+    from ..engines.cache import EngineCache
+    from ..engines.targets import choose_target
+
+    chosen = [name for name in PRECISIONS if details.pop(name)]
+    if len(chosen) > 1:
+        raise InputError(f"An engine has one precision, not --{' and --'.join(chosen)}.", fix="Give one of them.")
+    check_plan_output(output)
+    _check_kept(keep_onnx)
+    product = choose_target(target)
+    wanted = Wanted(PRECISIONS[chosen[0]] if chosen else None, static, rescale=not no_rescale)
+    cache = None if no_cache else EngineCache()
+    with engine_source(terminal, source, options, wanted) as artifact:
+        request = _request(artifact, product.name, chosen == ["tf32"], static, details)
+        if dry_run:
+            _show(terminal, artifact, request, output)
+            engine_facts(artifact, request)
+            return
+        with terminal.working(f"Building {artifact.spec.name} with {product.title}") as progress:
+            build = make_engine(artifact, request, cache, progress)
+        _show_audit(terminal, build.audit)
+        if not keep_failed:
+            require_audit(build.audit)
+        if keep_onnx is not None:
+            _keep(artifact, keep_onnx)
+        engine = write_engine(build, output)
+    size, gpus = f"{len(build.plan) / 2**20:.1f} MiB", ", ".join(engine.gpus)
+    terminal.note(f"Wrote {output} and {output.name}.json: {size} for {gpus}, {_effort(engine.build)}")
+    terminal.note(
+        f"Next, on such a GPU: agileir-export verify {output}; agileir-export restore {output} IN.png -o OUT.png"
+    )
+    terminal.result({"path": str(output), **engine.to_json()})
+    require_audit(build.audit)
+
+
+def _effort(build: Mapping[str, Any]) -> str:
+    """What the engine cost."""
+    if build["cached"]:
+        return "from the cache"
+    memory = build["peak_memory_bytes"]
+    return f"built in {build['seconds']:.1f} s" + (f" and {memory / 2**20:.0f} MiB of memory" if memory else "")
+
+
+def _check_kept(keep_onnx: Path | None) -> None:
+    """Refuses early what `_keep` could not write."""
+    from ..engines.opening import is_onnx
+    from ..imaging import check_output
+
+    if keep_onnx is None:
+        return
+    if not is_onnx(keep_onnx):
+        raise OutputError(
+            f"{keep_onnx} does not end in .onnx, by which the other verbs know it.", fix="Add the suffix."
+        )
+    check_output(keep_onnx, overwrite=True)
+
+
+def _keep(artifact: OnnxArtifact, path: Path) -> None:
+    from ..imaging import write_atomic
+
+    write_atomic(path, artifact.path.read_bytes(), overwrite=True)
+
+
+def _request(
+    artifact: OnnxArtifact, target: str, tf32: bool, static: Size | None, details: dict[str, Any]
+) -> BuildRequest:
+    """The options as a request; those of profiles and operators are resolved."""
+    from ..engines.profile_choice import choose_profiles
+    from ..engines.request import BuildRequest, choose_plugins
+    from ..engines.targets import TARGETS
+
+    product = TARGETS[target]
+    return BuildRequest(
+        onnx=artifact.path,
+        sha256=artifact.sha256,
+        network=artifact.spec.name,
+        precision=artifact.precision,
+        target=target,
+        profiles=choose_profiles(
+            artifact,
+            names=details.pop("profiles"),
+            minimum=details.pop("minimum"),
+            optimum=details.pop("optimum"),
+            maximum=details.pop("maximum"),
+            static=static,
+        ),
+        gpus=details.pop("gpus") or product.default_gpus,
+        tf32=tf32,
+        use_plugins=choose_plugins(details.pop("operators"), product, artifact),
+        workspace_bytes=details.pop("workspace"),
+        **details,
+    )
+
+
+def _show(terminal: Terminal, artifact: OnnxArtifact, request: BuildRequest, output: Path) -> None:
+    """What would be built, as a table and as JSON."""
+    target = request.target_entry
+    verdict = target.verdict()
+    rows = [
+        ("plan", output),
+        ("target", target.title),
+        ("can be built here", "yes" if verdict.works else f"no: {verdict.why_not}"),
+        ("model", artifact.spec.name),
+        ("precision", "float32, products in TF32" if request.tf32 else request.precision),
+        *(("profile (batch x rows x columns)", profile) for profile in request.profiles),
+        ("GPUs", ", ".join(request.gpus) or "the one of this machine"),
+        ("attention", "plugins" if request.use_plugins else "ONNX function bodies"),
+    ]
+    terminal.table("Engine", ("what", "value"), rows)
+    terminal.result(
+        {
+            "output": str(output),
+            "can_be_built_here": verdict.works,
+            "why_not": verdict.why_not,
+            "fix": verdict.fix,
+            "request": request.to_json(),
+        }
+    )
+
+
+def _show_audit(terminal: Terminal, audit: Audit) -> None:
+    from ..engines.audit import COLUMNS
+
+    terminal.table("Kernels", COLUMNS, audit.rows())
+    for kept in audit.kept:
+        terminal.note(f"{kept.count} {kept.kind} kernels hold {kept.precision}: {kept.reason}.")
+    for unknown in audit.unknown:
+        terminal.note(f"Not known: {unknown}.")
