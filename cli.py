@@ -9,11 +9,13 @@ import click
 
 from . import __version__
 from .commands.bundle import bundle
+from .commands.cache import cache
 from .commands.facts import doctor, info, models
 from .commands.onnx import onnx
 from .commands.options import common_options
 from .commands.polygraphy import polygraphy
 from .commands.restore import restore
+from .commands.trt import trt
 from .commands.verify import verify
 from .errors import AgileIRError, InternalError
 from .terminal import Terminal
@@ -72,5 +74,5 @@ def main(ctx: click.Context) -> None:
     warnings.showwarning = ctx.ensure_object(Terminal).warning
 
 
-for command in (onnx, verify, restore, bundle, polygraphy, models, info, doctor):
+for command in (onnx, verify, restore, trt, cache, bundle, polygraphy, models, info, doctor):
     main.add_command(command)
