@@ -6,6 +6,7 @@ from ..lazy import lazy_attributes
 from .doctor import diagnose
 from .onnxruntime_runner import OnnxRuntimeRunner, create_session, faithful_session
 from .runner import Images, Runner, check_images
+from .tensorrt import TensorRTRunner
 
 if TYPE_CHECKING:
     from .torch_runner import TorchRunner
@@ -14,6 +15,7 @@ __all__ = [
     "Images",
     "OnnxRuntimeRunner",
     "Runner",
+    "TensorRTRunner",
     "TorchRunner",
     "check_images",
     "create_session",

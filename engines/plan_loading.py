@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import AgileIRError, EnvironmentProblem, InputError, InternalError
 from .artifact import EngineArtifact
+from .builder import make_logger
 from .cuda_driver import Gpu, probe_gpu
 from .device_memory import DeviceMemory, OutOfDeviceMemory
 from .failures import MEMORY, explain_load
@@ -18,25 +19,19 @@ __all__ = ["Messages", "deserialize", "messages_of", "require_gpu", "runtime_fai
 KEPT = 50
 """Messages of TensorRT that are kept: more than it writes about one failure."""
 
+ERRORS = ("INTERNAL_ERROR", "ERROR")
+
 
 class Messages:
     """TensorRT's latest warnings and errors. It writes to one logger a process, which then says why a call failed."""
 
     def __init__(self, trt: Any) -> None:
-        kept: deque[tuple[bool, str]] = deque(maxlen=KEPT)
-        errors = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
-        wanted = (*errors, trt.ILogger.Severity.WARNING)
+        self._kept: deque[tuple[str, str]] = deque(maxlen=KEPT)
+        self.logger = make_logger(trt, self._keep)
 
-        class Logger(trt.ILogger):  # type: ignore[misc]  # the module is not known before it runs
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-
-            def log(self, severity: Any, message: str) -> None:
-                if severity in wanted:
-                    kept.append((severity in errors, message))
-
-        self._kept = kept
-        self.logger = Logger()
+    def _keep(self, severity: str, text: str) -> None:
+        if severity in (*ERRORS, "WARNING"):
+            self._kept.append((severity, text))
 
     def clear(self) -> None:
         """Forgets what was written so far, before a call that may fail."""
@@ -44,7 +39,7 @@ class Messages:
 
     def errors(self) -> list[str]:
         """The errors since `clear`, oldest first."""
-        return [text for is_error, text in self._kept if is_error]
+        return [text for severity, text in self._kept if severity in ERRORS]
 
     def lines(self) -> list[str]:
         """The errors, or the warnings where there are no errors."""

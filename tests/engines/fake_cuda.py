@@ -63,6 +63,7 @@ class Gpu:
         self.limit = limit
         self.stream = Stream()
         self.current = 0
+        self.streams: list[object] = []
         self.live: weakref.WeakValueDictionary[int, Allocation] = weakref.WeakValueDictionary()
         self.allocations: list[int] = []
         self.peak = 0

@@ -1,0 +1,180 @@
+"""The TensorRT runner on a real GPU. Nothing here has a stand-in; `pytest -m gpu` runs it where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agileir_export.engines import OnnxRuntimeRunner, TensorRTRunner
+from agileir_export.engines.artifact import EngineArtifact
+from agileir_export.engines.building import build_engine
+from agileir_export.engines.device_memory import open_memory
+from agileir_export.engines.plan_loading import deserialize
+from agileir_export.engines.profiles import Profile
+from agileir_export.engines.request import BuildRequest
+from agileir_export.engines.targets import TARGETS, load_target
+from agileir_export.errors import AgileIRError, InputError
+from agileir_export.export import OnnxArtifact
+
+from ..export import networks
+
+pytestmark = pytest.mark.gpu
+
+FLOOR = 80.0
+"""dB against ONNX Runtime: both compute in float32, in another order, and TF32 is off."""
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return networks.folder(tmp_path_factory)
+
+
+@pytest.fixture(params=list(TARGETS))
+def target(request: pytest.FixtureRequest) -> str:
+    verdict = TARGETS[request.param].verdict()
+    if not verdict.works:
+        pytest.skip(verdict.why_not)
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch reaches no GPU")
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def engine(target: str, folder: Path, tmp_path: Path) -> Callable[..., tuple[EngineArtifact, OnnxArtifact]]:
+    def build(kind: str, plugins: bool = False) -> tuple[EngineArtifact, OnnxArtifact]:
+        artifact = networks.exported(folder, kind)
+        multiple = artifact.spec.pad_multiple
+        whole = Profile((1, multiple, multiple), (1, 8 * multiple, 8 * multiple), (2, 16 * multiple, 16 * multiple))
+        tile = Profile(*[(4, 8 * multiple, 8 * multiple)] * 3)
+        return build_with(target, artifact, tmp_path / "model.plan", (whole, tile), plugins), artifact
+
+    return build
+
+
+def build_with(
+    target: str, artifact: OnnxArtifact, path: Path, profiles: tuple[Profile, ...], plugins: bool
+) -> EngineArtifact:
+    capability = "sm{}{}".format(*torch.cuda.get_device_capability())
+    request = BuildRequest(
+        onnx=artifact.path,
+        sha256=artifact.sha256,
+        network=artifact.spec.name,
+        precision="float32",
+        target=target,
+        profiles=profiles,
+        gpus=(capability,) if TARGETS[target].builds_without_gpu else (),
+        use_plugins=plugins,
+    )
+    return build_engine(artifact, request, path)
+
+
+@pytest.fixture
+def used() -> Iterator[Callable[[], int]]:
+    """Bytes of the GPU that are in use, by anyone."""
+
+    def measure() -> int:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info()
+        return int(total - free)
+
+    yield measure
+
+
+@pytest.mark.parametrize("kind", [*networks.ONE_A_FAMILY, "semanir-unet"])
+def test_it_restores_what_onnxruntime_restores(kind: str, engine: Callable[..., Any]) -> None:
+    plan, artifact = engine(kind)
+    reference = OnnxRuntimeRunner(artifact)
+    with TensorRTRunner(plan) as runner:
+        for shape in ((1, 8, 8), (1, 13, 30), (3, 16, 20), (4, 32, 32), (6, 25, 32)):
+            images = networks.images(shape[0], artifact.spec.channels, *shape[1:], seed=sum(shape))
+            assert networks.psnr(runner.run(images), reference.run(images)) >= FLOOR
+        with pytest.raises(InputError, match="outside every profile"):
+            runner.run(networks.images(1, artifact.spec.channels, 4096, 4096))
+
+
+@pytest.mark.parametrize("kind", networks.ONE_A_FAMILY)
+def test_plugins_restore_what_onnxruntime_restores(kind: str, target: str, engine: Callable[..., Any]) -> None:
+    if not TARGETS[target].plugins:
+        pytest.skip(f"{TARGETS[target].title} has no plugins")
+    plan, artifact = engine(kind, plugins=True)
+    images = networks.images(2, artifact.spec.channels, 30, 41)
+    with TensorRTRunner(plan) as runner:
+        for _ in range(3):
+            assert networks.psnr(runner.run(images), OnnxRuntimeRunner(artifact).run(images)) >= FLOOR
+
+
+def test_a_graph_makes_the_same_bits(engine: Callable[..., Any]) -> None:
+    plan, artifact = engine("swinir-light")
+    with TensorRTRunner(plan) as graphs, TensorRTRunner(plan, cuda_graphs=False) as plain:
+        for size in (16, 32, 16, 48, 32):
+            for seed in range(3):
+                images = networks.images(1, artifact.spec.channels, size, size, seed=seed)
+                np.testing.assert_array_equal(graphs.run(images), plain.run(images))
+        assert graphs.describe()["cuda_graphs"] in ("captured", "built-in")
+        assert plain.describe()["cuda_graphs"] == "off"
+
+
+def test_pycuda_makes_the_same_bits(engine: Callable[..., Any]) -> None:
+    pytest.importorskip("pycuda.driver", exc_type=ImportError)
+    plan, artifact = engine("swinir-light")
+    images = networks.images(3, artifact.spec.channels, 21, 30)
+    with TensorRTRunner(plan, "torch") as one, TensorRTRunner(plan, "pycuda") as other:
+        for _ in range(3):
+            np.testing.assert_array_equal(one.run(images), other.run(images))
+
+
+@pytest.mark.parametrize("plugins", [False, True])
+def test_memory_over_many_changes_of_shape(
+    plugins: bool, target: str, engine: Callable[..., Any], used: Callable[[], int]
+) -> None:
+    """Device memory has a ceiling: the second hundred changes of shape take no more than the first."""
+    if plugins and not TARGETS[target].plugins:
+        pytest.skip(f"{TARGETS[target].title} has no plugins")
+    plan, artifact = engine("swinir-light", plugins=plugins)
+    sizes = [(4 * rows, 4 * columns) for rows in range(1, 11) for columns in range(1, 11)]
+    with TensorRTRunner(plan) as runner:
+
+        def through_all() -> int:
+            for rows, columns in sizes:
+                runner.run(networks.images(1, artifact.spec.channels, rows, columns))
+            return used()
+
+        first = through_all()
+        assert through_all() - first <= 4 << 20
+
+
+def test_closing_gives_the_memory_back(engine: Callable[..., Any], used: Callable[[], int]) -> None:
+    plan, artifact = engine("swinir-light")
+
+    def once() -> int:
+        with TensorRTRunner(plan) as runner:
+            for _ in range(3):
+                runner.run(networks.images(1, artifact.spec.channels, 64, 64))
+        return used()
+
+    first = once()
+    assert [once() - first <= 1 << 20 for _ in range(5)] == [True] * 5
+
+
+def test_addresses_are_aligned(target: str) -> None:
+    memory = open_memory("torch")
+    with memory.current():
+        blocks = [memory.allocate(nbytes) for nbytes in (1, 3, 511, 5000)]
+    assert all(block.address % 256 == 0 for block in blocks)
+
+
+def test_a_plan_that_is_damaged(target: str, engine: Callable[..., Any]) -> None:
+    plan, _ = engine("swinir-light")
+    cut = plan.path.with_name("cut.plan")
+    cut.write_bytes(plan.path.read_bytes()[:1000])
+    memory = open_memory()
+    with memory.current(), pytest.raises(AgileIRError, match=r"cut\.plan"):
+        deserialize(load_target(TARGETS[target]), replace(plan, path=cut), memory)
