@@ -285,7 +285,7 @@ def _rule(pattern: str, error: Made) -> Rule:
 MEMORY = _rule(
     r"[^\n]*(std::bad_alloc|out of memory|OutOfMemory|MEM_ALLOC_FAILED|cudaErrorMemoryAllocation)[^\n]*", _memory
 )
-DRIVER = _rule(r"[^\n]*CUDA driver version is insufficient[^\n]*", _driver)
+DRIVER = _rule(r"[^\n]*CUDA (driver version is insufficient|initialization failure with error)[^\n]*", _driver)
 
 BUILD_RULES = (
     _rule(r"operation '([^']+)' for Turing \(SM75\): FP32 GEMM is not supported", _turing_float32),

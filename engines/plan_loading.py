@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from functools import cache
 from typing import Any
@@ -87,7 +88,9 @@ def deserialize(trt: Any, artifact: EngineArtifact, memory: DeviceMemory) -> tup
     messages.clear()
     runtime = trt.Runtime(messages.logger)
     engine = None
-    if not messages.errors():  # otherwise the object is empty, and asking it anything ends the process
+    if messages.errors():
+        _keep_forever(runtime)
+    else:
         if artifact.facts.get("version_compatible"):
             runtime.engine_host_code_allowed = True  # such a plan carries its own runtime, as code
         engine = runtime.deserialize_cuda_engine(artifact.path.read_bytes())
@@ -97,6 +100,11 @@ def deserialize(trt: Any, artifact: EngineArtifact, memory: DeviceMemory) -> tup
         raise explain_load(messages.lines(), str(artifact.path), title, _built_with(artifact), here)
     _check_tensors(trt, artifact, engine)
     return runtime, engine
+
+
+def _keep_forever(runtime: Any) -> None:
+    """One reference too many. Where TensorRT finds no driver its runtime is empty, and crashes when used or destroyed."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(runtime))
 
 
 def _check_tensors(trt: Any, artifact: EngineArtifact, engine: Any) -> None:
@@ -146,6 +154,6 @@ def device_name(memory: DeviceMemory) -> str:
 
 def _built_with(artifact: EngineArtifact) -> str:
     """Version and GPU of the build, as the sidecar tells."""
-    version = artifact.facts.get("target_version") or "an unknown version"
+    version = artifact.facts.get("target_version")
     gpus = artifact.facts.get("gpu") or ", ".join(artifact.gpus) or "an unknown GPU"
-    return f"version {version} for {gpus}"
+    return f"{f'version {version}' if version else 'an unknown version'} for {gpus}"
