@@ -103,7 +103,7 @@ def deserialize(trt: Any, artifact: EngineArtifact, memory: DeviceMemory) -> tup
 
 
 def _keep_forever(runtime: Any) -> None:
-    """One reference too many. Where TensorRT finds no driver its runtime is empty, and crashes when used or destroyed."""
+    """One reference too many: without a driver, TensorRT's runtime is empty, and crashes when used or destroyed."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(runtime))
 
 
