@@ -7,15 +7,23 @@ from ...lazy import lazy_attributes
 if TYPE_CHECKING:
     from .arguments import argument_groups
     from .command import Comparison, plan_comparison
-    from .hooks import FixedPeakPsnr, Pictures, WithPlugins
+    from .hooks import FixedPeakPsnr, Pictures, WithoutTf32, WithPlugins
 
-__all__ = ["Comparison", "FixedPeakPsnr", "Pictures", "WithPlugins", "argument_groups", "plan_comparison"]
+__all__ = [
+    "Comparison",
+    "FixedPeakPsnr",
+    "Pictures",
+    "WithPlugins",
+    "WithoutTf32",
+    "argument_groups",
+    "plan_comparison",
+]
 
 __getattr__ = lazy_attributes(
     __name__,
     {
         "argument_groups": ".arguments",
         **dict.fromkeys(("Comparison", "plan_comparison"), ".command"),
-        **dict.fromkeys(("FixedPeakPsnr", "Pictures", "WithPlugins"), ".hooks"),
+        **dict.fromkeys(("FixedPeakPsnr", "Pictures", "WithPlugins", "WithoutTf32"), ".hooks"),
     },
 )

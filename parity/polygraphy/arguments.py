@@ -25,6 +25,7 @@ from polygraphy.tools.args import (
     ModelArgs,
     PluginRefRunnerArgs,
     RunnerSelectArgs,
+    TrtConfigArgs,
     TrtLoadPluginsArgs,
 )
 from polygraphy.tools.args import util as args_util
@@ -59,6 +60,7 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
         - ComparatorCompareArgs
         - CompareFuncSimpleArgs
         - PluginRefRunnerArgs
+        - TrtConfigArgs
         - TrtLoadPluginsArgs
     """
 
@@ -114,7 +116,10 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
             if math.isnan(self.psnr):
                 G_LOGGER.critical("--agileir-psnr: a floor of NaN dB cannot be reached.")
             self._compare_pictures()
-        self._offer_plugins()
+        if getattr(config, "USE_TENSORRT_RTX", False):
+            self._keep_float32()
+        elif self.plugins:
+            self._offer_plugins()
         self._offer_references()
 
     def _feed_pictures(self) -> None:
@@ -154,23 +159,43 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
         self.arg_groups[CompareFuncSimpleArgs].add_to_script_impl = add_to_script
 
     def _offer_plugins(self) -> None:
-        """Reading a file of ours for TensorRT registers the plugins first; never for TensorRT-RTX."""
-        group, model = self.arg_groups[TrtLoadPluginsArgs], self.arg_groups[ModelArgs]
+        """Reading a file of ours for TensorRT registers the plugins first; TensorRT-RTX has none."""
+        group = self.arg_groups[TrtLoadPluginsArgs]
         write = group.add_to_script_impl
-        if not self.plugins or getattr(config, "USE_TENSORRT_RTX", False) or model.model_type != "onnx":
-            return
-
         files: list[str] = []
 
         def add_to_script(script: Any, loader_name: Any) -> Any:
             loader = write(script, loader_name)
             files.append(str(loader))  # polygraphy asks for the file first, then for network and engine made of it
-            if str(loader) != files[0] or not _mentions_operators(model.path):
+            if str(loader) != files[0] or not self._ours():
                 return loader
             script.add_import(imports=["WithPlugins"], frm=HOOKS)
             return script.add_loader(make_invocable("WithPlugins", loader), "with_plugins")
 
         group.add_to_script_impl = add_to_script
+
+    def _keep_float32(self) -> None:
+        """TensorRT-RTX computes a file of ours without TF32 unless --tf32 asks for it, as TensorRT does."""
+        group = self.arg_groups[TrtConfigArgs]
+        write = group.add_to_script_impl
+
+        def add_to_script(script: Any, *arguments: Any, **keywords: Any) -> Any:
+            loader = write(script, *arguments, **keywords)
+            if loader is None or group.tf32 or not self._ours():
+                return loader
+            script.add_import(imports=["WithoutTf32"], frm=HOOKS)
+            return script.add_loader(make_invocable("WithoutTf32", loader), "without_tf32")
+
+        group.add_to_script_impl = add_to_script
+
+    def _ours(self) -> bool:
+        """Whether the model is an ONNX file that mentions our domain anywhere; searched in place, it can be large."""
+        model = self.arg_groups[ModelArgs]
+        file = Path(model.path or "")
+        if model.model_type != "onnx" or not file.is_file() or file.stat().st_size == 0:
+            return False
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(DOMAIN) >= 0
 
     def _offer_references(self) -> None:
         """A script with ``--pluginref`` loads the references of our operators."""
@@ -193,15 +218,6 @@ def _size(text: str | None) -> tuple[int, int] | None:
         G_LOGGER.critical(f"--agileir-size: {text!r} is not a size such as 128x96 (rows x columns).")
         return None
     return int(match[1]), int(match[2])
-
-
-def _mentions_operators(path: str) -> bool:
-    """Whether a file holds the name of our domain anywhere; searched in place, for files can be large."""
-    file = Path(path)
-    if not file.is_file() or file.stat().st_size == 0:
-        return False
-    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(DOMAIN) >= 0
 
 
 def _name_rtx_bindings() -> None:

@@ -22,7 +22,7 @@ from ...resizing import pad_to_multiple
 from ..images import load_images
 from ..metrics import psnr
 
-__all__ = ["FixedPeakPsnr", "Pictures", "WithPlugins", "fixed_size", "polygraphy_errors"]
+__all__ = ["FixedPeakPsnr", "Pictures", "WithPlugins", "WithoutTf32", "fixed_size", "polygraphy_errors"]
 
 WHOLE = (1 << 30, 1 << 30)
 """A crop that no picture exceeds."""
@@ -159,3 +159,24 @@ class WithPlugins:
         except AgileIRError as error:
             G_LOGGER.warning(f"The function bodies are used instead of the TensorRT plugins: {error}")
         return self.inner(*arguments, **keywords) if callable(self.inner) else self.inner
+
+
+class WithoutTf32:
+    """A loader of polygraphy: the builder configuration of `inner`, with float32 products in float32.
+
+    For TensorRT polygraphy does so unless ``--tf32`` is given; for TensorRT-RTX it leaves TF32 on, and has no option.
+
+    Args:
+        inner: The loader of the configuration.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """The configuration."""
+        from polygraphy.mod.trt_importer import lazy_import_trt
+
+        configuration = self.inner(*arguments, **keywords)
+        configuration.clear_flag(lazy_import_trt().BuilderFlag.TF32)
+        return configuration

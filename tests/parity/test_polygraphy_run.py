@@ -65,6 +65,13 @@ def tampered(artifact: OnnxArtifact, path: Path, offset: float) -> Path:
     return path
 
 
+def write_foreign(path: Path) -> Path:
+    """A file that is none of ours."""
+    text = '<ir_version: 9, opset_import: ["": 20]> g (float x) => (float y) {y = Abs(x)}'
+    onnx.save(onnx.parser.parse_model(text), path)
+    return path
+
+
 def test_our_domain_is_spelled_alike() -> None:
     assert DOMAIN.decode() == PLUGIN_DOMAIN
 
@@ -122,11 +129,7 @@ def script(polygraphy: Polygraphy, path: Path, *arguments: object) -> str:
 
 
 def test_a_run_without_our_options_is_left_alone(polygraphy: Polygraphy, tmp_path: Path) -> None:
-    foreign = tmp_path / "foreign.onnx"
-    onnx.save(
-        onnx.parser.parse_model('<ir_version: 9, opset_import: ["": 20]> g (float x) => (float y) {y = Abs(x)}'),
-        foreign,
-    )
+    foreign = write_foreign(tmp_path / "foreign.onnx")
     made = script(polygraphy, tmp_path, foreign, "--onnxrt", "--trt")
     assert "agileir" not in made.split("import", 1)[1]
     assert "SimpleCompareFunc" not in made and "Pictures" not in made
@@ -143,11 +146,21 @@ def test_tensorrt_reads_our_file_with_our_plugins(
     assert "NetworkFromOnnxPath(with_plugins" in made
     compile(made, "script.py", "exec")
     assert "WithPlugins" not in script(polygraphy, tmp_path, model.path, "--trt", "--agileir-no-plugins")
+
+
+def test_tensorrt_rtx_reads_our_file_without_plugins_and_tf32(
+    polygraphy: Polygraphy, model: OnnxArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import polygraphy.config as settings
 
     monkeypatch.setattr(settings, "USE_TENSORRT_RTX", True)
     monkeypatch.setattr("agileir_export.parity.polygraphy.arguments._name_rtx_bindings", lambda: None)
-    assert "WithPlugins" not in script(polygraphy, tmp_path, model.path, "--trt"), "TensorRT-RTX has no plugins"
+    made = script(polygraphy, tmp_path, model.path, "--trt")
+    assert "WithPlugins" not in made
+    assert "EngineBytesFromNetwork(parse_network_from_onnx, config=without_tf32)" in made
+    assert "WithoutTf32" not in script(polygraphy, tmp_path, model.path, "--trt", "--tf32")
+    foreign = write_foreign(tmp_path / "foreign.onnx")
+    assert "WithoutTf32" not in script(polygraphy, tmp_path, foreign, "--trt")
 
 
 def test_a_saved_script_runs_by_itself(

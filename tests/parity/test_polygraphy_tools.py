@@ -13,6 +13,7 @@ import pytest
 from agileir_export.engines import OnnxRuntimeRunner
 from agileir_export.export import OnnxArtifact, read_artifact
 from agileir_export.parity.metrics import psnr
+from agileir_export.parity.polygraphy import plan_comparison
 
 from ..export import networks
 from . import polygraphy_tool
@@ -100,6 +101,17 @@ def test_convert_builds_for_tensorrt_rtx(installed: Path, folder: Path, tmp_path
 @pytest.mark.slow
 def test_convert_builds_every_family(installed: Path, artifact: OnnxArtifact, tmp_path: Path) -> None:
     assert convert(installed, artifact, tmp_path).stat().st_size > 10_000
+
+
+@NEEDS_RTX
+@pytest.mark.slow
+def test_a_run_builds_for_tensorrt_rtx_without_tf32(installed: Path, folder: Path, tmp_path: Path) -> None:
+    """Without a GPU the run ends after the build, with polygraphy's message."""
+    script = plan_comparison(networks.exported(folder, "swinir-light").path, "rtx", size=(16, 16)).script()
+    said = polygraphy_tool.shell(installed, script, tmp_path).stdout
+    assert "Finished engine building" in said, said
+    flags = [line for line in said.splitlines() if line.strip().startswith("Flags ")]
+    assert flags and not [line for line in flags if "TF32" in line], said
 
 
 @NEEDS_RTX
