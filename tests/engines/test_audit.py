@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 from onnx import helper
 
-from agileir_export.engines.audit import Kernel, judge, kernels_from_inspector, kernels_from_rtx_log, product_nodes
+from agileir_export.engines.audit import (
+    Audit,
+    Kernel,
+    judge,
+    kernels_from_inspector,
+    kernels_from_rtx_log,
+    product_nodes,
+)
 from agileir_export.engines.kernels import number_type
 
 ATTENTION = (
@@ -73,6 +80,7 @@ def test_other_kernels_have_the_types_at_their_edges() -> None:
     audit = judge([softmax, wait, gemm()], "float16")
     assert [share.kind for share in audit.shares] == ["gemm", "softmax"]
     assert [(entry.kind, entry.count) for entry in audit.kept] == [("softmax", 1)]
+    assert Audit.from_json(json.loads(json.dumps(audit.to_json()))) == audit
 
 
 def test_lists_of_several_engines_are_kept_apart() -> None:
@@ -187,7 +195,9 @@ def test_what_contradicts_the_request_is_counted_and_named() -> None:
         "6 of 8 gemm kernels compute in float32, not in float16: node_0, node_1, node_2, node_3 and 2 more",
     )
     assert audit.rows() == [("gemm", "float32", 6, "75 %"), ("gemm", "float16", 2, "25 %")]
-    assert json.loads(json.dumps(audit.to_json()))["passed"] is False
+    document = json.loads(json.dumps(audit.to_json()))
+    assert document["passed"] is False
+    assert Audit.from_json(document) == audit
     with pytest.raises(KeyError):
         judge(kernels, "float8")
 
