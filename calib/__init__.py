@@ -1,0 +1,35 @@
+"""Calibration: INT8 files within a budget in dB."""
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_attributes
+from .options import CalibrationOptions
+
+if TYPE_CHECKING:
+    from .calibration import calibrate
+    from .histogram import METHODS
+    from .plot import cost_plot
+    from .recipe import Recipe, read_recipe
+    from .report import CalibrationReport
+
+__all__ = [
+    "METHODS",
+    "CalibrationOptions",
+    "CalibrationReport",
+    "Recipe",
+    "calibrate",
+    "cost_plot",
+    "read_recipe",
+]
+
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "METHODS": ".histogram",
+        "CalibrationReport": ".report",
+        "Recipe": ".recipe",
+        "calibrate": ".calibration",
+        "cost_plot": ".plot",
+        "read_recipe": ".recipe",
+    },
+)

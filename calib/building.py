@@ -1,0 +1,71 @@
+"""The graph that is quantised, and the file a recipe makes of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import InputError, InternalError
+from ..export.artifact import PROVENANCE_KEY
+from ..export.precision import convert_precision
+from ..export.rescale import rescale
+from ..parity.ranges import measure_ranges, range_images
+from .equalise import apply_equalisation
+from .layers import Layer
+from .quantise import insert_qdq
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ..export import OnnxArtifact
+
+__all__ = ["apply_recipe", "load_graph"]
+
+
+def load_graph(artifact: OnnxArtifact, rest: str, progress: Callable[[str], None]) -> onnx.ModelProto:
+    """The graph of a float32 file; where the rest becomes float16, brought into its range (exactly, see `rescale`).
+
+    Raises:
+        InputError: The file is not float32.
+        Unsupported: A stream leaves float16's range and cannot be rescaled.
+    """
+    import onnx
+
+    if artifact.precision != "float32":
+        raise InputError(
+            f"{artifact.path} is in {artifact.precision}; calibration starts from float32.",
+            fix="Export the model without --fp16, --bf16 or --int8.",
+        )
+    graph = onnx.load(artifact.path)
+    if rest == "float16":
+        graph, _ = rescale(graph, measure_ranges(artifact, graph, range_images(artifact), progress))
+    return graph
+
+
+def apply_recipe(graph: onnx.ModelProto, layers: Sequence[Layer], recipe: Recipe, rest: str) -> onnx.ModelProto:
+    """The INT8 graph a recipe makes of a float graph; its provenance tells of the calibration.
+
+    Raises:
+        InputError: The recipe names a place to equalise that the graph has not.
+        InternalError: The result is not valid ONNX.
+    """
+    import onnx
+
+    try:
+        equalised = apply_equalisation(graph, layers, recipe.equalisations)
+    except (KeyError, ValueError) as error:
+        raise InputError(f"The recipe does not fit the graph: {error}.", fix="Calibrate again.") from error
+    result = insert_qdq(equalised, layers, recipe.thresholds, recipe.int8)
+    if rest != "float32":
+        result = convert_precision(result, rest)
+    metadata = {entry.key: entry.value for entry in result.metadata_props}
+    provenance = json.loads(metadata.get(PROVENANCE_KEY, "{}"))
+    metadata[PROVENANCE_KEY] = json.dumps({**provenance, "calibration": recipe.provenance()}, sort_keys=True)
+    onnx.helper.set_model_props(result, metadata)
+    try:
+        onnx.checker.check_model(result, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InternalError(f"The quantised graph is not valid ONNX: {error}") from error
+    return result

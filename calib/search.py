@@ -1,0 +1,62 @@
+"""Which layers are INT8: all that the budget allows, the costliest given back to float first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from ..errors import ParityMissed
+from .quality import Quality
+
+__all__ = ["costliest_first", "fewest_promotions"]
+
+
+def costliest_first(names: Sequence[str], costs: Mapping[str, Quality]) -> list[str]:
+    """Layers in the order in which they go back to float."""
+    return sorted(names, key=lambda name: costs[name].cost, reverse=True)
+
+
+def fewest_promotions(
+    order: Sequence[str],
+    judge: Callable[[Collection[str]], Quality],
+    budget: float,
+    floor: float,
+    at_least: int = 0,
+) -> tuple[list[str], Quality]:
+    """Promotes as few of the costliest layers to float as the budget asks for.
+
+    The number is found by bisection: what k promotions do not bring into the budget, fewer do not either.
+
+    Args:
+        order: Names of the layers, costliest first.
+        judge: Quality with the given layers in INT8.
+        budget: Greatest loss in dB against ground truth, of the worst picture.
+        floor: Least PSNR in dB against the float graph, of the worst picture.
+        at_least: Least number to promote.
+
+    Returns:
+        Names of the layers that stay INT8, and their quality together.
+
+    Raises:
+        ParityMissed: Not even the cheapest layer alone keeps within the budget.
+    """
+    low, high = at_least, len(order)
+    best: tuple[list[str], Quality] | None = None
+    tried: Quality | None = None
+    promoted = low  # all layers first: mostly none has to go
+    while low < high:
+        kept = list(order[promoted:])
+        tried = judge(kept)
+        if tried.holds(budget, floor):
+            best, high = (kept, tried), promoted
+        else:
+            low = promoted + 1
+        promoted = (low + high) // 2
+    if best is None:
+        loss = "" if tried is None or tried.loss is None else f"it loses {tried.loss:.3f} dB, "
+        parity = "" if tried is None else f"{loss}{tried.parity:.1f} dB from the float model"
+        raise ParityMissed(
+            f"No layer can be INT8 within {budget:g} dB of loss and {floor:g} dB of parity: "
+            f"with the cheapest one alone {parity}.",
+            fix="Allow more with --psnr-budget, give images like those the model is used on, or use FP16.",
+        )
+    return best

@@ -1,0 +1,68 @@
+"""One session that computes a graph with any of its layers in INT8: what each costs is asked without building files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..engines.onnxruntime_runner import create_session
+from ..engines.runner import Images
+from ..errors import InternalError
+from .layers import Layer
+from .quantise import insert_qdq
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Simulation"]
+
+SWITCH = "int8:"
+
+
+class Simulation:
+    """The fully quantised graph with a switch a layer: on, it multiplies what Q/DQ let through; off, the float values.
+
+    Args:
+        model: The graph in float32; not changed.
+        layers: Its layers.
+        thresholds: By layer name, see `insert_qdq`.
+
+    Raises:
+        InternalError: The graph could not be quantised.
+    """
+
+    def __init__(self, model: onnx.ModelProto, layers: Sequence[Layer], thresholds: Mapping[str, float]) -> None:
+        self.names = [layer.name for layer in layers]
+        graph = insert_qdq(model, layers, thresholds, self.names)
+        _add_switches(graph, layers)
+        self.session = create_session(graph.SerializeToString())
+
+    def run(self, images: Images, chosen: Collection[str]) -> Images:
+        """Runs padded images ``[B, C, H, W]`` with the chosen layers in INT8."""
+        unknown = set(chosen) - set(self.names)
+        if unknown:
+            raise InternalError(f"There is no layer {min(unknown)}.")
+        feeds: dict[str, Any] = {SWITCH + name: np.array(name in chosen) for name in self.names}
+        output: Images = self.session.run(None, {self.session.get_inputs()[0].name: images, **feeds})[0]
+        return output
+
+
+def _add_switches(model: onnx.ModelProto, layers: Sequence[Layer]) -> None:
+    import onnx
+
+    by_name = {layer.node: layer for layer in layers}
+    nodes = []
+    for node in model.graph.node:
+        if layer := by_name.get(node.name):
+            switch = SWITCH + layer.name
+            model.graph.input.append(onnx.helper.make_tensor_value_info(switch, onnx.TensorProto.BOOL, []))
+            for index, original in enumerate((layer.input, layer.weight)):
+                taken = f"{switch}/{index}"
+                nodes.append(onnx.helper.make_node("Where", [switch, node.input[index], original], [taken], name=taken))
+                node.input[index] = taken
+        nodes.append(node)
+    kept = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
