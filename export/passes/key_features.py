@@ -49,7 +49,9 @@ def key_feature_nodes(graph: gs.Graph) -> set[int]:
     found: set[int] = set()
     while pending:
         node = pending.pop()
-        if id(node) in found or (has_weights(node) and layers[id(node.outputs[0])] > 1):
+        if id(node) in found or node.op == "DequantizeLinear":
+            continue
+        if has_weights(node) and layers[id(node.outputs[0])] > 1:
             continue
         found.add(id(node))
         pending += [producer for tensor in floats(node) for producer in tensor.inputs]
