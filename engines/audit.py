@@ -10,29 +10,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .kernels import PRODUCTS, UNKNOWN, Kernel
 from .layer_lists import kernels_from_inspector, kernels_from_rtx_log
-
-if TYPE_CHECKING:
-    import onnx
+from .requested_types import float32_nodes, product_nodes, quantised_nodes
 
 __all__ = [
     "Audit",
     "Kept",
     "Kernel",
     "Share",
+    "float32_nodes",
     "judge",
     "kernels_from_inspector",
     "kernels_from_rtx_log",
     "product_nodes",
+    "quantised_nodes",
 ]
 
 COLUMNS = ("kind", "precision", "kernels", "share")
 """Headings of `Audit.rows`."""
-
-PRODUCT_OPERATORS = {"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"}
 
 FLOAT_OPERATORS = {
     "KeySemanticDictionary": "its similarities choose the keys that every layer of the stage uses; half precision "
@@ -154,7 +152,8 @@ def judge(
         expected_int8: ONNX nodes that were quantised.
         products: ONNX nodes that multiply and accumulate (`product_nodes`). Those that no product kernel names are
             looked for in the fused kernels: small ones are expanded into plain arithmetic there.
-        by_design: ONNX nodes that stay float32, with the reason.
+        by_design: Products that are float32 in the file on purpose, with the reason (`float32_nodes`). A kernel is
+            excused if all products it comes from are.
 
     Raises:
         KeyError: `precision` is none of `REQUESTS`.
@@ -163,7 +162,7 @@ def judge(
     kernels = [kernel for kernel in kernels if kernel.kind != "control"]
     judged = [kernel for kernel in kernels if kernel.kind in JUDGED]
     contrary = [kernel for kernel in judged if kernel.precision not in (*allowed, UNKNOWN)]
-    excused = {kernel: reason for kernel in contrary if (reason := _float_by_design(kernel, reasons))}
+    excused = {kernel: reason for kernel in contrary if (reason := _float_by_design(kernel, reasons, products))}
     problems = [] if any(kernel.precision != UNKNOWN for kernel in judged) else [_nothing_known(kernels)]
     problems += _contrary(judged, [kernel for kernel in contrary if kernel not in excused], precision)
     if precision == "int8":
@@ -183,41 +182,17 @@ def judge(
     )
 
 
-def product_nodes(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that multiply and accumulate, as engines name them: see `Kernel.origin`.
-
-    Nodes without a name are called ``node_of_`` and their first output, as NVIDIA's parser does.
-
-    Args:
-        model: An exported model; nodes in the function bodies it calls are included, once for every call.
-    """
-    bodies = {(function.domain, function.name): function.node for function in model.functions}
-    names = []
-    for node in model.graph.node:
-        if node.op_type in PRODUCT_OPERATORS and node.domain in ("", "ai.onnx"):
-            names.append(_node_name(node))
-        for inner in bodies.get((node.domain, node.op_type), ()):
-            if inner.op_type in PRODUCT_OPERATORS:
-                names.append(f"{_node_name(inner)} | {_node_name(node)} ({node.op_type})")
-    return names
-
-
-def _node_name(node: onnx.NodeProto) -> str:
-    return node.name or f"node_of_{node.output[0]}"
-
-
-def _float_by_design(kernel: Kernel, reasons: Mapping[str, str]) -> str:
+def _float_by_design(kernel: Kernel, reasons: Mapping[str, str], products: Collection[str]) -> str:
     """Why a product may be float32; empty if it may not."""
     if kernel.precision != "float32":
         return ""
+    name = f"{kernel.name}{kernel.origin}".casefold().replace("_", "")
     for operator, reason in FLOAT_OPERATORS.items():
-        if operator in kernel.operators:
+        if operator in kernel.operators or (kernel.kind == "plugin" and operator.casefold() in name):
             return reason
-        if kernel.kind == "plugin" and operator.casefold() in f"{kernel.name}{kernel.origin}".casefold().replace(
-            "_", ""
-        ):
-            return reason
-    return next((reasons[node] for node in kernel.origin if node in reasons), "")
+    intended = [node for node in kernel.origin if node in reasons]
+    forgotten = any(node in products and node not in reasons for node in kernel.origin)
+    return reasons[intended[0]] if intended and not forgotten else ""
 
 
 def _contrary(judged: Sequence[Kernel], wrong: Sequence[Kernel], precision: str) -> list[str]:

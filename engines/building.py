@@ -14,7 +14,15 @@ from ..errors import AuditMissed, EnvironmentProblem, OutputError
 from ..export.artifact import OnnxArtifact
 from ..imaging import check_output, write_atomic, write_together
 from .artifact import ENGINE_SUFFIXES, EngineArtifact, is_engine, sidecar_path
-from .audit import Audit, judge, kernels_from_inspector, kernels_from_rtx_log, product_nodes
+from .audit import (
+    Audit,
+    float32_nodes,
+    judge,
+    kernels_from_inspector,
+    kernels_from_rtx_log,
+    product_nodes,
+    quantised_nodes,
+)
 from .build_process import BuildResult, build_in_process
 from .cuda_driver import probe_gpu
 from .profiles import check_profiles
@@ -22,8 +30,6 @@ from .request import BuildRequest, check_request
 from .targets import check_capabilities, load_target
 
 if TYPE_CHECKING:
-    import onnx
-
     from .cache import EngineCache
 
 __all__ = [
@@ -261,25 +267,7 @@ def _audit(request: BuildRequest, artifact: OnnxArtifact, result: BuildResult) -
     return judge(
         kernels,
         "tf32" if request.tf32 else request.precision,
-        expected_int8=_quantised(model),
+        expected_int8=quantised_nodes(model),
         products=product_nodes(model),
-        by_design=_kept_float(model, artifact),
+        by_design=float32_nodes(model, artifact.conversion.get("float32_nodes", ())),
     )
-
-
-def _name(node: onnx.NodeProto) -> str:
-    """A node's name as NVIDIA's parser tells it."""
-    return node.name or f"node_of_{node.output[0]}"
-
-
-def _quantised(model: onnx.ModelProto) -> list[str]:
-    """Products whose factors both come from DequantizeLinear."""
-    dequantised = {out for node in model.graph.node if node.op_type == "DequantizeLinear" for out in node.output}
-    products = (node for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"))
-    return [_name(node) for node in products if dequantised.issuperset(node.input[:2])]
-
-
-def _kept_float(model: onnx.ModelProto, artifact: OnnxArtifact) -> dict[str, str]:
-    """Nodes that the conversion to half precision left in float32, with its reason."""
-    reasons = {kept["op"]: kept["reason"] for kept in artifact.conversion.get("float32_nodes", ())}
-    return {_name(node): reasons[node.op_type] for node in model.graph.node if node.op_type in reasons}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import onnx
 import pytest
 from onnx import helper
 
 from agileir_export.engines.audit import (
     Audit,
     Kernel,
+    float32_nodes,
     judge,
     kernels_from_inspector,
     kernels_from_rtx_log,
@@ -237,6 +239,46 @@ def test_product_nodes_are_named_as_engines_name_them() -> None:
         "conv",
         "node_of_c",
     ]
+
+
+def converted(*floats: str) -> onnx.ModelProto:
+    """Two products of the picture in half precision, those named in float32, and a count that is float32 in itself."""
+    nodes, last = [], "input"
+    for name in ("first", "second"):
+        kind = onnx.TensorProto.FLOAT if name in floats else onnx.TensorProto.FLOAT16
+        nodes += [
+            helper.make_node("Cast", [last], [f"{name}_in"], to=kind),
+            helper.make_node("MatMul", [f"{name}_in", f"{name}_in"], [f"{name}_out"], name=name),
+        ]
+        last = f"{name}_out"
+    nodes += [
+        helper.make_node("Cast", [last], ["output"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Greater", ["output", "output"], ["truth"]),
+        helper.make_node("Cast", ["truth"], ["ones"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("MatMul", ["ones", "ones"], ["count"], name="counting"),
+    ]
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [4, 4]) for name in ("input", "output")]
+    graph = helper.make_graph(nodes, "g", values[:1], [values[1], helper.make_empty_tensor_value_info("count")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+
+
+def test_only_products_that_a_conversion_tells_of_are_excused() -> None:
+    record = {"op": "MatMul", "reason": "keys are chosen from it", "count": 1}
+    exact = {"counting": "integers carried in float32, which has them exactly"}
+    assert float32_nodes(converted(), [record]) == exact
+    assert float32_nodes(converted("first"), [record]) == exact | {"first": "keys are chosen from it"}
+    assert float32_nodes(converted("first"), []) == exact
+    assert float32_nodes(converted("first"), [record | {"op": "Conv"}]) == exact
+    assert float32_nodes(converted("first", "second"), [record]) == exact, "one of them was forgotten: which?"
+
+
+def test_a_kernel_is_excused_if_all_its_products_are() -> None:
+    both = gemm("float32", origin=("bias", "first", "second"))
+    reasons = {"first": "why", "bias": "other"}
+    products = ["first", "second"]
+    assert judge([both, gemm()], "float16", products=[*products, "node_MatMul"], by_design=reasons).passed is False
+    assert judge([both, gemm()], "float16", products=products, by_design=reasons | {"second": "why"}).passed
+    assert judge([both, gemm()], "float16", products=["first"], by_design={"first": "why"}).passed
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -10,8 +11,19 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from agileir_export.engines.audit import Audit, Kernel, judge, kernels_from_rtx_log, product_nodes
+from agileir_export.engines.audit import (
+    Audit,
+    Kernel,
+    float32_nodes,
+    judge,
+    kernels_from_rtx_log,
+    product_nodes,
+    quantised_nodes,
+)
 from agileir_export.engines.kernels import PRODUCTS
+from agileir_export.export import OnnxArtifact, export_onnx
+from agileir_export.export.precision import write_precision
+from agileir_export.models import load_model
 
 from ..export import networks
 from .rtx_builds import log_of_build, needs_rtx
@@ -119,7 +131,9 @@ def test_one_product_left_in_float_is_named(tmp_path: Path) -> None:
 
 
 def test_int8_kernels_are_told_from_those_that_stayed_float(tmp_path: Path) -> None:
-    kernels = kernels_from_rtx_log(log_of_build(quantised(tmp_path / "model.onnx")))
+    path = quantised(tmp_path / "model.onnx")
+    kernels = kernels_from_rtx_log(log_of_build(path))
+    assert quantised_nodes(onnx.load(path)) == ["product_0"]
     found = products(kernels)
     assert (found["product_0"], found["product_1"]) == ("int8", "float32")
     assert judge(kernels, "int8").passed
@@ -152,20 +166,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return networks.folder(tmp_path_factory)
 
 
-def audit_of_family(folder: Path, kind: str) -> tuple[Audit, list[Kernel], list[str]]:
-    artifact = networks.exported(folder, kind)
+def audited(artifact: OnnxArtifact) -> tuple[Audit, list[Kernel], list[str]]:
+    """Builds a file for free sizes, and judges the engine by the file's own precision."""
     m, channels = artifact.spec.pad_multiple, artifact.spec.channels
     profile = [(1, channels, m, m), (1, channels, 2 * m, 3 * m), (2, channels, 6 * m, 7 * m)]
     kernels = kernels_from_rtx_log(log_of_build(artifact.path, profile=profile))
-    names = product_nodes(onnx.load(artifact.path))
-    return judge(kernels, "float32", products=names), kernels, names
+    model = onnx.load(artifact.path)
+    names = product_nodes(model)
+    intended = float32_nodes(model, artifact.conversion.get("float32_nodes", ()))
+    return judge(kernels, artifact.precision, products=names, by_design=intended), kernels, names
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind == "agileir" else ()) for kind in networks.ONE_A_FAMILY]
-)
+def slow_but(chosen: str, values: tuple[str, ...]) -> list[Any]:
+    return [pytest.param(value, marks=() if value == chosen else pytest.mark.slow) for value in values]
+
+
+@pytest.mark.parametrize("kind", slow_but("swinir-light", networks.ONE_A_FAMILY))
 def test_every_product_of_a_family_is_accounted_for(kind: str, folder: Path) -> None:
-    audit, kernels, names = audit_of_family(folder, kind)
+    audit, kernels, names = audited(networks.exported(folder, kind))
     assert audit.passed, audit.problems
     assert not audit.unknown, "every product must be in some kernel's origin"
     calls = {name.partition(" | ")[2] for name in names} - {""}
@@ -179,3 +197,37 @@ def test_every_product_of_a_family_is_accounted_for(kind: str, folder: Path) -> 
     assert any("attention kernels compute in float32" in problem for problem in refused.problems)
     kept = {entry.reason for entry in refused.kept if entry.kind == "attention"}
     assert bool(kept) == (kind == "semanir"), "only the semantic dictionary computes in float32 by design"
+
+
+def assert_half(artifact: OnnxArtifact, precision: str, path: Path) -> None:
+    """Converted, the file builds into an engine that is in half precision but for what the conversion tells of."""
+    converted = write_precision(artifact, path, precision)
+    audit, kernels, names = audited(converted)
+    assert audit.passed, audit.problems
+    assert not audit.unknown
+    for share in audit.shares:
+        if share.kind in PRODUCTS and share.precision != precision:
+            kept = [entry for entry in audit.kept if (entry.kind, entry.precision) == (share.kind, share.precision)]
+            assert sum(entry.count for entry in kept) == share.count, "all of them are named with a reason"
+    if any(kernel.kind == "convolution" and kernel.precision == "float32" for kernel in kernels):
+        assert not judge(kernels, precision, products=names).passed, "without the conversion's record it is an error"
+
+
+@pytest.mark.parametrize("precision", slow_but("float16", ("float16", "bfloat16")))
+@pytest.mark.parametrize("kind", slow_but("semanir", (*networks.ONE_A_FAMILY, "semanir-unet")))
+def test_converted_families_are_in_half_precision(kind: str, precision: str, folder: Path, tmp_path: Path) -> None:
+    assert_half(networks.exported(folder, kind), precision, tmp_path / "half.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", ["agileir", "semanir"])
+def test_inlined_operators_are_in_half_precision(kind: str, precision: str, folder: Path, tmp_path: Path) -> None:
+    assert_half(networks.exported(folder, kind, decomposed=True), precision, tmp_path / "half.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["agileir_tiny_x2", "agileir_tiny_x4", "semanir_tiny_x2", "semanir_tiny_dn25"])
+def test_packaged_models_are_in_half_precision(name: str, precision: str, tmp_path: Path) -> None:
+    assert_half(export_onnx(load_model(name), tmp_path / "model.onnx"), precision, tmp_path / "half.onnx")

@@ -1,0 +1,109 @@
+"""What an ONNX file asks an engine to compute in: its products, the quantised ones, and those that are float32.
+
+Networks are strongly typed, so the file decides. The record of a conversion to half precision
+(`OnnxArtifact.conversion`) gives the reason for what stayed float32 by operator and count; here it is matched with the
+nodes, by their types.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["float32_nodes", "product_nodes", "quantised_nodes"]
+
+PRODUCT_OPERATORS = {"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"}
+
+EXACT = "integers carried in float32, which has them exactly"
+
+
+def product_nodes(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that multiply and accumulate, as engines name them: see `Kernel.origin`.
+
+    Nodes without a name are called ``node_of_`` and their first output, as NVIDIA's parser does.
+
+    Args:
+        model: An exported model; nodes in the function bodies it calls are included, once for every call.
+    """
+    bodies = {(function.domain, function.name): function.node for function in model.functions}
+    names = []
+    for node in model.graph.node:
+        if _is_product(node):
+            names.append(_name(node))
+        for inner in bodies.get((node.domain, node.op_type), ()):
+            if _is_product(inner):
+                names.append(f"{_name(inner)} | {_name(node)} ({node.op_type})")
+    return names
+
+
+def quantised_nodes(model: onnx.ModelProto) -> list[str]:
+    """Names of the products both of whose factors come from DequantizeLinear."""
+    dequantised = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    return [_name(node) for node in model.graph.node if _is_product(node) and dequantised.issuperset(node.input[:2])]
+
+
+def float32_nodes(model: onnx.ModelProto, records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Products of the main graph that a converted file computes in float32 on purpose, with the reason.
+
+    A product counts as intended where the conversion recorded as many of its operator as the file has in float32: one
+    that the conversion forgot makes the counts differ, and then none of that operator is excused. Products that read no
+    float that depends on the picture (they pack or count in float32) need no record.
+
+    Args:
+        model: A file in half precision.
+        records: ``float32_nodes`` of `OnnxArtifact.conversion`: ``op``, ``reason`` and ``count``.
+    """
+    import onnx
+
+    typed = onnx.shape_inference.infer_shapes(model).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*typed.input, *typed.value_info, *typed.output)}
+    types |= {tensor.name: tensor.data_type for tensor in typed.initializer}
+    producers = {name: node for node in typed.node for name in node.output}
+    pictures = {value.name for value in typed.input}
+    float32 = [n for n in typed.node if _is_product(n) and types.get(n.input[0]) == onnx.TensorProto.FLOAT]
+    exact = {_name(node): EXACT for node in float32 if not _reaches(node, pictures, producers, types)}
+    rest = [node for node in float32 if _name(node) not in exact]
+    found = Counter(node.op_type for node in rest)
+    recorded: Counter[str] = Counter()
+    reasons: dict[str, str] = {}
+    for record in records:
+        recorded[record["op"]] += int(record["count"])
+        reasons.setdefault(record["op"], str(record["reason"]))
+    intended = {_name(n): reasons[n.op_type] for n in rest if found[n.op_type] <= recorded[n.op_type]}
+    return exact | intended
+
+
+def _reaches(
+    node: onnx.NodeProto,
+    pictures: set[str],
+    producers: Mapping[str, onnx.NodeProto],
+    types: Mapping[str, int],
+) -> bool:
+    """Whether a node depends on the picture through floating-point tensors alone."""
+    import onnx
+
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+    pending, seen = list(node.input), set()
+    while pending:
+        name = pending.pop()
+        if name in seen or types.get(name, onnx.TensorProto.FLOAT) not in floats:
+            continue  # an integer or a truth value; a tensor of unknown type is taken for a float
+        if name in pictures:
+            return True
+        seen.add(name)
+        if name in producers:
+            pending += [other for other in producers[name].input if other]
+    return False
+
+
+def _is_product(node: onnx.NodeProto) -> bool:
+    return node.op_type in PRODUCT_OPERATORS and node.domain in ("", "ai.onnx")
+
+
+def _name(node: onnx.NodeProto) -> str:
+    """A node's name as NVIDIA's parser tells it."""
+    return node.name or f"node_of_{node.output[0]}"
