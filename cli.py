@@ -10,6 +10,7 @@ import click
 from . import __version__
 from .commands.bundle import bundle
 from .commands.cache import cache
+from .commands.calibrate import calibrate
 from .commands.facts import doctor, info, models
 from .commands.onnx import onnx
 from .commands.options import common_options
@@ -74,5 +75,5 @@ def main(ctx: click.Context) -> None:
     warnings.showwarning = ctx.ensure_object(Terminal).warning
 
 
-for command in (onnx, verify, restore, trt, cache, bundle, polygraphy, models, info, doctor):
+for command in (onnx, verify, restore, calibrate, trt, cache, bundle, polygraphy, models, info, doctor):
     main.add_command(command)

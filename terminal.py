@@ -51,6 +51,26 @@ class Terminal:
             task = progress.add_task(text)
             yield lambda step: progress.update(task, description=f"{text}: {step}")
 
+    @contextmanager
+    def counting(self, text: str) -> Iterator[Callable[[str, int, int], None]]:
+        """A progress bar while the block runs; yields a function of the step, and how many of how many are done.
+
+        0 of 0 is a step of unknown length. Into a file or a pipe goes a line a step, not one for every count.
+        """
+        if self.verbosity < 0 or not sys.stderr.isatty():
+            with self.working(text) as tell:
+                yield lambda step, done, total: tell(step) if done <= 1 else None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(text, total=None)
+            yield lambda step, done, total: progress.update(
+                task, description=f"{text}: {step}", completed=done, total=total or None
+            )
+
     def note(self, text: str) -> None:
         """A line for people; nothing where quiet."""
         if self.verbosity >= 0:

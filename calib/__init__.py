@@ -3,11 +3,10 @@
 from typing import TYPE_CHECKING
 
 from ..lazy import lazy_attributes
-from .options import CalibrationOptions
+from .options import METHODS, CalibrationOptions
 
 if TYPE_CHECKING:
     from .calibration import calibrate
-    from .histogram import METHODS
     from .plot import cost_plot
     from .recipe import Recipe, read_recipe
     from .report import CalibrationReport
@@ -25,7 +24,6 @@ __all__ = [
 __getattr__ = lazy_attributes(
     __name__,
     {
-        "METHODS": ".histogram",
         "CalibrationReport": ".report",
         "Recipe": ".recipe",
         "calibrate": ".calibration",

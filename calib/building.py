@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, InternalError
@@ -13,6 +13,7 @@ from ..export.rescale import rescale
 from ..parity.ranges import measure_ranges, range_images
 from .equalise import apply_equalisation
 from .layers import Layer
+from .options import Progress
 from .quantise import insert_qdq
 from .recipe import Recipe
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["apply_recipe", "load_graph"]
 
 
-def load_graph(artifact: OnnxArtifact, rest: str, progress: Callable[[str], None]) -> onnx.ModelProto:
+def load_graph(artifact: OnnxArtifact, rest: str, progress: Progress) -> onnx.ModelProto:
     """The graph of a float32 file; where the rest becomes float16, brought into its range (exactly, see `rescale`).
 
     Raises:
@@ -40,7 +41,11 @@ def load_graph(artifact: OnnxArtifact, rest: str, progress: Callable[[str], None
         )
     graph = onnx.load(artifact.path)
     if rest == "float16":
-        graph, _ = rescale(graph, measure_ranges(artifact, graph, range_images(artifact), progress))
+
+        def tell(step: str) -> None:
+            progress(step, 0, 0)
+
+        graph, _ = rescale(graph, measure_ranges(artifact, graph, range_images(artifact), tell))
     return graph
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
@@ -12,7 +12,7 @@ from .building import apply_recipe, load_graph
 from .layers import count_macs, find_layers
 from .material import gather
 from .measuring import Calibration
-from .options import CalibrationOptions
+from .options import CalibrationOptions, Progress
 from .recipe import Recipe
 from .report import CalibrationReport, layer_results
 
@@ -28,7 +28,7 @@ def calibrate(
     options: CalibrationOptions | None = None,
     recipe: Recipe | None = None,
     cache: Path | None = None,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = lambda step, done, total: None,
 ) -> tuple[OnnxArtifact, CalibrationReport]:
     """Writes an INT8 file (Q/DQ around convolutions and matrix products) that keeps within a budget in dB.
 
@@ -44,7 +44,7 @@ def calibrate(
         options: How; all defaults where None.
         recipe: Of an earlier calibration of these weights: it is applied, nothing is measured.
         cache: Folder for what is known of each image, so that an interrupted run goes on where it was.
-        progress: Called with a few words before each step.
+        progress: Called before each step, see `Progress`.
 
     Returns:
         The artifact, read back from the written file, and the report.
@@ -64,7 +64,8 @@ def calibrate(
         raise InputError(f"{artifact.path} has no convolution or matrix product with constant weights.")
     arithmetic = count_macs(graph, artifact, layers)
     if recipe is None:
-        material = gather(artifact, images, ground_truth, options.held_out, options.seed, progress)
+        progress("reading pictures", 0, 0)
+        material = gather(artifact, images, ground_truth, options.held_out, options.seed)
         result, report = Calibration(artifact, graph, layers, arithmetic, options, material, cache, progress).run()
     else:
         recipe.check(artifact, [layer.name for layer in layers])

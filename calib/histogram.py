@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 
-__all__ = ["BINS", "LEVELS", "METHODS", "histogram", "threshold"]
+__all__ = ["BINS", "LEVELS", "histogram", "threshold"]
 
 MANTISSA_BITS = 6
 BINS = 255 << MANTISSA_BITS
@@ -22,8 +22,6 @@ BINS = 255 << MANTISSA_BITS
 
 LEVELS = 127
 """Steps of a symmetric int8 tensor from zero to its threshold."""
-
-METHODS = ("mse", "minmax", "entropy", "percentile")
 
 SEARCHED = 5 << MANTISSA_BITS
 """Thresholds tried: the bin edges of the upper five octaves."""

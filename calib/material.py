@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,7 +95,6 @@ def gather(
     ground_truth: Sequence[str | Path],
     held_out: int,
     seed: int,
-    progress: Callable[[str], None] = lambda step: None,
 ) -> Material:
     """Divides files into those to calibrate on and those to judge on.
 
@@ -111,7 +110,6 @@ def gather(
         ground_truth: Files, folders, lists.
         held_out: Number of files to judge on, at least 1.
         seed: Of the order of the files.
-        progress: Called with a few words.
 
     Raises:
         InputError: No file can be read, or the task's degradation is not known and ground truth was given.
@@ -130,7 +128,6 @@ def gather(
     if not (degradable and trained):
         reason = f"how inputs of the task {spec.task} are made is not known" if trained else "the weights are random"
         notes.append(f"judged by parity alone: {reason}")
-    progress("reading pictures")
     gallery = _Gallery(artifact, reader, trained)
     samples = [file for _, file in sample_images()]
     if not images and not ground_truth:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from .building import apply_recipe
 from .equalise import Equalisation, apply_equalisation, find_equalisation
 from .layers import Arithmetic, Layer
 from .material import Material
-from .options import CalibrationOptions
+from .options import CalibrationOptions, Progress
 from .quality import Judge, Quality, Run
 from .recipe import Recipe
 from .report import FEW, CalibrationReport, layer_results
@@ -82,7 +81,7 @@ class Calibration:
     options: CalibrationOptions
     material: Material
     cache: Path | None
-    progress: Callable[[str], None]
+    progress: Progress
 
     def run(self) -> tuple[onnx.ModelProto, CalibrationReport]:
         """The graph to write, and the report.
@@ -92,7 +91,7 @@ class Calibration:
             InputError: No image can be read, or the model overflows on one.
         """
         options, material = self.options, self.material
-        self.progress("judging the float file")
+        self.progress("judging the float file", 0, 0)
         judge = Judge(self.artifact, material.pictures, _runner(self.graph))
         plain, equalised = self._candidates(judge)
         chosen = equalised if equalised is not None and self._prefers(equalised, plain) else plain
@@ -146,7 +145,7 @@ class Calibration:
         wanted = self.options.crops
 
         def told(done: int) -> None:
-            self.progress(f"{step}: crop {done} of {wanted}")
+            self.progress(step, done, wanted)
 
         return collect(graph, self.layers, self.material.inputs(self.artifact, wanted), self.cache, told)
 
@@ -160,7 +159,7 @@ class Calibration:
         method, percentile = self.options.method, self.options.percentile
         thresholds = {layer.name: statistics[layer.input].threshold(method, percentile) for layer in self.layers}
         simulation = Simulation(graph, self.layers, thresholds)
-        self.progress("all layers in INT8")
+        self.progress("judging all layers in INT8", 0, 0)
         quality = judge.judge(lambda images: simulation.run(images, self._names))
         return _Candidate(equalisations, thresholds, simulation, quality)
 
@@ -168,7 +167,7 @@ class Calibration:
         """Quality with each layer alone in INT8, the ends as well."""
         costs = {}
         for number, layer in enumerate(self.layers, 1):
-            self.progress(f"cost of layer {number} of {len(self.layers)}: {layer.name}")
+            self.progress("cost of every layer", number, len(self.layers))
             alone = [layer.name]
             costs[layer.name] = judge.judge(lambda images, alone=alone: simulation.run(images, alone))  # type: ignore[misc]
         return costs
@@ -192,14 +191,13 @@ class Calibration:
         )
         order = costliest_first(self._names, costs)
         built: dict[frozenset[str], tuple[onnx.ModelProto, Recipe]] = {}
-        attempts = itertools.count(1)
 
         def simulated(kept: Collection[str]) -> Quality:
-            self.progress(f"{len(kept)} of {len(self.layers)} layers in INT8, attempt {next(attempts)}")
+            self.progress(f"trying {len(kept)} of {len(self.layers)} layers in INT8", 0, 0)
             return judge.judge(lambda images: chosen.simulation.run(images, kept))
 
         def written(kept: Collection[str]) -> Quality:
-            self.progress(f"the file with {len(kept)} of {len(self.layers)} layers in INT8")
+            self.progress(f"judging the file with {len(kept)} of {len(self.layers)} layers in INT8", 0, 0)
             exact = dataclasses.replace(recipe, int8=tuple(name for name in self._names if name in set(kept)))
             graph = apply_recipe(self.graph, self.layers, exact, options.rest)
             built[frozenset(kept)] = graph, exact

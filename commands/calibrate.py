@@ -1,0 +1,183 @@
+"""The verb ``calibrate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..calib.options import METHODS, CalibrationOptions
+from ..errors import InputError
+from ..terminal import Terminal
+from .engine_source import Wanted, engine_source
+from .options import SizeType, common_options, model_options, stacked
+
+if TYPE_CHECKING:
+    from ..calib import CalibrationReport
+
+__all__ = ["calibrate"]
+
+DEFAULTS = CalibrationOptions()
+
+images_options = stacked(
+    click.option(
+        "--images",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="Inputs of the model: picture, folder or list (.txt); may be repeated. A denoiser's get their noise here.",
+    ),
+    click.option(
+        "--ground-truth",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="Pictures of what is to be restored, degraded here to measure the loss (and to calibrate, "
+        "without --images); may be repeated. Default: the packaged samples.",
+    ),
+    click.option("--crops", type=int, default=DEFAULTS.crops, show_default=True, help="Crops to calibrate on."),
+    click.option(
+        "--held-out", type=int, default=DEFAULTS.held_out, show_default=True, help="Files to judge on, not calibrate."
+    ),
+    click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the order of the files."),
+)
+
+method_options = stacked(
+    click.option(
+        "--method",
+        type=click.Choice(METHODS),
+        default=DEFAULTS.method,
+        show_default=True,
+        help="How the range of an activation is found.",
+    ),
+    click.option(
+        "--percentile", type=float, default=DEFAULTS.percentile, show_default=True, help="For --method percentile."
+    ),
+    click.option(
+        "--psnr-budget",
+        type=float,
+        default=DEFAULTS.psnr_budget,
+        show_default=True,
+        metavar="DB",
+        help="Greatest loss of any picture against ground truth.",
+    ),
+    click.option(
+        "--min-psnr",
+        "min_parity",
+        type=float,
+        default=DEFAULTS.min_parity,
+        show_default=True,
+        metavar="DB",
+        help="Least PSNR of any picture against the float file.",
+    ),
+    click.option(
+        "--equalise/--no-equalise",
+        default=None,
+        help="Move channel scales into weights, always or never. Default: where it lowers the loss.",
+    ),
+    click.option("--ends", is_flag=True, help="Quantise first convolution and reconstruction head, too."),
+    click.option("--fp16", is_flag=True, help="Everything else in float16, not float32."),
+)
+
+
+@click.command(short_help="Make an INT8 file within a budget in dB.")
+@click.argument("source", metavar="MODEL_OR_ONNX")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="ONNX file to write or replace.")
+@images_options
+@method_options
+@click.option(
+    "--recipe", type=click.Path(path_type=Path), metavar="FILE", help="Apply an earlier recipe; nothing is measured."
+)
+@click.option("--save-recipe", type=click.Path(path_type=Path), metavar="FILE", help="Write the recipe (JSON).")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Write layer against dB (SVG).")
+@click.option("--no-cache", is_flag=True, help="Do not keep what was found on each image.")
+@click.option("--static", type=SizeType(), metavar="HxW", help="For a model: one size only (rows x columns, batch 1).")
+@model_options
+@common_options
+@click.pass_obj
+def calibrate(
+    terminal: Terminal,
+    /,
+    source: str,
+    output: Path,
+    images: tuple[Path, ...],
+    ground_truth: tuple[Path, ...],
+    fp16: bool,
+    recipe: Path | None,
+    save_recipe: Path | None,
+    plot: Path | None,
+    no_cache: bool,
+    static: tuple[int, int] | None,
+    options: dict[str, Any],
+    **chosen: Any,
+) -> None:
+    """Make an INT8 file (Q/DQ) of a model or a float32 file, within a budget in dB.
+
+    Every layer's cost is measured on held-out pictures; the costliest stay float until no picture loses more than
+    --psnr-budget. Exits with 1 where the budget cannot be met.
+
+    \b
+    agileir-export calibrate agileir_tiny_x2 -o int8.onnx --ground-truth photos/
+    agileir-export calibrate swinir.onnx -o int8.onnx --images inputs/ --fp16
+    """  # noqa: D301
+    from ..calib import calibrate as run
+    from ..calib import cost_plot, read_recipe
+    from ..imaging import check_output, write_atomic
+
+    if recipe is not None and (images or ground_truth or plot):
+        raise InputError("--recipe measures nothing: it leaves nothing for --images, --ground-truth and --plot to do.")
+    for file in filter(None, (output, save_recipe, plot)):
+        check_output(file, overwrite=True)
+    how = CalibrationOptions(rest="float16" if fp16 else "float32", **chosen)
+    how.check()
+    given = None if recipe is None else read_recipe(recipe)
+    with (
+        engine_source(terminal, source, options, Wanted("float32", static)) as artifact,
+        terminal.counting(f"Calibrating {artifact.spec.name}") as progress,
+    ):
+        written, report = run(
+            artifact,
+            output,
+            images,
+            ground_truth=ground_truth,
+            options=how,
+            recipe=given,
+            cache=None if no_cache else _cache_folder(),
+            progress=progress,
+        )
+    if save_recipe is not None:
+        write_atomic(save_recipe, report.recipe.text().encode(), overwrite=True)
+    if plot is not None:
+        write_atomic(plot, cost_plot(report).encode(), overwrite=True)
+    _show(terminal, output, report)
+    terminal.result({"artifact": written.to_json(), "calibration": report.to_json()})
+
+
+def _cache_folder() -> Path:
+    """Where statistics of images are kept, beside the cache of engines; made if it is not there."""
+    from ..engines.cache import default_folder
+    from ..errors import OutputError
+
+    folder = default_folder().parent / "ranges"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot make the cache folder {folder}: {error.strerror}.", fix="Calibrate with --no-cache."
+        ) from error
+    return folder
+
+
+def _show(terminal: Terminal, output: Path, report: CalibrationReport) -> None:
+    """Tables for people."""
+    from ..calib.report import COLUMNS
+
+    if report.quality is not None:
+        terminal.table("Every layer alone in INT8", COLUMNS, report.rows())
+    terminal.table(f"Calibration of {output}", ("what", "value"), report.summary())
+    for note in report.notes:
+        terminal.note(note)
+    if report.skipped:
+        terminal.note(f"{report.skipped} files could not be read as images and were skipped")
+    terminal.note(f"Wrote {output}")
