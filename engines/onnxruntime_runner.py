@@ -61,10 +61,17 @@ def faithful_session(
         name: What an error calls the model.
 
     Raises:
-        OnnxFileError: The runtime refuses the model.
+        OnnxFileError: The runtime refuses the model, or it is not sound.
+        Unsupported: Its half precision cannot be emulated.
     """
-    faithful = emulate_half(model) if computes_in_half(model) else model
-    return create_session(faithful.SerializeToString(), threads, name)
+    if computes_in_half(model):
+        from onnx.shape_inference import InferenceError
+
+        try:
+            model = emulate_half(model)
+        except (ValueError, RuntimeError, InferenceError) as error:
+            raise OnnxFileError(f"{name} is not sound: {error}", fix="Export it again.") from error
+    return create_session(model.SerializeToString(), threads, name)
 
 
 def _load(path: Path) -> onnx.ModelProto:
