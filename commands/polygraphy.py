@@ -16,9 +16,9 @@ __all__ = ["polygraphy"]
 @click.argument("model", metavar="ONNX", type=click.Path(path_type=Path))
 @click.option(
     "--against",
-    metavar="ONNX",
+    metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Another file of the network for the other side, such as its half precision.",
+    help="Another ONNX file of the network for the other side, such as its half precision, or a built engine.",
 )
 @click.option("--trt", "target", flag_value="trt", help="The other side is TensorRT.")
 @click.option("--rtx", "target", flag_value="rtx", help="The other side is TensorRT-RTX.")
@@ -48,7 +48,8 @@ def polygraphy(
     """Print or write a shell script that compares two executions of a network with NVIDIA's polygraphy.
 
     One side is ONNX Runtime on the file ONNX. The other is TensorRT (--trt) or TensorRT-RTX (--rtx) on the same file,
-    or on the one that --against names; with --against alone it is ONNX Runtime on that. Nothing is run.
+    or on the one that --against names; with --against alone it is ONNX Runtime on that, or the engine that it names.
+    Nothing is run.
     """
     from ..imaging import check_output, write_atomic
     from ..parity.polygraphy import plan_comparison
@@ -56,7 +57,7 @@ def polygraphy(
     if output is not None:
         check_output(output, overwrite)
     with terminal.working("Looking at the pictures"):
-        comparison = plan_comparison(model, target or "onnxrt", against=against, images=images, size=size, floor=psnr)
+        comparison = plan_comparison(model, target, against=against, images=images, size=size, floor=psnr)
     script = comparison.script()
     if output is not None:
         write_atomic(output, script.encode(), overwrite)

@@ -147,6 +147,8 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
         comparison = self.arg_groups[ComparatorCompareArgs]
         if comparison.compare_func_script is not None:
             G_LOGGER.critical("--agileir-psnr cannot be combined with --compare-func-script.")
+        if len(list(self.arg_groups[RunnerSelectArgs].runners.keys())) + len(comparison.load_outputs_paths) < 2:
+            G_LOGGER.critical("--agileir-psnr has nothing to compare: name two runners, or one and --load-outputs.")
         if hasattr(comparison, "compare_funcs"):
             comparison.compare_funcs = list(dict.fromkeys(("simple", *comparison.compare_funcs)))
         else:  # before polygraphy 0.53 there was one comparison

@@ -22,7 +22,7 @@ from ...resizing import pad_to_multiple
 from ..images import load_images
 from ..metrics import psnr
 
-__all__ = ["FixedPeakPsnr", "Pictures", "WithPlugins", "WithoutTf32", "fixed_size", "polygraphy_errors"]
+__all__ = ["FixedPeakPsnr", "Pictures", "WithPlugins", "WithoutTf32", "fixed_size", "input_name", "polygraphy_errors"]
 
 WHOLE = (1 << 30, 1 << 30)
 """A crop that no picture exceeds."""
@@ -41,6 +41,13 @@ def fixed_size(artifact: OnnxArtifact) -> tuple[int, int] | None:
     """(rows, columns) that a file was exported for; None where any size will do."""
     profile = artifact.profile
     return (profile["height"], profile["width"]) if {"height", "width"} <= set(profile) else None
+
+
+def input_name(path: Path) -> str:
+    """Name of the only input of an exported file."""
+    import onnx
+
+    return str(onnx.load(path, load_external_data=False).graph.input[0].name)
 
 
 class Pictures:
@@ -72,18 +79,12 @@ class Pictures:
         return len(self.files)
 
     def __iter__(self) -> Iterator[dict[str, Images]]:
-        name = self.input_name()
+        name = input_name(self.artifact.path)
         with polygraphy_errors():
             for file in self.files:
                 pixels = self.read(file)
                 G_LOGGER.info(f"Picture {file}: {name} {list(pixels.shape)}")
                 yield {name: pixels}
-
-    def input_name(self) -> str:
-        """Name of the file's input."""
-        import onnx
-
-        return str(onnx.load(self.artifact.path, load_external_data=False).graph.input[0].name)
 
     def read(self, file: Path) -> Images:
         """One picture, float32 ``[1, C, H, W]``, H and W multiples of the model's.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 import subprocess
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from agileir_export.engines.artifact import EngineArtifact, sidecar_path
+from agileir_export.engines.profiles import Profile
 from agileir_export.errors import AgileIRError, InputError
 from agileir_export.export import OnnxArtifact, export_onnx
 from agileir_export.export.precision import write_precision
@@ -89,6 +93,54 @@ def test_a_file_of_one_size_needs_no_profile(tmp_path: Path, photos: Path) -> No
     found = options(command)
     assert found["--agileir-size"] == ["8x8"]
     assert not [name for name in found if "shapes" in name]
+
+
+def engine(model: OnnxArtifact, path: Path, target: str = "rtx") -> Path:
+    """A plan that no runtime would take, with the sidecar of an engine for small and for middling pictures."""
+    path.write_bytes(b"plan")
+    artifact = EngineArtifact(
+        path=path,
+        sha256=hashlib.sha256(b"plan").hexdigest(),
+        target=target,
+        precision="float16",
+        profiles=(Profile((1, 4, 4), (1, 8, 8), (1, 8, 8)), Profile((1, 12, 12), (1, 16, 16), (2, 32, 32))),
+        gpus=("sm86",),
+        spec=model.spec,
+        facts={},
+        audit={},
+        provenance={},
+        build={},
+    )
+    sidecar_path(path).write_text(json.dumps(artifact.to_json()))
+    return path
+
+
+def test_a_built_engine(model: OnnxArtifact, tmp_path: Path, photos: Path) -> None:
+    """The engine runs on the inputs of the first run: it cannot say itself what pictures it takes."""
+    plan = engine(model, tmp_path / "engine.plan")
+    comparison = plan_comparison(model.path, against=plan, images=[photos])
+    first, second = map(options, comparison.commands)
+    assert first["--save-inputs"] == second["--load-inputs"] and first["--save-outputs"] == second["--load-outputs"]
+    assert second[""] == ["polygraphy", "run", str(plan)] and second["--model-type"] == ["engine"]
+    assert second["--optimization-profile"] == ["1"], "the first is for smaller pictures"
+    assert second["--agileir-psnr"] == ["60"] and "--agileir-images" not in second
+    assert comparison.environment == {"POLYGRAPHY_USE_TENSORRT_RTX": "1"}
+    assert plan_comparison(model.path, against=engine(model, plan, "tensorrt"), images=[photos]).environment == {}
+
+
+def test_an_engine_that_does_not_take_the_pictures(model: OnnxArtifact, tmp_path: Path, photos: Path) -> None:
+    plan = engine(model, tmp_path / "engine.plan")
+    with pytest.raises(InputError, match=r"8x12, 8x20 when padded, the profiles 1x4x4\.\.1x8x8; 1x12x12"):
+        plan_comparison(model.path, against=plan, images=[photos], size=(8, 40))
+    with pytest.raises(InputError, match="is an engine of rtx"):
+        plan_comparison(model.path, "trt", against=plan, images=[photos])
+
+
+def test_a_file_without_the_usual_suffix_is_named_onnx(model: OnnxArtifact, tmp_path: Path, photos: Path) -> None:
+    odd = tmp_path / "model.bin"
+    odd.write_bytes(model.path.read_bytes())
+    (command,) = plan_comparison(odd, "trt", images=[photos]).commands
+    assert options(command)["--model-type"] == ["onnx"]
 
 
 def test_a_model_that_chooses_its_keys_gets_the_ladders_lower_floor(folder: Path, photos: Path) -> None:

@@ -180,6 +180,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "no size": (("--agileir-images", "--agileir-size", "big"), "is not a size"),
     "two sources": (("--agileir-images", "--data-loader-script", "loader.py"), "cannot be combined"),
     "two judges": (("--agileir-psnr", "40", "--compare-func-script", "judge.py"), "cannot be combined"),
+    "nothing to compare": (("--agileir-psnr", "40"), "nothing to compare"),
     "no number": (("--agileir-psnr", "nan"), "cannot be reached"),
 }
 
