@@ -180,8 +180,8 @@ def _monitor(trt: Any, progress: Progress) -> Any:
 
 
 def _inspect(trt: Any, logger: Any, plan: Any, request: BuildRequest, progress: Progress) -> str | None:
-    """What the engine says its kernels are; None where the target has no inspector, or the engine does not load."""
-    if not hasattr(trt, "IEngineInspector"):
+    """What the engine says its kernels are; None where the engine does not load, or is for other GPUs than this."""
+    if request.target_entry.builds_without_gpu:
         return None
     progress("inspecting")
     runtime = trt.Runtime(logger)

@@ -1,0 +1,231 @@
+"""Every use of TensorRT in the package exists in the bindings of TensorRT 11.4 and 10.16 and of TensorRT-RTX.
+
+The uses are found in the source, whichever module they are in: see `symbol_walk`. The bindings are the real ones.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agileir_export
+
+from ..engines import fake_tensorrt
+from .lean_tensorrt import CannotMake, make
+from .symbol_kinds import Inventory
+from .symbol_walk import Walk
+
+ROOT = Path(agileir_export.__file__).resolve().parent
+PROGRAM = Path(__file__).with_name("inventory.py")
+LEAN = {"11.4.0.106": "cu13", "10.16.1.11": "cu12"}
+RTX = "rtx"
+ALL = (*LEAN, RTX)
+
+ROOMS = ("engines", "plugins", "calib", "parity", "restore", "bundle", "commands", "export")
+TENSORRT_ONLY = ("plugins",)
+"""Rooms whose code never meets TensorRT-RTX, which has no plugins."""
+
+
+@functools.cache
+def answer(which: str) -> dict[str, Any]:
+    """What the module offers; each is imported in a process of its own."""
+    environment = None
+    if which == RTX:
+        if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
+            pytest.skip("TensorRT-RTX is not installed")
+    else:
+        try:
+            environment = make(which, LEAN[which]).variables()
+        except CannotMake as reason:
+            pytest.skip(f"no lean TensorRT {which}: {reason}")
+    module = "tensorrt_rtx_bindings" if which == RTX else "tensorrt"
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), module], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@functools.cache
+def inventory(which: str) -> Inventory:
+    return Inventory.of(answer(which))
+
+
+def takes_tensorrt(tree: ast.Module) -> bool:
+    """Whether a module receives, makes or keeps one of NVIDIA's modules."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg) and node.arg in ("trt", "trtp"):
+            return True
+        if isinstance(node, ast.Name) and node.id in ("trt", "trtp") and isinstance(node.ctx, ast.Store):
+            return True
+        if isinstance(node, ast.Attribute) and node.attr == "_trt":
+            return True
+        if isinstance(node, ast.Import) and any(alias.name.startswith("tensorrt") for alias in node.names):
+            return True
+    return False
+
+
+@functools.cache
+def sources() -> dict[str, ast.Module]:
+    """Every module of the package that takes TensorRT, by its path from the root."""
+    trees = {
+        path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        for room in ROOMS
+        for path in sorted((ROOT / room).rglob("*.py"))
+    }
+    return {name: tree for name, tree in trees.items() if takes_tensorrt(tree)}
+
+
+def walked(which: str, modules: dict[str, ast.Module]) -> list[Walk]:
+    """The walks over some modules, which know of each other what functions return."""
+    returned: dict[str, Any] = {}
+    for _ in range(2):
+        walks = [Walk(inventory(which), name, returned) for name in modules]
+        for walk in walks:
+            walk.module(modules[walk.file])
+    return walks
+
+
+def package_walks(which: str) -> list[Walk]:
+    met = {name: tree for name, tree in sources().items() if which != RTX or not name.startswith(TENSORRT_ONLY)}
+    return walked(which, met)
+
+
+# ---- the package ----
+
+
+def test_the_modules_that_take_tensorrt_are_found() -> None:
+    assert {"engines/builder.py", "engines/execution.py", "engines/plan_loading.py", "engines/targets.py"} <= set(
+        sources()
+    )
+    assert "plugins/tensorrt_plugins.py" in sources()
+    assert "engines/profiles.py" not in sources()
+
+
+@pytest.mark.parametrize("which", ALL)
+def test_every_use_exists(which: str) -> None:
+    problems = [problem for walk in package_walks(which) for problem in walk.problems]
+    assert not problems, "\n".join(problems)
+
+
+def test_the_walk_reaches_what_matters() -> None:
+    """Were the walk to lose an object on the way, its uses would be missing here."""
+    uses = {use for walk in package_walks("11.4.0.106") for use in walk.uses}
+    assert {
+        "Builder.create_network",
+        "IBuilderConfig.set_flag",
+        "ICudaEngine.get_tensor_dtype",
+        "IExecutionContext.execute_async_v3",
+        "IExecutionContext.set_device_memory",
+        "IExecutionContext.set_tensor_address",
+        "INetworkDefinition.get_input",
+        "IOptimizationProfile.set_shape",
+        "ParserError.desc",
+        "IPluginRegistry.get_creator",
+        "ITensor.shape",
+        "ITimingCache.serialize",
+        "OnnxParser.parse_from_file",
+        "Runtime.deserialize_cuda_engine",
+        "trt.ExecutionContextAllocationStrategy",
+        "trtp.KernelLaunchParams",
+        "plugin.KernelLaunchParams.grid_x",
+    } <= uses
+    rtx = {use for walk in package_walks(RTX) for use in walk.uses}
+    assert {"IBuilderConfig.set_compute_capability", "IRuntimeConfig.cuda_graph_strategy"} <= rtx
+    assert not {"IBuilderConfig.set_compute_capability", "IRuntimeConfig.cuda_graph_strategy"} & uses
+
+
+def test_no_use_escapes() -> None:
+    """Whatever looks like TensorRT's (an attribute whose name one of its classes has) was compared with it."""
+    theirs = {
+        name
+        for which in ALL
+        for each in inventory(which).classes.values()
+        for name in each["attributes"]
+        if "_" in name
+    }
+    compared: dict[str, set[tuple[int, str]]] = {}
+    for which in ALL:
+        for walk in package_walks(which):
+            compared.setdefault(walk.file, set()).update(walk.places)
+    escaped = [
+        f"{file}:{node.lineno}: {ast.unparse(node)}"
+        for file, tree in sources().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in theirs and (node.lineno, node.attr) not in compared[file]
+    ]
+    assert not escaped, escaped
+
+
+def test_what_is_asked_for_exists_somewhere() -> None:
+    """A misspelt name in ``hasattr`` is never found, and what it guards never runs."""
+    asked = {each for which in ALL for walk in package_walks(which) for each in walk.optional}
+    known = {
+        (owner, name)
+        for owner, name in asked
+        for which in ALL
+        if inventory(which).has((owner,) if owner in ("module", "plugin") else ("object", owner), name)
+    }
+    assert asked
+    assert asked <= known, f"no TensorRT has {sorted(asked - known)}"
+
+
+def upper_case_texts(tree: ast.Module) -> set[str]:
+    """Texts that may name a member of an enumeration; not the names a module exports."""
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    defined = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return {text for text in texts if re.fullmatch(r"[A-Z][A-Z0-9_]{3,}", text)} - defined
+
+
+def test_names_of_members_exist_somewhere() -> None:
+    """Members that are looked up in ``__members__`` by a text."""
+    known = {
+        name
+        for which in ALL
+        for each in answer(which)["classes"].values()
+        if each["enumeration"]
+        for name, found in each["attributes"].items()
+        if found["kind"] == "member"
+    }
+    written = set().union(*(upper_case_texts(sources()[f"engines/{name}.py"]) for name in ("builder", "plan_loading")))
+    assert {"STRONGLY_TYPED", "AMPERE_PLUS"} <= written
+    assert written <= known, f"no enumeration has {sorted(written - known)}"
+
+
+# ---- the stand-in of the runner's tests ----
+
+
+@pytest.mark.parametrize("which", ALL)
+def test_the_stand_in_is_like_the_bindings(which: str) -> None:
+    """Its classes, members, methods, parameters and properties are among the real ones."""
+    found = inventory(which)
+    surface = fake_tensorrt.RTX_SURFACE if which == RTX else fake_tensorrt.SURFACE
+    properties = fake_tensorrt.RTX_PROPERTIES if which == RTX else fake_tensorrt.PROPERTIES
+    for name, stand_in in surface.items():
+        real = found.classes[name]["attributes"]
+        for attribute in properties.get(name, ()):
+            assert real[attribute]["kind"] == "property", (name, attribute)
+        for attribute, value in inspect.getmembers(stand_in):
+            if attribute.startswith("_") or attribute == "Severity":
+                continue
+            if isinstance(value, fake_tensorrt.Enumeration):
+                assert real[attribute]["kind"] == "member", (name, attribute)
+            elif inspect.isfunction(value):
+                given = list(inspect.signature(value).parameters)[1:]
+                offered = [
+                    [parameter for parameter, *_ in each["parameters"]] for each in real[attribute]["signatures"]
+                ]
+                assert given in offered, (name, attribute, offered)
+    severity = found.classes["ILogger.Severity"]["attributes"]
+    assert {each.name for each in fake_tensorrt.Severity} <= set(severity)
