@@ -24,6 +24,7 @@ __all__ = ["exit_on_miss", "verify", "verify_file"]
 @click.option("--reference", metavar="MODEL", help="Model a file came from, where the file cannot tell.")
 @model_options
 @images_options
+@click.option("--blocks", is_flag=True, help="Show what half precision costs every block; a float32 file as float16.")
 @common_options
 @click.pass_obj
 def verify(
@@ -35,6 +36,7 @@ def verify(
     sizes: tuple[Size, ...],
     min_psnr: float | None,
     html: Path | None,
+    blocks: bool,
 ) -> None:
     """Compare ONNX files and engines with the models they came from, in dB, on real pictures.
 
@@ -49,15 +51,21 @@ def verify(
         if len(sources) > 1:
             raise InputError("--html writes the page of one report.", fix="Verify one file at a time.")
         check_output(html, overwrite=True)
-    reports = []
+    reports, shown = [], {}
     for source in sources:
         terminal.note(f"Opening {source}")
         if is_engine(source):
+            if blocks:
+                raise InputError("--blocks looks into ONNX files.", fix="Leave it out, or verify the ONNX file.")
             reports.append(_verify_engine(terminal, source, reference, options, images, sizes, min_psnr, html))
             continue
         with open_pair(source, reference, options) as (model, artifact):
             reports.append(verify_file(terminal, source, model, artifact, images, sizes, min_psnr, html))
-    terminal.result({"passed": all(r.passed for r in reports), "reports": [r.to_json() for r in reports]})
+            if blocks:
+                shown[source] = _show_blocks(terminal, source, model, artifact, images, sizes)
+    passed = all(report.passed for report in reports)
+    found = [r.to_json() | ({"blocks": shown[r.subject]} if r.subject in shown else {}) for r in reports]
+    terminal.result({"passed": passed, "reports": found})
     exit_on_miss(reports)
 
 
@@ -85,6 +93,28 @@ def verify_file(
         write_page(report, model, artifact, images, html)
         terminal.note(f"Wrote {html}")
     return report
+
+
+def _show_blocks(
+    terminal: Terminal,
+    subject: str,
+    model: Restorer,
+    artifact: OnnxArtifact,
+    paths: tuple[Path, ...],
+    sizes: tuple[Size, ...],
+) -> dict[str, Any]:
+    """Shows what half precision costs every block of a file; returns the report."""
+    from ..parity import verification_images
+    from ..parity.quality import block_quality
+    from ..parity.tables import QUALITY_COLUMNS, quality_rows
+
+    images = verification_images(artifact, paths, sizes)
+    with terminal.working(f"Looking at the blocks of {subject}") as progress:
+        report = block_quality(model, artifact, images, subject=subject, progress=progress)
+    terminal.table(f"{report.precision} in the blocks of {subject}", QUALITY_COLUMNS, quality_rows(report))
+    if report.first_bad is not None:
+        terminal.note(f"The first block under {report.floor:g} dB: {report.first_bad}")
+    return report.to_json()
 
 
 def _verify_engine(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,14 @@ from ..models import Restorer, pad_images
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["OnnxProbe", "block_output", "dictionary_tensors", "record_dictionaries"]
+__all__ = [
+    "OnnxProbe",
+    "block_output",
+    "block_outputs",
+    "dictionary_tensors",
+    "make_dictionaries_inputs",
+    "record_dictionaries",
+]
 
 DICTIONARY = "KeySemanticDictionary"
 
@@ -24,6 +31,19 @@ DICTIONARY = "KeySemanticDictionary"
 def dictionary_tensors(graph: onnx.ModelProto) -> list[str]:
     """Names of the dictionaries of a graph, in order; empty where there are none or they are decomposed."""
     return [node.output[0] for node in graph.graph.node if node.op_type == DICTIONARY]
+
+
+def make_dictionaries_inputs(graph: onnx.ModelProto) -> list[str]:
+    """Makes every dictionary of a graph an input instead of computing it, in place; returns their names, in order."""
+    import onnx
+
+    names = dictionary_tensors(graph)
+    kept = [node for node in graph.graph.node if node.op_type != DICTIONARY]
+    integer = onnx.TensorProto.INT32
+    graph.graph.input.extend(onnx.helper.make_tensor_value_info(name, integer, [None, None, None]) for name in names)
+    del graph.graph.node[:]
+    graph.graph.node.extend(kept)
+    return names
 
 
 class OnnxProbe:
@@ -43,14 +63,7 @@ class OnnxProbe:
         del copy.graph.value_info[:]
         self.outputs = list(outputs)
         if feed_dictionaries:
-            kept = [node for node in copy.graph.node if node.op_type != DICTIONARY]
-            integer = onnx.TensorProto.INT32
-            copy.graph.input.extend(
-                onnx.helper.make_tensor_value_info(name, integer, [None, None, None])
-                for name in dictionary_tensors(graph)
-            )
-            del copy.graph.node[:]
-            copy.graph.node.extend(kept)
+            make_dictionaries_inputs(copy)
         for name in self.outputs:
             copy.graph.output.append(onnx.ValueInfoProto(name=name))
         self.session = faithful_session(copy)
@@ -87,13 +100,24 @@ def record_dictionaries() -> Iterator[list[torch.Tensor]]:
 
 def block_output(model: Restorer, images: Images, block: str) -> Images:
     """Output of a named block or stage for images of any size."""
-    caught: list[torch.Tensor] = []
-    module = model.get_submodule(block)
-    handle = module.register_forward_hook(lambda *call: caught.append(call[-1].detach()))
+    return block_outputs(model, images, [block])[0][block]
+
+
+def block_outputs(model: Restorer, images: Images, blocks: Sequence[str]) -> tuple[dict[str, Images], Images]:
+    """Outputs of named blocks and stages for images of any size, by name, and the padded restored images."""
+    caught: dict[str, Images] = {}
+
+    def catch(block: str) -> Callable[..., None]:
+        def hook(*call: Any) -> None:
+            caught[block] = np.ascontiguousarray(call[-1].detach().numpy())
+
+        return hook
+
+    handles = [model.get_submodule(block).register_forward_hook(catch(block)) for block in blocks]
     try:
         with torch.no_grad():
-            model.network(pad_images(torch.from_numpy(images), model.spec.pad_multiple))
+            restored = model.network(pad_images(torch.from_numpy(images), model.spec.pad_multiple))
     finally:
-        handle.remove()
-    output: Images = np.ascontiguousarray(caught[0].numpy())
-    return output
+        for handle in handles:
+            handle.remove()
+    return caught, restored.numpy()

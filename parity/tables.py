@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from .report import ParityReport, Rung
 
-__all__ = ["COLUMNS", "decibels", "describe_miss", "report_rows"]
+if TYPE_CHECKING:
+    from .quality import QualityReport
+
+__all__ = ["COLUMNS", "QUALITY_COLUMNS", "decibels", "describe_miss", "quality_rows", "report_rows"]
 
 COLUMNS = ("rung", "floor", "worst", "images", "verdict")
+QUALITY_COLUMNS = ("block", "k", "range used", "overflows", "underflows", "alone", "so far")
 
 
 def decibels(value: float) -> str:
@@ -56,3 +61,15 @@ def describe_miss(rung: Rung) -> str:
     if rung.broken_block:
         reasons.append(f"the first block that differs: {rung.broken_block}")
     return "; ".join(reasons)
+
+
+def quality_rows(report: QualityReport) -> list[tuple[str, ...]]:
+    """One row a block: name, exponent, range, values lost, dB by itself and with all blocks before."""
+    rows: list[tuple[str, ...]] = []
+    for entry in report.blocks:
+        found = entry.rounding
+        used = f"{found.amax:.4g} ({entry.share:.1%})"
+        underflows = f"{found.underflows / found.values:.2%}" if found.values else "-"
+        figures = (str(entry.k or "-"), used, str(found.overflows), underflows)
+        rows.append((entry.block, *figures, decibels(entry.own_psnr), decibels(entry.psnr)))
+    return rows
