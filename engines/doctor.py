@@ -251,10 +251,10 @@ def _rtx_run(found: Surroundings) -> Problem | None:
         _rtx_build(found)
         or _no_gpu(found, found.components["tensorrt-rtx libraries"].cuda_major)
         or _no_device(found, lambda c: c in _RTX_CAPABILITIES, f"one of {needed}")
+        or _no_device_memory(found)
     )
 
 
-@register_check("tensorrt run")
 @register_check("tensorrt build")  # TensorRT times its kernels on the GPU: building needs one too
 def _tensorrt(found: Surroundings) -> Problem | None:
     install = "pip install 'tensorrt>=10.12,<12'"
@@ -272,6 +272,11 @@ def _tensorrt(found: Surroundings) -> Problem | None:
     )
 
 
+@register_check("tensorrt run")
+def _tensorrt_run(found: Surroundings) -> Problem | None:
+    return _tensorrt(found) or _no_device_memory(found)
+
+
 @register_check("torch-cuda")
 def _torch_on_cuda(found: Surroundings) -> Problem | None:
     if problem := _missing(found, "torch", "pip install torch"):
@@ -282,6 +287,17 @@ def _torch_on_cuda(found: Surroundings) -> Problem | None:
             "install a CUDA build of PyTorch (its installation page has the command)",
         )
     return _no_gpu(found, int(found.torch_cuda.partition(".")[0]))
+
+
+def _no_device_memory(found: Surroundings) -> Problem | None:
+    """Nothing through which the TensorRT runner could allocate memory of the GPU."""
+    if (found.components["torch"].version and found.torch_cuda) or found.components["pycuda"].version:
+        return None
+    return Problem(
+        "memory of the GPU is allocated through PyTorch or PyCUDA, and neither a CUDA build of PyTorch nor PyCUDA is "
+        "installed",
+        "install a CUDA build of PyTorch (its installation page has the command), or pip install pycuda",
+    )
 
 
 def _missing(found: Surroundings, component: str, fix: str) -> Problem | None:

@@ -110,7 +110,7 @@ def _keep_forever(runtime: Any) -> None:
 def _check_tensors(trt: Any, artifact: EngineArtifact, engine: Any) -> None:
     """Refuses a plan whose tensors are not those of our models."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    found = (sorted(str(engine.get_tensor_mode(name)).rpartition(".")[2] for name in names), len(artifact.profiles))
+    found = (sorted(engine.get_tensor_mode(name).name for name in names), len(artifact.profiles))
     if found != (["INPUT", "OUTPUT"], engine.num_optimization_profiles):
         raise InputError(
             f"{artifact.path} has the tensors {', '.join(names)} and {engine.num_optimization_profiles} profile(s), "
@@ -121,7 +121,7 @@ def _check_tensors(trt: Any, artifact: EngineArtifact, engine: Any) -> None:
         kind = engine.get_tensor_dtype(name)
         if kind != trt.DataType.FLOAT:
             raise InputError(
-                f"The tensor {name} of {artifact.path} is {str(kind).rpartition('.')[2]}, and ours are float32.",
+                f"The tensor {name} of {artifact.path} is {kind.name}, and ours are float32.",
                 fix="Build the engine again with `agileir-export trt`, which keeps input and output in float32.",
             )
 

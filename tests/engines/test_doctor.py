@@ -146,6 +146,17 @@ def test_tensorrt_for_an_older_cuda_runs_on_its_older_driver():
     assert targets(versions, gpu=Gpu((12, 4), ADA.devices))["tensorrt run"].works
 
 
+def test_engines_run_through_a_cuda_build_of_torch_or_pycuda():
+    cpu = {**EVERYTHING, "torch": "2.13.0+cpu"}
+    for versions, works in ((cpu, False), (without("torch"), False), ({**cpu, "pycuda": "2026.1"}, True)):
+        found = targets(versions, torch_cuda="")
+        assert found["tensorrt build"].works
+        for name in ("tensorrt run", "tensorrt-rtx run"):
+            assert found[name].works is works
+            assert works or "neither a CUDA build of PyTorch nor PyCUDA" in found[name].why_not
+            assert works or "pip install pycuda" in found[name].fix
+
+
 def test_a_cpu_build_of_torch_is_not_mistaken_for_cuda():
     found = targets({**EVERYTHING, "torch": "2.13.0+cpu"}, torch_cuda="")
     assert "2.13.0+cpu" in found["torch-cuda"].why_not
