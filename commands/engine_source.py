@@ -15,7 +15,7 @@ from ..terminal import Terminal
 if TYPE_CHECKING:
     from ..export import OnnxArtifact
 
-__all__ = ["Wanted", "engine_source"]
+__all__ = ["Wanted", "converted", "engine_source"]
 
 OPSETS = {"bfloat16": 22}
 """First opset whose convolutions know bfloat16; other precisions take the exporter's own."""
@@ -29,11 +29,13 @@ class Wanted:
         precision: ``"float32"``, ``"float16"``, ``"bfloat16"``, ``"int8"``, or None for the source's own.
         static: Rows and columns (pixels) of the only size; None for free sizes.
         rescale: Whether streams that outgrow float16 may be rescaled.
+        keep_opset: Whether the file's opset must stay, at the cost of nodes in float32.
     """
 
     precision: str | None
     static: tuple[int, int] | None = None
     rescale: bool = True
+    keep_opset: bool = False
 
 
 @contextlib.contextmanager
@@ -55,7 +57,7 @@ def engine_source(terminal: Terminal, source: str, options: dict[str, Any], want
     with tempfile.TemporaryDirectory(prefix="agileir-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         artifact = _file(source, options) if is_onnx(source) else _exported(terminal, source, options, wanted, folder)
-        yield _converted(terminal, artifact, wanted, folder)
+        yield converted(terminal, artifact, wanted, folder)
 
 
 def _file(source: str, options: dict[str, Any]) -> OnnxArtifact:
@@ -83,7 +85,13 @@ def _exported(terminal: Terminal, source: str, options: dict[str, Any], wanted: 
         )
 
 
-def _converted(terminal: Terminal, artifact: OnnxArtifact, wanted: Wanted, folder: Path) -> OnnxArtifact:
+def converted(terminal: Terminal, artifact: OnnxArtifact, wanted: Wanted, folder: Path) -> OnnxArtifact:
+    """A file in the wanted precision: the same one, or one made from it in `folder`.
+
+    Raises:
+        InputError: The file is past that precision.
+        Unsupported: A stream or a weight is beyond the precision's range.
+    """
     if wanted.precision in (None, artifact.precision):
         return artifact
     if artifact.precision != "float32":
@@ -97,7 +105,8 @@ def _converted(terminal: Terminal, artifact: OnnxArtifact, wanted: Wanted, folde
     if wanted.precision == "float16" and wanted.rescale:
         artifact = _rescaled(terminal, artifact, folder)
     with terminal.working(f"Converting {artifact.spec.name} to {wanted.precision}"):
-        return write_precision(artifact, folder / f"{artifact.path.stem}.{wanted.precision}.onnx", wanted.precision)
+        path = folder / f"{artifact.path.stem}.{wanted.precision}.onnx"
+        return write_precision(artifact, path, wanted.precision, keep_opset=wanted.keep_opset)
 
 
 def _rescaled(terminal: Terminal, artifact: OnnxArtifact, folder: Path) -> OnnxArtifact:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InputError, OutputError
 from ..terminal import Terminal
+from .engine_source import Wanted, converted
 from .options import Size, SizeType, common_options, images_options, model_options
 from .verify import exit_on_miss, verify_file
+
+if TYPE_CHECKING:
+    from ..export import OnnxArtifact
+    from ..models import Restorer
 
 __all__ = ["onnx"]
 
@@ -19,7 +25,10 @@ __all__ = ["onnx"]
 @click.argument("model")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="ONNX file to write or replace.")
 @model_options
-@click.option("--opset", type=int, default=20, show_default=True, help="ONNX opset, 18 to 23.")
+@click.option("--fp16", is_flag=True, help="Compute in float16; input and output stay float32.")
+@click.option("--bf16", is_flag=True, help="Compute in bfloat16; input and output stay float32.")
+@click.option("--no-rescale", is_flag=True, help="With --fp16: leave residual streams as they are.")
+@click.option("--opset", type=int, show_default="20; 22 with --bf16", help="ONNX opset, 18 to 23.")
 @click.option(
     "--static",
     type=SizeType(),
@@ -36,7 +45,10 @@ def onnx(
     model: str,
     output: Path,
     options: dict[str, Any],
-    opset: int,
+    fp16: bool,
+    bf16: bool,
+    no_rescale: bool,
+    opset: int | None,
     static: Size | None,
     decomposed: bool,
     images: tuple[Path, ...],
@@ -61,19 +73,55 @@ def onnx(
         raise InputError("--no-verify leaves nothing for --images, --size, --min-psnr and --html to do.")
     for file in filter(None, (output, html)):
         check_output(file, overwrite=True)
-    from ..export import export_onnx
+    if fp16 and bf16:
+        raise InputError("--fp16 and --bf16 exclude each other.")
+    if no_rescale and not fp16:
+        raise InputError("--no-rescale is for --fp16 only.", why="Other precisions have float32's range.")
+    from ..export import DEFAULT_OPSET
     from ..export.provenance import describe_source
     from ..models import load_model
 
     with terminal.working(f"Loading {model}"):
         loaded = load_model(model, **options)
-    source = describe_source(model, options)
-    with terminal.working(f"Exporting {loaded.spec.name}"):
-        artifact = export_onnx(loaded, output, opset=opset, static=static, decomposed=decomposed, source=source)
+    form = {
+        "opset": opset or DEFAULT_OPSET,
+        "static": static,
+        "decomposed": decomposed,
+        "source": describe_source(model, options),
+    }
+    wanted = Wanted("float16" if fp16 else "bfloat16" if bf16 else None, static, not no_rescale, opset is not None)
+    artifact = _write(terminal, loaded, output, form, wanted)
     terminal.note(f"Wrote {output}: {artifact.nodes} nodes, sha256 {artifact.sha256[:12]}")
+    for kept in artifact.conversion.get("float32_nodes", ()):
+        terminal.note(f"In float32: {kept['count']} {kept['op']} ({kept['reason']})")
     result: dict[str, Any] = {"artifact": artifact.to_json()}
     reports = [] if no_verify else [verify_file(terminal, str(output), loaded, artifact, images, sizes, min_psnr, html)]
     for report in reports:
         result["parity"] = report.to_json()
     terminal.result(result)
     exit_on_miss(reports)
+
+
+def _write(terminal: Terminal, model: Restorer, output: Path, form: dict[str, Any], wanted: Wanted) -> OnnxArtifact:
+    """Exports a model, by way of a float32 file that is gone afterwards where half precision is wanted.
+
+    Args:
+        terminal: Where steps are told.
+        model: The model.
+        output: File to write or replace.
+        form: Keyword arguments of `export_onnx`.
+        wanted: The precision.
+    """
+    from ..export import export_onnx, read_artifact
+    from ..imaging import write_atomic
+
+    title = f"Exporting {model.spec.name}"
+    if wanted.precision is None:
+        with terminal.working(title):
+            return export_onnx(model, output, **form)
+    with tempfile.TemporaryDirectory(prefix="agileir-", ignore_cleanup_errors=True) as scratch:
+        with terminal.working(title):
+            artifact = export_onnx(model, Path(scratch) / f"{model.spec.name}.onnx", **form)
+        half = converted(terminal, artifact, wanted, Path(scratch))
+        write_atomic(output, half.path.read_bytes(), overwrite=True)
+    return read_artifact(output)
