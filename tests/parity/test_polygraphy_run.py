@@ -107,6 +107,10 @@ def test_the_floor_decides_the_exit_code(
 
 
 def test_other_comparisons_are_made_beside_ours(polygraphy: Polygraphy, model: OnnxArtifact, pictures: Path) -> None:
+    from polygraphy import comparator
+
+    if not hasattr(comparator, "L2CompareFunc"):
+        pytest.skip("this polygraphy makes one comparison a run")
     status, said = polygraphy(
         "run",
         model.path,

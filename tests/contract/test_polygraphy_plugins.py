@@ -1,0 +1,65 @@
+"""The script that ``polygraphy run --trt`` makes registers our plugins with the real TensorRT bindings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..export import networks
+from ..parity import polygraphy_tool
+from .lean_tensorrt import CannotMake, make
+
+PROGRAM = """
+import json, sys
+import tensorrt as trt
+
+def known():
+    registry = trt.get_plugin_registry()
+    return [name for name in json.loads(sys.argv[2]) if registry.get_creator(name, "1", "agileir") is not None]
+
+script = open(sys.argv[1]).read()
+loaders = {}
+exec(script[: script.index("# Runners")], loaders)
+before, loaded = known(), loaders["with_plugins"]()
+print(json.dumps({"before": before, "loaded": loaded, "after": known()}))
+"""
+"""Runs the script as far as its loaders: without a GPU there is no builder."""
+
+NAMES = [
+    "GroupShiftedWindowAttention",
+    "KeySemanticAttention",
+    "KeySemanticDictionary",
+    "ShiftedWindowAttention",
+]
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda"), [("11.4.0.106", "cu13"), pytest.param("10.16.1.11", "cu12", marks=pytest.mark.slow)]
+)
+def test_the_plugins_are_registered_when_the_file_is_read(
+    version: str, cuda: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
+    try:
+        environment = make(version, cuda)
+    except CannotMake as reason:
+        pytest.skip(f"no lean TensorRT {version}: {reason}")
+    model = networks.exported(networks.folder(tmp_path_factory), "swinir-light").path
+    installed = polygraphy_tool.install(tmp_path / "installed")
+    variables = polygraphy_tool.environment(installed)
+    script = tmp_path / "script.py"
+    made = polygraphy_tool.shell(installed, f"polygraphy run '{model}' --trt --gen-script '{script}'", tmp_path)
+    assert made.returncode == 0, made.stdout
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(script), json.dumps(NAMES)],
+        capture_output=True,
+        text=True,
+        env=variables | environment.variables(variables["PYTHONPATH"]),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"before": [], "loaded": str(model), "after": NAMES}
