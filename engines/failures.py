@@ -283,7 +283,9 @@ def _rule(pattern: str, error: Made) -> Rule:
 
 
 MEMORY = _rule(
-    r"[^\n]*(std::bad_alloc|out of memory|OutOfMemory|MEM_ALLOC_FAILED|cudaErrorMemoryAllocation)[^\n]*", _memory
+    r"[^\n]*(std::bad_alloc|Resource temporarily unavailable|out of memory|OutOfMemory|MEM_ALLOC_FAILED"
+    r"|cudaErrorMemoryAllocation)[^\n]*",
+    _memory,
 )
 DRIVER = _rule(r"[^\n]*CUDA (driver version is insufficient|initialization failure with error)[^\n]*", _driver)
 
@@ -303,7 +305,7 @@ BUILD_RULES = (
     MEMORY,
     DRIVER,
 )
-"""Seen with TensorRT-RTX 1.7; of the names for lack of memory only the first was."""
+"""Seen with TensorRT-RTX 1.7; of the names for lack of memory only the first two were."""
 
 LOAD_RULES = (
     _rule(

@@ -1,0 +1,55 @@
+"""Small ONNX graphs, and requests to build them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from agileir_export.engines.profiles import Profile
+from agileir_export.engines.request import BuildRequest
+
+SIZES = Profile((1, 4, 4), (1, 8, 8), (1, 16, 16))
+
+ONE = "float[1,3,H,W] input"
+FREE = "float[N,3,H,W] input"
+
+
+def save(path: Path, body: str, given: str = FREE, made: str = "float[N,3,H,W] output", opset: int = 22) -> Path:
+    """Writes the graph that ONNX text describes."""
+    text = f'<ir_version: 10, opset_import: ["": {opset}, "other": 1]> network ({given}) => ({made}) {{ {body} }}'
+    onnx.save(onnx.parser.parse_model(text), path)
+    return path
+
+
+def product(path: Path, kind: str = "FLOAT") -> Path:
+    """A matrix product, ``the_product``, of pictures ``[N, 3, H, W]`` and 16 x 3 weights, in a type."""
+    code = onnx.TensorProto.DataType.Value(kind)
+    weights = onnx.helper.make_tensor("weights", code, [16, 3], [0.5] * 48)
+    nodes = [
+        onnx.helper.make_node("Cast", ["input"], ["typed"], to=code),
+        onnx.helper.make_node("Reshape", ["typed", "rows"], ["flat"]),
+        onnx.helper.make_node("MatMul", ["weights", "flat"], ["mixed"], name="the_product"),
+        onnx.helper.make_node("Cast", ["mixed"], ["output"], to=onnx.TensorProto.FLOAT),
+    ]
+    rows = onnx.helper.make_tensor("rows", onnx.TensorProto.INT64, [3], [0, 3, -1])
+    images = onnx.helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["N", 3, "H", "W"])
+    result = onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, ["N", 16, "P"])
+    graph = onnx.helper.make_graph(nodes, "network", [images], [result], [weights, rows])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 22)], ir_version=10), path)
+    return path
+
+
+def request(path: Path, **changes: Any) -> BuildRequest:
+    """A float32 engine for sm86 with TensorRT-RTX."""
+    given: dict[str, Any] = {
+        "onnx": path,
+        "sha256": "0" * 64,
+        "network": "small",
+        "precision": "float32",
+        "target": "rtx",
+        "profiles": (SIZES,),
+        "gpus": ("sm86",),
+    }
+    return BuildRequest(**{**given, **changes})
