@@ -192,9 +192,7 @@ def context_settings(trt: Any, engine: Any, cuda_graphs: bool) -> tuple[Any, boo
         return strategy, False
     config = engine.create_runtime_config()
     config.set_execution_context_allocation_strategy(strategy)
-    if hasattr(config, "cuda_graph_strategy"):
-        kinds = trt.CudaGraphStrategy
-        config.cuda_graph_strategy = kinds.WHOLE_GRAPH_CAPTURE if cuda_graphs else kinds.DISABLED
-    if hasattr(config, "create_runtime_cache"):
-        config.set_runtime_cache(config.create_runtime_cache())
+    kinds = trt.CudaGraphStrategy
+    config.cuda_graph_strategy = kinds.WHOLE_GRAPH_CAPTURE if cuda_graphs else kinds.DISABLED
+    config.set_runtime_cache(config.create_runtime_cache())
     return config, True
