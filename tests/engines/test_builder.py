@@ -1,0 +1,165 @@
+"""The path through the builder as TensorRT sees it, on a stand-in: TensorRT itself needs a GPU to build."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agileir_export.engines import building
+from agileir_export.engines.builder import PHASES, Built, build, make_logger
+from agileir_export.engines.building import build_engine
+from agileir_export.engines.cuda_driver import Device, Gpu
+from agileir_export.engines.doctor import TargetVerdict
+from agileir_export.engines.failures import BuildFailed
+from agileir_export.engines.profiles import Profile
+from agileir_export.engines.request import BuildRequest
+from agileir_export.engines.targets import Target
+from agileir_export.errors import AuditMissed, EnvironmentProblem
+from agileir_export.export.artifact import OnnxArtifact
+from agileir_export.export.precision import write_precision
+
+from ..export import networks
+from . import fake_builder
+from .builds import request
+
+SOUND = Path("sound.onnx")
+
+
+@pytest.fixture(autouse=True)
+def recorded() -> None:
+    fake_builder.calls.clear()
+
+
+def made(asked: BuildRequest, progress: Callable[[str], None] = lambda phase: None) -> Built:
+    messages: list[tuple[str, str]] = []
+    logger = make_logger(fake_builder, lambda severity, text: messages.append((severity, text)))
+    return build(fake_builder, logger, asked, progress, lambda: tuple(text for _, text in messages))
+
+
+def asked(**changes: Any) -> BuildRequest:
+    return request(changes.pop("path", SOUND), target="tensorrt", gpus=(), **changes)
+
+
+def test_networks_are_strongly_typed_with_kernels_inside_the_plan() -> None:
+    built = made(asked())
+    assert ("create_network", 1 << 1 | 1 << 3) in fake_builder.calls
+    assert ("profiling_verbosity", "DETAILED") in fake_builder.calls
+    assert (built.plan, built.layers, built.timing_cache) == (b"a plan", 7, None)
+    assert built.inspection is not None
+    assert ("get_engine_information", "JSON") in fake_builder.calls
+
+
+@pytest.mark.parametrize(("tf32", "call"), [(True, "set_flag"), (False, "clear_flag")])
+def test_tf32_is_always_said(tf32: bool, call: str) -> None:
+    made(asked(tf32=tf32))
+    assert [name for name, *rest in fake_builder.calls if rest == ["TF32"]] == [call]
+
+
+def test_nothing_is_set_that_was_not_asked_for() -> None:
+    made(asked())
+    names = {name for name, *_ in fake_builder.calls}
+    unwanted = {"builder_optimization_level", "hardware_compatibility_level", "set_memory_pool_limit"}
+    assert names.isdisjoint({*unwanted, "set_timing_cache", "num_compute_capabilities", "set_flag"})
+
+
+def test_every_option_reaches_the_builder(tmp_path: Path) -> None:
+    (tmp_path / "timings").write_bytes(b"known")
+    sizes = (Profile((1, 8, 8), (1, 16, 24), (2, 32, 32)), Profile((1, 64, 64), (1, 64, 64), (1, 64, 64)))
+    built = made(
+        asked(
+            profiles=sizes,
+            optimization_level=4,
+            workspace_bytes=1 << 30,
+            version_compatible=True,
+            hardware_compatible="ampere-plus",
+            timing_cache=tmp_path / "timings",
+        )
+    )
+    expected = [
+        ("set_flag", "VERSION_COMPATIBLE"),
+        ("hardware_compatibility_level", "AMPERE_PLUS"),
+        ("builder_optimization_level", 4),
+        ("set_memory_pool_limit", "WORKSPACE", 1 << 30),
+        ("set_timing_cache", b"known", False),
+        ("set_shape", "input", (1, 3, 8, 8), (1, 3, 16, 24), (2, 3, 32, 32)),
+        ("set_shape", "input", (1, 3, 64, 64), (1, 3, 64, 64), (1, 3, 64, 64)),
+        ("deserialize_cuda_engine", b"a plan", True),
+    ]
+    assert [call for call in expected if call not in fake_builder.calls] == []
+    assert built.timing_cache == b"known and more"
+
+
+def test_the_phases_come_in_order() -> None:
+    phases: list[str] = []
+    made(asked(), phases.append)
+    assert tuple(phases) == PHASES
+
+
+def test_a_parser_error_carries_its_node() -> None:
+    with pytest.raises(BuildFailed) as caught:
+        made(asked(path=Path("odd.onnx")))
+    failure = caught.value.failure
+    assert (failure.node, failure.operator, failure.code) == ("node_Odd_3", "Odd", "UNSUPPORTED_NODE")
+
+
+# ---- the whole way, with a module named tensorrt ----
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with the stand-in as TensorRT and a GPU."""
+    (tmp_path / "modules").mkdir()
+    shutil.copy(fake_builder.__file__, tmp_path / "modules" / "tensorrt.py")
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    gpu = Gpu((13, 0), (Device(0, "Test GPU", (8, 9)),))
+    monkeypatch.setattr(building, "probe_gpu", lambda: gpu)
+    monkeypatch.setattr(Target, "verdict", lambda self: TargetVerdict(self.check, works=True))
+
+
+@pytest.fixture
+def half(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> OnnxArtifact:
+    exported = networks.exported(networks.folder(tmp_path_factory), "swinir-light")
+    return write_precision(exported, tmp_path / "sound.onnx", "float16")
+
+
+def ask_for(artifact: OnnxArtifact, **changes: Any) -> BuildRequest:
+    facts = {"sha256": artifact.sha256, "precision": artifact.precision}
+    return asked(path=artifact.path, **{**facts, **changes})
+
+
+@pytest.mark.usefixtures("here")
+def test_an_engine_of_tensorrt_is_built_audited_and_described(half: OnnxArtifact, tmp_path: Path) -> None:
+    timings = tmp_path / "timings"
+    engine = build_engine(half, ask_for(half, timing_cache=timings), tmp_path / "a.plan")
+    assert engine.path.read_bytes() == b"a plan"
+    assert timings.read_bytes() == b" and more"
+    assert engine.gpus == ("sm89",)
+    facts = engine.facts
+    assert (facts["gpu"], facts["driver"], facts["target_version"]) == ("Test GPU", "CUDA 13.0", "10.16.1.11")
+    assert engine.audit["passed"]
+    assert engine.audit["shares"][0] == {"kind": "gemm", "precision": "float16", "count": 2, "share": 1.0}
+
+
+@pytest.mark.usefixtures("here")
+def test_an_engine_in_another_precision_is_refused(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    single = networks.exported(networks.folder(tmp_path_factory), "swinir-light")
+    sound = tmp_path / "sound.onnx"
+    shutil.copy(single.path, sound)
+    asking = asked(path=sound, sha256=single.sha256)
+    with pytest.raises(AuditMissed, match=r"asked for in float32.*float16"):
+        build_engine(single, asking, tmp_path / "a.plan")
+    assert not list(tmp_path.glob("a.plan*"))
+
+
+def test_without_tensorrt_it_is_said_what_is_missing(half: OnnxArtifact, tmp_path: Path) -> None:
+    if ask_for(half).target_entry.verdict().works:
+        pytest.skip("TensorRT can build here")
+    with pytest.raises(EnvironmentProblem, match="TensorRT cannot build here"):
+        build_engine(half, ask_for(half), tmp_path / "a.plan")
+    assert not list(tmp_path.glob("a.plan*"))
