@@ -125,7 +125,6 @@ def test_contexts_are_bounded_and_keep_their_shape(opened: Callable[..., Opened]
     assert len(widths) > MOST_CONTEXTS
     for width in widths:
         check(runner, 1, 3, 4, width)
-        gc.collect()
         assert len(module.contexts) <= MOST_CONTEXTS
     created = module.events.count("create")
     check(runner, 1, 3, 4, widths[-1])
