@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["cache"]
 
 SHOWN = 12
-"""Characters of a key that are shown; any unambiguous beginning is understood."""
+"""Characters of a key or digest that are shown; any unambiguous beginning of a key is understood."""
 
 
 @click.group(short_help="List, compare and clear built engines that are kept.")
@@ -142,10 +142,12 @@ def _entry(engines: EngineCache, key: str) -> CacheEntry:
 
 
 def _cell(value: Any) -> str:
-    """A value as a cell of a table: text as it is, lists with commas, the rest as JSON."""
+    """A value as a cell of a table: text as it is, digests shortened, lists with commas, the rest as JSON."""
     if isinstance(value, list):
         return ", ".join(_cell(item) for item in value) or "-"
-    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return value[:SHOWN] if re.fullmatch("[0-9a-f]{64}", value) else value
+    return "-" if value is None else json.dumps(value)
 
 
 def _megabytes(size: int) -> str:

@@ -33,8 +33,8 @@ COLUMNS = ("kind", "precision", "kernels", "share")
 """Headings of `Audit.rows`."""
 
 FLOAT_OPERATORS = {
-    "KeySemanticDictionary": "its similarities choose the keys that every layer of the stage uses; half precision "
-    "would flip near-ties",
+    "KeySemanticDictionary": "its similarities choose the keys of a whole stage, and half precision would exchange "
+    "nearly equal ones",
 }
 """Operators that compute in float32 whatever the precision of the file, and why."""
 
@@ -172,6 +172,8 @@ def judge(
         for kernel in kernels
         if UNKNOWN in (kernel.kind, kernel.precision)
     ]
+    if precision == "tf32" and not any(kernel.tensor_float for kernel in kernels):
+        unknown.append("whether float32 products round to TF32: it is allowed, but no kernel's name tells")
     hidden_unknown, hidden_problems = _hidden(kernels, allowed, products, reasons)
     return Audit(
         precision,

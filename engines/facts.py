@@ -24,7 +24,7 @@ class Difference:
     """A fact in which two engines differ.
 
     Attributes:
-        field: Its name; an item of a list is ``profiles.0``, a field in it ``profiles.0.minimum``.
+        field: Its name; a field of an object in a list is ``profiles.0.minimum``.
         first: Its value in the first.
         second: Its value in the second; ``"(absent)"`` where one has no such fact.
     """
@@ -63,13 +63,13 @@ def likeness(first: Facts, second: Facts) -> tuple[bool, int]:
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """The leaves of nested JSON by dotted name; an empty list or object is a leaf."""
+    """The leaves of nested JSON by dotted name; a list without objects is a leaf, and so is an empty object."""
     if isinstance(value, Mapping) and value:
         items = [(str(key), inner) for key, inner in value.items()]
-    elif isinstance(value, list | tuple) and value:
+    elif isinstance(value, list | tuple) and any(isinstance(inner, Mapping) for inner in value):
         items = [(str(number), inner) for number, inner in enumerate(value)]
     else:
-        return {name: value if not isinstance(value, tuple) else list(value)}
+        return {name: list(value) if isinstance(value, tuple) else value}
     leaves: dict[str, Any] = {}
     for key, inner in items:
         leaves |= _flat(inner, f"{name}.{key}" if name else key)

@@ -226,7 +226,7 @@ def test_why_an_engine_is_not_there(cache: EngineCache) -> None:
     assert nearest.facts == facts(gpus=["sm86"])
     assert cache.explain(wanted) == [
         Difference("driver", "(absent)", "580.1"),
-        Difference("gpus.1", "(absent)", "sm89"),
+        Difference("gpus", ["sm86"], ["sm86", "sm89"]),
     ]
     nearest = cache.nearest(facts(gpus=["sm86"]))
     assert nearest is not None
@@ -234,13 +234,12 @@ def test_why_an_engine_is_not_there(cache: EngineCache) -> None:
 
 
 def test_differences_are_told_by_field() -> None:
-    other = facts(profiles=[{"minimum": [1, 64, 64], "maximum": [1, 256, 512]}], gpus=[])
-    assert differences(facts(), facts()) == []
+    other = facts(profiles=[{"minimum": [1, 64, 64], "maximum": [1, 256, 512]}], gpus=(), flags={})
+    assert differences(facts(), facts(gpus=("sm86", "sm89"))) == []
     assert differences(facts(), other) == [
-        Difference("gpus", "(absent)", []),
-        Difference("gpus.0", "sm86", "(absent)"),
-        Difference("gpus.1", "sm89", "(absent)"),
-        Difference("profiles.0.maximum.1", 512, 256),
+        Difference("flags", "(absent)", {}),
+        Difference("gpus", ["sm86", "sm89"], []),
+        Difference("profiles.0.maximum", [1, 512, 512], [1, 256, 512]),
     ]
 
 
