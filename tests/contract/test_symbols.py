@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
-import inspect
 import json
 import re
 import subprocess
@@ -20,7 +19,6 @@ import pytest
 
 import agileir_export
 
-from ..engines import fake_tensorrt
 from .lean_tensorrt import CannotMake, make
 from .symbol_kinds import Inventory
 from .symbol_walk import Walk
@@ -201,31 +199,3 @@ def test_names_of_members_exist_somewhere() -> None:
     written = set().union(*(upper_case_texts(sources()[f"engines/{name}.py"]) for name in ("builder", "plan_loading")))
     assert {"STRONGLY_TYPED", "AMPERE_PLUS"} <= written
     assert written <= known, f"no enumeration has {sorted(written - known)}"
-
-
-# ---- the stand-in of the runner's tests ----
-
-
-@pytest.mark.parametrize("which", ALL)
-def test_the_stand_in_is_like_the_bindings(which: str) -> None:
-    """Its classes, members, methods, parameters and properties are among the real ones."""
-    found = inventory(which)
-    surface = fake_tensorrt.RTX_SURFACE if which == RTX else fake_tensorrt.SURFACE
-    properties = fake_tensorrt.RTX_PROPERTIES if which == RTX else fake_tensorrt.PROPERTIES
-    for name, stand_in in surface.items():
-        real = found.classes[name]["attributes"]
-        for attribute in properties.get(name, ()):
-            assert real[attribute]["kind"] == "property", (name, attribute)
-        for attribute, value in inspect.getmembers(stand_in):
-            if attribute.startswith("_") or attribute == "Severity":
-                continue
-            if isinstance(value, fake_tensorrt.Enumeration):
-                assert real[attribute]["kind"] == "member", (name, attribute)
-            elif inspect.isfunction(value):
-                given = list(inspect.signature(value).parameters)[1:]
-                offered = [
-                    [parameter for parameter, *_ in each["parameters"]] for each in real[attribute]["signatures"]
-                ]
-                assert given in offered, (name, attribute, offered)
-    severity = found.classes["ILogger.Severity"]["attributes"]
-    assert {each.name for each in fake_tensorrt.Severity} <= set(severity)

@@ -58,7 +58,7 @@ class IProgressMonitor:
     pass
 
 
-class IEngineInspector:
+class EngineInspector:
     def get_engine_information(self, form: Any) -> str:
         calls.append(("get_engine_information", form.name))
         return json.dumps(LAYERS)
@@ -176,8 +176,8 @@ class Builder:
 
 
 class Engine:
-    def create_engine_inspector(self) -> IEngineInspector:
-        return IEngineInspector()
+    def create_engine_inspector(self) -> EngineInspector:
+        return EngineInspector()
 
 
 class Runtime:
