@@ -179,6 +179,7 @@ class EngineCache:
                 removed += 1
         if keys is None:
             self._remove_stale(age=0)
+            self._remove_locks()
         return removed
 
     def nearest(self, facts: Facts) -> CacheEntry | None:
@@ -244,6 +245,14 @@ class EngineCache:
                 raise
             return
         shutil.rmtree(aside, ignore_errors=ignore_errors)
+
+    def _remove_locks(self) -> None:
+        """Removes the files of locks that nobody holds."""
+        from filelock import FileLock
+
+        for path in (self.folder / LOCKS).glob("*.lock"):
+            with contextlib.suppress(OSError, NotImplementedError), FileLock(path).acquire(timeout=0):
+                path.unlink(missing_ok=True)
 
     def _remove_stale(self, age: float = STALE_SECONDS) -> None:
         """Removes what killed processes left behind."""

@@ -124,6 +124,8 @@ with cache.lock(facts):
     thread = threading.Thread(target=second)
     thread.start()
     assert waiting.wait(60)
+    cache.clear()
+    assert len(list((cache.folder / ".locks").iterdir())) == 1, "a lock that is held stays, another goes"
     assert found == []
     go(process)
     assert finish(process) == "built"
