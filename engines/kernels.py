@@ -181,9 +181,9 @@ def _product(layer: Layer) -> str:
     if type_ == "correlation" or "conv" in type_:
         return "convolution"
     operations = _operations(layer.name)
-    if operations & GEMM_OPERATIONS:
-        return "gemm"
-    return "convolution" if operations & CONVOLUTION_OPERATIONS else ""
+    if operations & CONVOLUTION_OPERATIONS or re.search("fprop|dgrad", layer.tactic):
+        return "convolution"
+    return "gemm" if operations & GEMM_OPERATIONS or re.search("(^|_)gemm(_|$)", layer.tactic) else ""
 
 
 def _is_fused_attention(layer: Layer) -> bool:

@@ -117,9 +117,14 @@ def _from_entry(entry: Any) -> Layer:
         constants=tuple(constants),
         outputs=tuple(_tensor(tensor) for tensor in _list(entry, "Outputs")),
         tactic=str(entry.get("TacticName", "")),
-        nodes=tuple(NODE.findall(str(entry.get("Metadata", "")))),
+        nodes=tuple(NODE.findall(str(entry.get("Metadata", "")))) or _nodes_in_name(str(entry.get("Name", ""))),
         detailed="LayerType" in entry,
     )
+
+
+def _nodes_in_name(name: str) -> tuple[str, ...]:
+    """The nodes a layer is named after, where it has no metadata: ``conv1 + relu1``, ``node_MatMul_1_myl0_3``."""
+    return tuple(part for part in re.sub(r"_myl\d+_\d+$", "", name).split(" + ") if part)
 
 
 def _list(entry: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:

@@ -129,6 +129,15 @@ def test_the_inspector_of_tensorrt_10_and_11() -> None:
     assert kernels_from_inspector(json.dumps(GEMM_11)) == eleven, "one layer alone"
 
 
+def test_layers_that_only_their_tactic_or_name_tells_of() -> None:
+    fused = GEMM_11 | {"LayerType": "fusion", "Name": "projection_fused"}
+    convolution = fused | {"TacticName": CONVOLUTION_10["TacticName"]}
+    plain = {key: value for key, value in GEMM_11.items() if key != "Metadata"}
+    kernels = kernels_from_inspector(json.dumps([fused, convolution, plain, plain | {"Name": "conv1 + relu1"}]))
+    assert [kernel.kind for kernel in kernels] == ["gemm", "convolution", "gemm", "gemm"]
+    assert [kernel.origin for kernel in kernels[2:]] == [("node_MatMul_1",), ("conv1", "relu1")]
+
+
 def test_a_type_that_is_not_said_is_unknown_unless_the_tactic_tells() -> None:
     free = {"Name": "x", "Dimensions": [-1, 12], "Format/Datatype": "N/A due to dynamic shapes"}
     layer = {"Name": "matmul", "LayerType": "MatrixMultiply", "Inputs": [free, free], "Outputs": [free]}
