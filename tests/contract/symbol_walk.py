@@ -65,6 +65,10 @@ class Walk:
             for handler in node.handlers:
                 self.block(handler.body, known)
             self.block([*node.orelse, *node.finalbody], known)
+        elif isinstance(node, ast.Match):
+            self.kind(node.subject, known)
+            for case in node.cases:
+                self.block(case.body, known)
         elif isinstance(node, ast.While):
             self.kind(node.test, known)
             self.block([*node.body, *node.orelse], known)
@@ -285,7 +289,7 @@ class Walk:
         if owner[0] == "object" and owner[-1] not in self.inventory.classes:
             self.problem(node, f"there is no class {owner[-1]}")
             return FOREIGN
-        if name.startswith("__") and name != "__members__" and owner[0] == "class":
+        if name == "__init__" and owner[0] == "class":
             return FOREIGN
         label = {"module": "trt", "plugin": "trtp"}.get(owner[0], owner[-1])
         self.uses.add(f"{label}.{name}")

@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from .test_symbols import RTX, walked
+from .test_symbols import RTX, sources, walked
 
 WRONG = {
     "trt": {
@@ -22,6 +22,7 @@ WRONG = {
         "if hasattr(trt, 'Builder'):\n        trt.Nothing": "there is no trt.Nothing",
         "1 << 3": "a flag is written as a number",
         "[trt.Runtime(1)][0].no": "there is no Runtime.no",
+        "match 1:\n        case 1: trt.Nothing": "there is no trt.Nothing",
         "with trt.Runtime(1) as r:\n        r.no": "there is no Runtime.no",
         "for r in [trt.Runtime(1)]:\n        r.no": "there is no Runtime.no",
         "(trt.Runtime(1) if trt else None).no": "there is no Runtime.no",
@@ -95,3 +96,19 @@ def test_versions_differ() -> None:
     named = "def f(trt):\n    return trt.ComputeCapability.SM86"
     assert complaints(named, RTX) == []
     assert len(complaints(named, "10.16.1.11")) == 1
+
+
+@pytest.mark.parametrize("file", ["engines/builder.py", "engines/execution.py", "engines/plan_loading.py"])
+def test_a_misspelling_anywhere_is_found(file: str) -> None:
+    """Every use in the module in turn is given a name that TensorRT does not have."""
+    tree = sources()[file]
+    (walk,) = walked("11.4.0.106", {file: tree})
+    uses = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and (n.lineno, n.attr) in walk.places]
+    assert len(uses) > 10
+    missed = []
+    for use in uses:
+        name, use.attr = use.attr, f"{use.attr}_misspelt"
+        if not any("_misspelt" in problem for problem in walked("11.4.0.106", {file: tree})[0].problems):
+            missed.append(f"{file}:{use.lineno}: {name}")
+        use.attr = name
+    assert not missed
