@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["apply_recipe", "load_graph"]
 
 
-def load_graph(artifact: OnnxArtifact, rest: str, progress: Progress) -> onnx.ModelProto:
+def load_graph(artifact: OnnxArtifact, rest: str, progress: Progress) -> tuple[onnx.ModelProto, bool]:
     """The graph of a float32 file; where the rest becomes float16, brought into its range (exactly, see `rescale`).
+
+    Returns:
+        The graph, and whether it was rescaled.
 
     Raises:
         InputError: The file is not float32.
@@ -40,13 +43,14 @@ def load_graph(artifact: OnnxArtifact, rest: str, progress: Progress) -> onnx.Mo
             fix="Export the model without --fp16, --bf16 or --int8.",
         )
     graph = onnx.load(artifact.path)
-    if rest == "float16":
+    if rest != "float16":
+        return graph, False
 
-        def tell(step: str) -> None:
-            progress(step, 0, 0)
+    def tell(step: str) -> None:
+        progress(step, 0, 0)
 
-        graph, _ = rescale(graph, measure_ranges(artifact, graph, range_images(artifact), tell))
-    return graph
+    rescaled, report = rescale(graph, measure_ranges(artifact, graph, range_images(artifact), tell))
+    return rescaled, report.changed
 
 
 def apply_recipe(graph: onnx.ModelProto, layers: Sequence[Layer], recipe: Recipe, rest: str) -> onnx.ModelProto:

@@ -58,7 +58,7 @@ def calibrate(
     options.check()
     artifact = source if isinstance(source, OnnxArtifact) else read_artifact(source)
     check_output(output, overwrite=True)
-    graph = load_graph(artifact, options.rest, progress)
+    graph, rescaled = load_graph(artifact, options.rest, progress)
     layers = find_layers(graph)
     if not layers:
         raise InputError(f"{artifact.path} has no convolution or matrix product with constant weights.")
@@ -66,9 +66,10 @@ def calibrate(
     if recipe is None:
         progress("reading pictures", 0, 0)
         material = gather(artifact, images, ground_truth, options.held_out, options.seed)
-        result, report = Calibration(artifact, graph, layers, arithmetic, options, material, cache, progress).run()
+        found = Calibration(artifact, graph, rescaled, layers, arithmetic, options, material, cache, progress)
+        result, report = found.run()
     else:
-        recipe.check(artifact, [layer.name for layer in layers])
+        recipe.check(artifact, [layer.name for layer in layers], rescaled)
         result = apply_recipe(graph, layers, recipe, options.rest)
         results = layer_results(layers, arithmetic, recipe.int8, {})
         report = CalibrationReport(recipe, options.rest, results, *arithmetic.share(recipe.int8))

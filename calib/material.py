@@ -25,8 +25,8 @@ __all__ = ["CROP_SIDE", "Material", "gather"]
 CROP_SIDE = 64
 """Least side of a calibration crop, in pixels of the network's input."""
 
-TRUTH_SIDE = 192
-"""Greatest side of a picture to judge on, in pixels of the restored image."""
+PICTURE_SIDE = 96
+"""Greatest side of a picture to judge on, in pixels of the network's input."""
 
 
 @dataclass
@@ -173,9 +173,8 @@ class _Gallery:
 
     def _size(self, scale: int) -> tuple[int, int]:
         """Rows and columns of a picture at a scale."""
-        sides = (self.artifact.profile.get(name) for name in ("height", "width"))
-        rows, columns = (TRUTH_SIDE * scale // self.artifact.spec.scale if s is None else s * scale for s in sides)
-        return rows, columns
+        rows, columns = (self.artifact.profile.get(name, PICTURE_SIDE) for name in ("height", "width"))
+        return rows * scale, columns * scale
 
     def _restorable(self, name: str, pixels: Images) -> Picture | None:
         """A picture with its degraded form; None where its metric would look at no pixel."""

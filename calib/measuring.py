@@ -66,6 +66,7 @@ class Calibration:
     Attributes:
         artifact: The float file.
         graph: Its graph, see `load_graph`.
+        rescaled: Whether that was rescaled.
         layers: The layers of the graph.
         arithmetic: Their multiplications.
         options: How to calibrate.
@@ -76,6 +77,7 @@ class Calibration:
 
     artifact: OnnxArtifact
     graph: onnx.ModelProto
+    rescaled: bool
     layers: Sequence[Layer]
     arithmetic: Arithmetic
     options: CalibrationOptions
@@ -95,7 +97,9 @@ class Calibration:
         judge = Judge(self.artifact, material.pictures, _runner(self.graph))
         plain, equalised = self._candidates(judge)
         chosen = equalised if equalised is not None and self._prefers(equalised, plain) else plain
-        costs = self._costs(chosen.simulation, judge)
+        limits = options.psnr_budget, options.min_parity
+        known = options.every_layer or not chosen.quality.holds(*limits)
+        costs = self._costs(chosen.simulation, judge) if known else {}
         result, recipe, quality = self._within_budget(judge, chosen, costs)
         share, outside = self.arithmetic.share(recipe.int8)
         notes = list(material.notes)
@@ -173,10 +177,14 @@ class Calibration:
         return costs
 
     def _within_budget(
-        self, judge: Judge, chosen: _Candidate, costs: Mapping[str, Quality]
+        self, judge: Judge, chosen: _Candidate, costs: dict[str, Quality]
     ) -> tuple[onnx.ModelProto, Recipe, Quality]:
-        """Promotes layers until the simulation holds the budget, then until the file itself does."""
+        """Promotes layers until the simulation holds the budget, then until the file itself does.
+
+        Where the costs are not known, because all layers hold it, they are measured as soon as the file does not.
+        """
         options, material = self.options, self.material
+        limits = options.psnr_budget, options.min_parity
         recipe = Recipe(
             model=self.artifact.spec.name,
             weights_sha256=self.artifact.provenance.get("weights_sha256"),
@@ -185,11 +193,11 @@ class Calibration:
             crops=material.crops,
             crops_sha256=material.digest,
             psnr_budget=options.psnr_budget,
+            rescaled=self.rescaled,
             int8=(),
             thresholds=dict(chosen.thresholds),
             equalisations=chosen.equalisations,
         )
-        order = costliest_first(self._names, costs)
         built: dict[frozenset[str], tuple[onnx.ModelProto, Recipe]] = {}
 
         def simulated(kept: Collection[str]) -> Quality:
@@ -203,8 +211,15 @@ class Calibration:
             built[frozenset(kept)] = graph, exact
             return judge.judge(_runner(graph))
 
-        limits = options.psnr_budget, options.min_parity
-        kept, _ = fewest_promotions(order, simulated, *limits)
-        kept, quality = fewest_promotions(order, written, *limits, at_least=len(order) - len(kept))
+        kept, quality = self._names, None
+        if not costs:
+            quality = written(kept)
+            if not quality.holds(*limits):
+                costs |= self._costs(chosen.simulation, judge)
+                quality = None
+        if quality is None:
+            order = costliest_first(self._names, costs)
+            kept, _ = fewest_promotions(order, simulated, *limits)
+            kept, quality = fewest_promotions(order, written, *limits, at_least=len(order) - len(kept))
         graph, exact = built[frozenset(kept)]
         return graph, exact, quality

@@ -23,10 +23,11 @@ OPTIONS = {
     "ActivationSymmetric": True,
     "WeightSymmetric": True,
     "QuantizeBias": False,
-    "AddQDQPairToWeight": True,
+    "AddQDQPairToWeight": False,
     "OpTypesToExcludeOutputQuantization": list(LAYER_TYPES),
 }
-"""TensorRT refuses zero points other than 0 and DequantizeLinear of int32 biases; results stay in the wider type."""
+"""TensorRT refuses zero points other than 0 and DequantizeLinear of int32 biases. Weights are stored in int8, results
+stay in the wider type."""
 
 OWN_INPUT = "/int8_input"
 

@@ -34,6 +34,7 @@ class Recipe:
         crops: Number of calibration crops.
         crops_sha256: Digest of their pixels.
         psnr_budget: dB that a picture may lose.
+        rescaled: Whether residual streams had been divided to fit into float16: thresholds are those of the divided.
         int8: Names of the layers in INT8.
         thresholds: By name of every layer, the absolute value of its input that becomes 127.
         equalisations: Channel scales that were moved into weights.
@@ -46,6 +47,7 @@ class Recipe:
     crops: int
     crops_sha256: str
     psnr_budget: float
+    rescaled: bool
     int8: tuple[str, ...]
     thresholds: dict[str, float]
     equalisations: tuple[Equalisation, ...]
@@ -73,12 +75,13 @@ class Recipe:
         }
         return told if self.percentile is None else {**told, "percentile": self.percentile}
 
-    def check(self, artifact: OnnxArtifact, names: list[str]) -> None:
+    def check(self, artifact: OnnxArtifact, names: list[str], rescaled: bool) -> None:
         """Refuses a file the recipe was not made for.
 
         Args:
             artifact: The float file.
             names: Names of its layers.
+            rescaled: Whether its graph was rescaled.
 
         Raises:
             InputError: It has other weights or layers.
@@ -87,6 +90,12 @@ class Recipe:
             raise InputError(
                 f"The recipe was made for other weights of {self.model} than those of {artifact.path}.",
                 fix="Calibrate this model: leave --recipe out.",
+            )
+        if self.rescaled != rescaled:
+            raise InputError(
+                f"The streams of {artifact.path} outgrow float16, and the recipe was made "
+                + ("with float16 in mind." if self.rescaled else "for float32."),
+                fix="Apply it with the same type for the rest, or calibrate again.",
             )
         unknown = sorted({*self.thresholds} ^ {*names})
         if unknown:

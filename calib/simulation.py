@@ -36,6 +36,9 @@ class Simulation:
     def __init__(self, model: onnx.ModelProto, layers: Sequence[Layer], thresholds: Mapping[str, float]) -> None:
         self.names = [layer.name for layer in layers]
         graph = insert_qdq(model, layers, thresholds, self.names)
+        kept = {tensor.name for tensor in graph.graph.initializer}
+        weights = {layer.weight for layer in layers} - kept  # the quantised graph holds them in int8 only
+        graph.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in weights)
         _add_switches(graph, layers)
         self.session = create_session(graph.SerializeToString())
 

@@ -77,6 +77,11 @@ method_options = stacked(
         help="Move channel scales into weights, always or never. Default: where it lowers the loss.",
     ),
     click.option("--ends", is_flag=True, help="Quantise first convolution and reconstruction head, too."),
+    click.option(
+        "--quick",
+        is_flag=True,
+        help="Measure the cost of single layers only where the budget does not hold with all of them.",
+    ),
     click.option("--fp16", is_flag=True, help="Everything else in float16, not float32."),
 )
 
@@ -104,6 +109,7 @@ def calibrate(
     images: tuple[Path, ...],
     ground_truth: tuple[Path, ...],
     fp16: bool,
+    quick: bool,
     recipe: Path | None,
     save_recipe: Path | None,
     plot: Path | None,
@@ -129,11 +135,11 @@ def calibrate(
         raise InputError("--recipe measures nothing: it leaves nothing for --images, --ground-truth and --plot to do.")
     for file in filter(None, (output, save_recipe, plot)):
         check_output(file, overwrite=True)
-    how = CalibrationOptions(rest="float16" if fp16 else "float32", **chosen)
+    how = CalibrationOptions(rest="float16" if fp16 else "float32", every_layer=not quick, **chosen)
     how.check()
     given = None if recipe is None else read_recipe(recipe)
     with (
-        engine_source(terminal, source, options, Wanted("float32", static)) as artifact,
+        engine_source(terminal, source, options, Wanted(None, static)) as artifact,
         terminal.counting(f"Calibrating {artifact.spec.name}") as progress,
     ):
         written, report = run(
@@ -173,7 +179,7 @@ def _show(terminal: Terminal, output: Path, report: CalibrationReport) -> None:
     """Tables for people."""
     from ..calib.report import COLUMNS
 
-    if report.quality is not None:
+    if any(layer.quality for layer in report.layers):
         terminal.table("Every layer alone in INT8", COLUMNS, report.rows())
     terminal.table(f"Calibration of {output}", ("what", "value"), report.summary())
     for note in report.notes:
