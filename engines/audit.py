@@ -144,7 +144,7 @@ def judge(
     In float32 and half precision every matrix product, convolution, attention product and plugin must compute in
     exactly that type; the exceptions are the operators of `FLOAT_OPERATORS` and the nodes of `by_design`. In int8 the
     expected nodes must be int8, and at least one where none is named; the others may have any floating-point type.
-    A product of unknown type fails the audit only where no product has a known one.
+    A product of unknown type fails the audit only where nothing is known of any product.
 
     Args:
         kernels: All kernels of the engine, or of the engines of several compute capabilities.
@@ -163,7 +163,8 @@ def judge(
     judged = [kernel for kernel in kernels if kernel.kind in JUDGED]
     contrary = [kernel for kernel in judged if kernel.precision not in (*allowed, UNKNOWN)]
     excused = {kernel: reason for kernel in contrary if (reason := _float_by_design(kernel, reasons, products))}
-    problems = [] if any(kernel.precision != UNKNOWN for kernel in judged) else [_nothing_known(kernels)]
+    located = [kernel for kernel in kernels if kernel in judged or not set(products).isdisjoint(kernel.origin)]
+    problems = [] if any(kernel.precision != UNKNOWN for kernel in located) else [_nothing_known(kernels)]
     problems += _contrary(judged, [kernel for kernel in contrary if kernel not in excused], precision)
     if precision == "int8":
         problems += _int8_problems(judged, expected_int8)

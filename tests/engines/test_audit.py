@@ -224,6 +224,8 @@ def test_a_product_expanded_inside_a_fused_kernel_is_found_there() -> None:
     assert "another type: small" in judge([gemm(), float32], "float16", products=["small"]).problems[0]
     mixed = Kernel("__myl_MulMulAdd_myl1_3", "pointwise", "float32+float16", ("small",))
     assert "several types: small" in judge([gemm(), mixed], "float16", products=["small"]).unknown[0]
+    assert judge([mixed], "float16", products=["small"]).passed, "nothing contradicts the request"
+    assert not judge([mixed], "float16").passed, "where are the products?"
     assert "in no kernel's origin" in judge([gemm()], "float16", products=["gone"]).unknown[0]
 
 
