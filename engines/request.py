@@ -71,6 +71,7 @@ class BuildRequest:
         """The request as a JSON object, with absolute paths."""
         data = dataclasses.asdict(self)
         data["profiles"] = [profile.to_json() for profile in self.profiles]
+        data["gpus"] = list(self.gpus)
         for name in ("onnx", "timing_cache"):
             path = getattr(self, name)
             data[name] = None if path is None else str(path.absolute())

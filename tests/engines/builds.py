@@ -9,6 +9,8 @@ import onnx
 
 from agileir_export.engines.profiles import Profile
 from agileir_export.engines.request import BuildRequest
+from agileir_export.export.artifact import SPEC_KEY, OnnxArtifact, read_artifact
+from agileir_export.models.spec import ModelSpec
 
 SIZES = Profile((1, 4, 4), (1, 8, 8), (1, 16, 16))
 
@@ -24,21 +26,30 @@ def save(path: Path, body: str, given: str = FREE, made: str = "float[N,3,H,W] o
 
 
 def product(path: Path, kind: str = "FLOAT") -> Path:
-    """A matrix product, ``the_product``, of pictures ``[N, 3, H, W]`` and 16 x 3 weights, in a type."""
+    """A matrix product, ``the_product``, of the values of pictures ``[N, 3, H, W]``, 16 a row, in a type."""
     code = onnx.TensorProto.DataType.Value(kind)
-    weights = onnx.helper.make_tensor("weights", code, [16, 3], [0.5] * 48)
+    weights = onnx.helper.make_tensor("weights", code, [16, 16], [(7 * i % 31) / 16 for i in range(256)])
     nodes = [
         onnx.helper.make_node("Cast", ["input"], ["typed"], to=code),
         onnx.helper.make_node("Reshape", ["typed", "rows"], ["flat"]),
-        onnx.helper.make_node("MatMul", ["weights", "flat"], ["mixed"], name="the_product"),
+        onnx.helper.make_node("MatMul", ["flat", "weights"], ["mixed"], name="the_product"),
         onnx.helper.make_node("Cast", ["mixed"], ["output"], to=onnx.TensorProto.FLOAT),
     ]
-    rows = onnx.helper.make_tensor("rows", onnx.TensorProto.INT64, [3], [0, 3, -1])
+    rows = onnx.helper.make_tensor("rows", onnx.TensorProto.INT64, [2], [-1, 16])
     images = onnx.helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["N", 3, "H", "W"])
-    result = onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, ["N", 16, "P"])
+    result = onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, ["P", 16])
     graph = onnx.helper.make_graph(nodes, "network", [images], [result], [weights, rows])
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 22)], ir_version=10), path)
     return path
+
+
+def described(path: Path, multiple: int = 4) -> OnnxArtifact:
+    """A graph as a file of this package: with a spec in its metadata."""
+    model = onnx.load(path)
+    spec = ModelSpec("swinir", "small", "super-resolution", 1, 3, 4, multiple)
+    onnx.helper.set_model_props(model, {SPEC_KEY: spec.to_json()})
+    onnx.save(model, path)
+    return read_artifact(path)
 
 
 def request(path: Path, **changes: Any) -> BuildRequest:

@@ -1,0 +1,238 @@
+"""Targets, requests, and the choice of profiles: what is decided before a build."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agileir_export.engines.doctor import Diagnosis, Surroundings, TargetVerdict
+from agileir_export.engines.profile_choice import choose_profiles
+from agileir_export.engines.profiles import Profile
+from agileir_export.engines.request import BuildRequest, check_request, choose_plugins, kernel_digest
+from agileir_export.engines.targets import TARGETS, check_capabilities, choose_target, load_target
+from agileir_export.errors import EnvironmentProblem, InputError, Unsupported
+from agileir_export.export.artifact import OnnxArtifact
+from agileir_export.models.spec import ModelSpec
+
+from .builds import request
+from .rtx_builds import needs_rtx
+
+RTX, TENSORRT = TARGETS["rtx"], TARGETS["tensorrt"]
+
+
+def artifact(multiple: int = 8, **changes: Any) -> OnnxArtifact:
+    spec = ModelSpec("swinir", "trial", "super-resolution", 2, 3, 8, multiple)
+    given: dict[str, Any] = {
+        "path": Path("a.onnx"),
+        "sha256": "0" * 64,
+        "precision": "float32",
+        "profile": {},
+        "spec": spec,
+        "provenance": {},
+        "blocks": (),
+        "nodes": 1,
+        "operators": {"ShiftedWindowAttention": 4},
+    }
+    return OnnxArtifact(**{**given, **changes})
+
+
+# ---- targets ----
+
+
+def diagnosis(**works: bool) -> Diagnosis:
+    verdicts = [TargetVerdict(TARGETS[name].check, ok, "" if ok else f"{name} is away") for name, ok in works.items()]
+    return Diagnosis(Surroundings("", "", {}, "", gpu=None), tuple(verdicts))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("works", "chosen"),
+    [
+        ({"tensorrt": True, "rtx": True}, "tensorrt"),
+        ({"tensorrt": False, "rtx": True}, "rtx"),
+        ({"tensorrt": True, "rtx": False}, "tensorrt"),
+    ],
+)
+def test_auto_prefers_tensorrt(works: dict[str, bool], chosen: str) -> None:
+    assert choose_target("auto", lambda: diagnosis(**works)).name == chosen
+
+
+def test_auto_says_what_every_target_lacks() -> None:
+    with pytest.raises(EnvironmentProblem) as caught:
+        choose_target("auto", lambda: diagnosis(tensorrt=False, rtx=False))
+    assert "TensorRT: tensorrt is away; TensorRT-RTX: rtx is away" in caught.value.why
+    assert "pip install" in caught.value.fix
+
+
+def test_a_named_target_is_taken_at_its_word() -> None:
+    assert choose_target("tensorrt", lambda: diagnosis(tensorrt=False, rtx=True)) is TENSORRT
+    with pytest.raises(InputError, match="'trt' is not a target"):
+        choose_target("trt")
+
+
+def test_a_module_that_is_not_installed_is_named() -> None:
+    absent = dataclasses.replace(RTX, modules=("no_module_of_ours", "nor_this"))
+    with pytest.raises(EnvironmentProblem, match="no_module_of_ours") as caught:
+        load_target(absent)
+    assert "pip install tensorrt_rtx" in caught.value.fix
+
+
+@needs_rtx
+def test_capabilities_are_those_of_the_module() -> None:
+    trt = load_target(RTX)
+    check_capabilities(RTX, trt, RTX.default_gpus)
+    check_capabilities(RTX, trt, ("sm75", "sm80", "sm121"))
+    with pytest.raises(InputError, match=r"knows no GPU 'sm90'") as caught:
+        check_capabilities(RTX, trt, ("sm86", "sm90"))
+    assert "sm75, sm80, sm86, sm89, sm120, sm121" in caught.value.fix
+    with pytest.raises(InputError, match="twice"):
+        check_capabilities(RTX, trt, ("sm86", "sm86"))
+
+
+def test_tensorrt_builds_for_the_gpu_at_hand() -> None:
+    check_capabilities(TENSORRT, types.SimpleNamespace(), ())
+    with pytest.raises(Unsupported, match="not for sm86"):
+        check_capabilities(TENSORRT, types.SimpleNamespace(), ("sm86",))
+
+
+# ---- requests ----
+
+FULL = request(
+    Path("a.onnx"),
+    optimization_level=3,
+    workspace_bytes=10,
+    timing_cache=Path("t"),
+    target="tensorrt",
+    hardware_compatible="ampere-plus",
+    profiles=(Profile((1, 8, 8), (1, 8, 16), (2, 16, 16)), Profile((1, 8, 8), (1, 8, 8), (1, 8, 8))),
+)
+
+
+def test_a_request_travels_as_json() -> None:
+    there = BuildRequest.from_json(json.loads(json.dumps(FULL.to_json())))
+    assert there == dataclasses.replace(FULL, onnx=Path("a.onnx").absolute(), timing_cache=Path("t").absolute())
+
+
+CHANGES: dict[str, Any] = {
+    "sha256": "1" * 64,
+    "network": "other",
+    "precision": "float16",
+    "target": "tensorrt",
+    "profiles": (Profile((1, 8, 8), (1, 8, 8), (1, 8, 8)),),
+    "gpus": ("sm86", "sm89"),
+    "tf32": True,
+    "use_plugins": True,
+    "optimization_level": 2,
+    "workspace_bytes": 1 << 20,
+    "version_compatible": True,
+    "hardware_compatible": "same-capability",
+}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_facts_tell_engines_apart(field: str) -> None:
+    one = request(Path("a.onnx"))
+    other = dataclasses.replace(one, **{field: CHANGES[field]})
+    assert one.facts("1", "", "") != other.facts("1", "", "")
+
+
+def test_facts_are_of_all_fields_but_places() -> None:
+    places = {"onnx", "timing_cache"}
+    assert {field.name for field in dataclasses.fields(BuildRequest)} - places == CHANGES.keys()
+    one = request(Path("a.onnx"))
+    moved = dataclasses.replace(one, onnx=Path("b.onnx"), timing_cache=Path("t"))
+    assert one.facts("1", "g", "d") == moved.facts("1", "g", "d")
+    for surroundings in (("2", "g", "d"), ("1", "h", "d"), ("1", "g", "e")):
+        assert one.facts("1", "g", "d") != one.facts(*surroundings)
+
+
+def test_plugins_are_known_by_their_kernels() -> None:
+    facts = request(Path("a.onnx"), target="tensorrt", use_plugins=True).facts("1", "", "")
+    assert facts["kernels"] == kernel_digest()
+    assert len(kernel_digest()) == 64
+    assert request(Path("a.onnx")).facts("1", "", "")["kernels"] == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "word"),
+    [
+        ({"optimization_level": 6}, InputError, "level 6"),
+        ({"optimization_level": -1}, InputError, "level -1"),
+        ({"workspace_bytes": 0}, InputError, "at least one byte"),
+        ({"tf32": True, "precision": "float16"}, InputError, "TF32"),
+        ({"use_plugins": True}, Unsupported, "takes no plugins"),
+        ({"version_compatible": True}, Unsupported, "version-compatible"),
+        ({"hardware_compatible": "ampere-plus"}, Unsupported, "compatibility levels"),
+        ({"timing_cache": Path("t")}, Unsupported, "no timing cache"),
+    ],
+)
+def test_what_a_target_cannot_do_is_refused_early(changes: dict[str, Any], kind: type[Exception], word: str) -> None:
+    with pytest.raises(kind, match=word) as caught:
+        check_request(request(Path("a.onnx"), **changes))
+    assert type(caught.value) is kind
+
+
+def test_tensorrt_takes_all_of_it() -> None:
+    check_request(dataclasses.replace(FULL, use_plugins=True, version_compatible=True))
+
+
+def test_plugins_are_chosen_where_they_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = artifact(operators={})
+    assert choose_plugins("plugin", TENSORRT, artifact())
+    assert not choose_plugins("decomposed", TENSORRT, artifact())
+    assert not choose_plugins("auto", RTX, artifact())
+    assert not choose_plugins("auto", TENSORRT, plain)
+    with pytest.raises(InputError, match="no attention operators"):
+        choose_plugins("plugin", TENSORRT, plain)
+    for installed in (True, False):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, found=installed: found or None)
+        assert choose_plugins("auto", TENSORRT, artifact()) is installed
+
+
+# ---- profiles ----
+
+
+def test_the_default_is_one_image_of_64_to_512() -> None:
+    assert choose_profiles(artifact()) == (Profile((1, 64, 64), (1, 256, 256), (1, 512, 512)),)
+    assert choose_profiles(artifact(7)) == (Profile((1, 70, 70), (1, 259, 259), (1, 518, 518)),)
+
+
+def test_a_static_file_has_its_own_profile() -> None:
+    fixed = artifact(profile={"batch": 1, "height": 48, "width": 64})
+    only = (Profile(*[(1, 48, 64)] * 3),)
+    assert choose_profiles(fixed) == choose_profiles(fixed, static=(48, 60)) == only
+    with pytest.raises(InputError, match="exported for 1x48x64 only"):
+        choose_profiles(fixed, names=["tiles"])
+
+
+def test_presets_and_sizes_together() -> None:
+    found = choose_profiles(artifact(), ["720p"], ["8x16", "2x8x8"], ["16x16", "2x8x8"], ["2x64x64", "2x8x8"])
+    assert found == (
+        Profile(*[(1, 720, 1280)] * 3),
+        Profile((1, 8, 16), (1, 16, 16), (2, 64, 64)),
+        Profile(*[(2, 8, 8)] * 3),
+    )
+    assert choose_profiles(artifact(), static=(9, 16)) == (Profile(*[(1, 16, 16)] * 3),)
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"minimum": ["8x8"]}, "1 x --min, 0 x --opt, 0 x --max"),
+        ({"minimum": ["8x8"], "optimum": ["8x8"], "maximum": ["16x16", "16x16"]}, "2 x --max"),
+        ({"minimum": ["64x64"], "optimum": ["32x32"], "maximum": ["128x128"]}, "no order in its rows"),
+        ({"minimum": ["64x64"], "optimum": ["64x64"], "maximum": ["64x32"]}, "no order in its columns"),
+        ({"minimum": ["9x8"], "optimum": ["16x16"], "maximum": ["16x16"]}, "9 rows, which is no multiple of 8"),
+        ({"minimum": ["8by8"], "optimum": ["8x8"], "maximum": ["8x8"]}, "'8by8' is not a size"),
+        ({"names": ["8k"]}, "'8k' is not a profile"),
+        ({"names": ["tiles"], "static": (8, 8)}, "--static names the only size"),
+    ],
+)
+def test_profiles_that_cannot_be(given: dict[str, Any], word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        choose_profiles(artifact(), **given)
