@@ -111,6 +111,8 @@ def _creation_flags(trt: Any) -> int:
 
 def _configure(trt: Any, config: Any, request: BuildRequest) -> None:
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    # Working memory follows the picture, not the profile's maximum; TensorRT-RTX does so by itself.
+    config.set_preview_feature(trt.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10, True)
     if request.tf32:
         config.set_flag(trt.BuilderFlag.TF32)
     else:

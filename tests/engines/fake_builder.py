@@ -29,6 +29,7 @@ BuilderFlag = Enumeration("BuilderFlag", "TF32 VERSION_COMPATIBLE")
 HardwareCompatibilityLevel = Enumeration("HardwareCompatibilityLevel", "NONE AMPERE_PLUS SAME_COMPUTE_CAPABILITY")
 MemoryPoolType = Enumeration("MemoryPoolType", "WORKSPACE")
 ProfilingVerbosity = Enumeration("ProfilingVerbosity", "LAYER_NAMES_ONLY NONE DETAILED")
+PreviewFeature = Enumeration("PreviewFeature", "RUNTIME_ACTIVATION_RESIZE_10_10")
 LayerInformationFormat = Enumeration("LayerInformationFormat", "ONELINE JSON")
 ErrorCode = Enumeration("ErrorCode", "UNSUPPORTED_NODE")
 
@@ -136,6 +137,9 @@ class BuilderConfig:
 
     def clear_flag(self, flag: Any) -> None:
         calls.append(("clear_flag", flag.name))
+
+    def set_preview_feature(self, feature: Any, enable: bool) -> None:
+        calls.append(("set_preview_feature", feature.name, enable))
 
     def set_memory_pool_limit(self, pool: Any, size: int) -> None:
         calls.append(("set_memory_pool_limit", pool.name, size))

@@ -49,6 +49,7 @@ def test_networks_are_strongly_typed_with_kernels_inside_the_plan() -> None:
     built = made(asked())
     assert ("create_network", 1 << 1 | 1 << 3) in fake_builder.calls
     assert ("profiling_verbosity", "DETAILED") in fake_builder.calls
+    assert ("set_preview_feature", "RUNTIME_ACTIVATION_RESIZE_10_10", True) in fake_builder.calls
     assert (built.plan, built.layers, built.timing_cache) == (b"a plan", 7, None)
     assert built.inspection is not None
     assert ("get_engine_information", "JSON") in fake_builder.calls
