@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ..engines import fake_builder, fake_tensorrt
+from .package_walk import ALL, LEAN, RTX, inventory
 from .symbol_kinds import Inventory
-from .test_symbols import ALL, LEAN, RTX, inventory
 
 BUILDER_CLASSES = {
     "BuilderConfig": "IBuilderConfig",

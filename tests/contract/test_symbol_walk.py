@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from .test_symbols import RTX, sources, walked
+from .package_walk import RTX, sources, walked
 
 WRONG = {
     "trt": {
