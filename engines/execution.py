@@ -46,8 +46,8 @@ class Executor:
     """Executes an engine for arrays that fit one of its profiles exactly.
 
     One execution context serves one profile and one shape; since TensorRT 10, contexts may have a profile in common. A
-    context that changes its shape would have to be captured again, and under TensorRT 11.1 and 11.2 each change leaks device
-    memory where the engine holds ahead-of-time plugins (NVIDIA/TensorRT issue 4849). Contexts do not own working
+    context that changes its shape would have to be captured again, and under TensorRT 11.1 and 11.2 each change leaks
+    device memory where the engine holds ahead-of-time plugins (NVIDIA/TensorRT issue 4849). Contexts do not own working
     memory: they share one buffer, as large as the largest shape met so far needs, which is possible because all work is
     ordered on one stream.
 
