@@ -11,7 +11,7 @@ from typing import Any
 
 from ...engines.artifact import EngineArtifact, is_engine, read_engine
 from ...engines.opening import is_onnx
-from ...errors import InputError
+from ...errors import InputError, Unsupported
 from ...export.artifact import OnnxArtifact, read_artifact
 from .hooks import Pictures, fixed_size, input_name
 
@@ -85,6 +85,7 @@ def plan_comparison(
         InputError: Nothing is left to compare, the files do not belong together, or a picture's size does not fit.
         OnnxFileError: A file is not one of ours.
         ImageError: A picture cannot be found or read.
+        Unsupported: ONNX Runtime would have to run bfloat16.
     """
     if target in (None, "onnxrt") and against is None:
         raise InputError(
@@ -96,6 +97,7 @@ def plan_comparison(
     reference = read_artifact(model)
     candidate = _open(reference if against is None else against)
     _same_network(reference, candidate)
+    _runs_here(reference)
     if floor is None:
         floor = _ladder_floor(candidate)
     judged = ("--agileir-psnr", f"{floor:g}")
@@ -107,7 +109,9 @@ def plan_comparison(
         return Comparison(floor, (first, second), _environment(ENGINE_TARGETS[candidate.target]))
     pictures, shapes = _pictures(candidate, images, size or fixed_size(reference) or fixed_size(candidate))
     runner: tuple[str, ...] = ("--onnxrt",)
-    if target not in (None, "onnxrt"):
+    if target in (None, "onnxrt"):
+        _runs_here(candidate)
+    else:
         runner = ("--trt", "--strongly-typed", *_profile(candidate, shapes))
     if against is None:
         return Comparison(floor, ((*_run(reference), *runner, *pictures, *judged),), _environment(target))
@@ -131,6 +135,17 @@ def _same_network(model: OnnxArtifact, against: OnnxArtifact | EngineArtifact) -
                 f"{model.path} and {against.path} are different networks: {fact} is {here} and {there}.",
                 fix="Compare files that were made from one model.",
             )
+
+
+def _runs_here(artifact: OnnxArtifact) -> None:
+    """Refuses what polygraphy cannot run under ONNX Runtime on the CPU."""
+    if artifact.precision == "bfloat16":
+        raise Unsupported(
+            f"polygraphy cannot run {artifact.path} under ONNX Runtime.",
+            why="ONNX Runtime has hardly any bfloat16 kernels for the CPU.",
+            fix="Name the float32 file first and this one with --against and --trt or --rtx; "
+            "`agileir-export verify` emulates bfloat16.",
+        )
 
 
 def _ladder_floor(artifact: OnnxArtifact | EngineArtifact) -> float:

@@ -13,7 +13,7 @@ import pytest
 
 from agileir_export.engines.artifact import EngineArtifact, sidecar_path
 from agileir_export.engines.profiles import Profile
-from agileir_export.errors import AgileIRError, InputError
+from agileir_export.errors import AgileIRError, InputError, Unsupported
 from agileir_export.export import OnnxArtifact, export_onnx
 from agileir_export.export.precision import write_precision
 from agileir_export.imaging import Image, write_image
@@ -163,6 +163,15 @@ def test_what_cannot_be_compared(model: OnnxArtifact, folder: Path, tmp_path: Pa
         with pytest.raises(AgileIRError, match=message) as caught:
             plan_comparison(source, **keywords)
         assert isinstance(caught.value, InputError)
+
+
+def test_bfloat16_is_for_tensorrt(model: OnnxArtifact, tmp_path: Path, photos: Path) -> None:
+    """ONNX Runtime refuses such a file, in polygraphy with a traceback."""
+    path = write_precision(model, tmp_path / "bfloat16.onnx", "bfloat16").path
+    assert plan_comparison(model.path, "trt", against=path, images=[photos]).floor == FLOORS["bfloat16"]
+    for source, against in ((path, None), (model.path, path), (path, model.path)):
+        with pytest.raises(Unsupported, match="under ONNX Runtime"):
+            plan_comparison(source, None if against else "trt", against=against, images=[photos])
 
 
 def test_a_script_quotes_what_a_shell_would_take_apart() -> None:
