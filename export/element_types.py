@@ -70,9 +70,8 @@ def body_refusal(function: onnx.FunctionProto, precision: str, opset: int) -> st
         kind = onnx.TensorProto.INT32 if name in operator.integer_tensors else half
         return helper.make_tensor_value_info(name, kind, None)
 
-    call = helper.make_node(
-        operator.name, operator.inputs, [operator.output], domain=DOMAIN, **dict.fromkeys(operator.attributes, 1)
-    )
+    call = helper.make_node(operator.name, operator.inputs, [operator.output], domain=DOMAIN)
+    call.attribute.extend(helper.make_attribute(name, 1) for name in operator.attributes)
     graph = helper.make_graph([call], "call", [value(name) for name in operator.inputs], [value(operator.output)])
     imports = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, 1)]
     model = helper.make_model(graph, opset_imports=imports, functions=[function], ir_version=8)

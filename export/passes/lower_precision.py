@@ -59,12 +59,12 @@ class _Role(enum.Enum):
 def lower_precision(conversion: Conversion, opset: int, refused: Mapping[str, str]) -> GraphPass:
     """Gives every node of the network half-precision inputs and outputs, and its weights likewise.
 
-    A node stays in float32, between Casts, where its schema in this opset knows no such type or where `refused` says
-    so, or where keys are chosen from its result (`key_feature_nodes`); where the source casts to float32 itself, that
-    island stays until the source leaves it. Casts are made where a
-    tensor is read in another type than it has, once a tensor and type, so that no two cancel. Integers, sizes and
-    inputs that are float32 by definition (scales of Resize) are not touched. QuantizeLinear and DequantizeLinear get
-    half-precision scales unless a scale is below the type's smallest normal number.
+    A node stays in float32, between Casts, where its schema in this opset knows no such type, where `refused` says so,
+    or where keys are chosen from its result (`key_feature_nodes`); where the source casts to float32 itself, that
+    island stays until the source leaves it. Casts are made where a tensor is read in another type than it has, once a
+    tensor and type, so that no two cancel. Integers, sizes and inputs that are float32 by definition (scales of Resize)
+    are not touched. QuantizeLinear and DequantizeLinear get half-precision scales unless a scale is below the type's
+    smallest normal number.
 
     Requires the types of all tensors, none of them half or double, and no node with a subgraph. Ensures that input and
     output are float32 and that no two Casts cancel.
@@ -121,7 +121,7 @@ class _Lowering:
 
         self.graph, self.conversion, self.opset, self.refused = graph, conversion, opset, refused
         self.half = _dtype(conversion.precision)
-        self.limits = ml_dtypes.finfo(self.half)
+        self.limits = ml_dtypes.finfo(self.half)  # type: ignore[no-untyped-call]
         self.originals = list(graph.tensors().values())  # kept alive: they are known by their id
         self.names = {tensor.name for tensor in self.originals}
         self.roles: dict[int, _Role] = {}
