@@ -1,0 +1,277 @@
+"""The verb ``trt``: engines of every family and precision, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agileir_export.engines.artifact import read_engine
+from agileir_export.engines.audit import Audit
+from agileir_export.engines.doctor import TargetVerdict
+from agileir_export.engines.targets import TARGETS, Target
+from agileir_export.errors import EnvironmentProblem
+from agileir_export.export import read_artifact
+from agileir_export.export.precision import write_precision
+from agileir_export.models import packaged_models
+
+from ..engines.builds import described, product
+from ..engines.rtx_builds import needs_rtx
+from ..export import networks
+from .command import PRESET, document, run, written
+
+SMALL = ("--static", "8x8", "--gpu", "sm86", "--target", "rtx")
+"""The quickest build: one size, one GPU."""
+
+FAMILIES = {"agileir": "agileir", "semanir": "semanir", "swinir": "swinir-light"}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("engines")
+    monkeypatch.setenv("AGILEIR_EXPORT_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    exported = networks.exported(networks.folder(tmp_path_factory), "swinir-light")
+    return write_precision(exported, tmp_path_factory.mktemp("half") / "half.onnx", "float16").path
+
+
+@pytest.fixture(scope="session")
+def product_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One product in float16, which builds at once."""
+    return described(product(tmp_path_factory.mktemp("product") / "product.onnx", "FLOAT16")).path
+
+
+def products(told: dict[str, Any]) -> dict[str, set[str]]:
+    """Number types of the products by kind, as the sidecar tells them."""
+    kinds: dict[str, set[str]] = {}
+    for share in told["audit"]["shares"]:
+        if share["kind"] in ("gemm", "convolution", "attention"):
+            kinds.setdefault(share["kind"], set()).add(share["precision"])
+    return kinds
+
+
+# ---- engines ----
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("option", "precision"),
+    [
+        ("--fp16", "float16"),
+        pytest.param("--bf16", "bfloat16", marks=pytest.mark.slow),
+        pytest.param("--fp32", "float32", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_in_every_precision(
+    family: str, option: str, precision: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    source = networks.exported(networks.folder(tmp_path_factory), FAMILIES[family]).path
+    result = run("trt", source, option, *SMALL, "-o", "a.plan", "--json")
+    assert result.exit_code == 0, result.stderr
+    told = document(result)
+    assert (told["precision"], told["gpus"], told["audit"]["passed"]) == (precision, ["sm86"], True)
+    found = products(told)
+    assert found["gemm"] | found["convolution"] <= {precision} | ({"float32"} if family == "semanir" else set())
+    assert precision in found["gemm"] & found["convolution"]
+    assert json.loads(Path("a.plan.json").read_text()) == {key: told[key] for key in told if key != "path"}
+    assert read_engine("a.plan").spec.family == family
+    assert written() == ["a.plan", "a.plan.json"]
+
+
+@needs_rtx
+def test_a_model_becomes_an_engine_and_its_onnx_file_is_kept() -> None:
+    asked = ("trt", PRESET, "--random-weights", 0, "--fp16", *SMALL, "-o", "a.plan", "--keep-onnx", "a.onnx")
+    result = run(*asked)
+    assert result.exit_code == 0, result.stderr
+    assert "100 %" in result.stdout
+    assert "Wrote a.plan and a.plan.json" in result.stderr
+    assert "verify a.plan" in result.stderr
+    engine, kept = read_engine("a.plan"), read_artifact("a.onnx")
+    assert engine.facts["sha256"] == kept.sha256
+    assert (kept.precision, kept.profile) == ("float16", {"batch": 1, "height": 8, "width": 8})
+    assert engine.provenance["model"] == PRESET
+    again = run(*asked)
+    assert again.exit_code == 0
+    assert "from the cache" in again.stderr
+
+
+@needs_rtx
+def test_a_converted_file_keeps_its_precision(product_file: Path) -> None:
+    sizes = ("--min", "8x8", "--opt", "8x12", "--max", "2x16x16", "--profile", "360p")
+    given = (*sizes, "--target", "rtx", "--gpu", "sm86,sm89", "--no-cache")
+    result = run("trt", product_file, *given, "-o", "a.plan", "--json")
+    assert result.exit_code == 0, result.stderr
+    told = document(result)
+    assert (told["precision"], told["gpus"]) == ("float16", ["sm86", "sm89"])
+    assert [profile["max"] for profile in told["profiles"]] == [[1, 360, 640], [2, 16, 16]]
+    assert read_engine("a.plan").build["cached"] is False
+
+
+@needs_rtx
+def test_tf32_is_an_engine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    single = described(product(tmp_path_factory.mktemp("single") / "single.onnx")).path
+    facts = []
+    for option in ("--tf32", "--fp32"):
+        result = run("trt", single, option, *SMALL, "-o", "a.plan", "--json")
+        assert result.exit_code == 0, result.stderr
+        facts.append(document(result)["facts"])
+    assert [fact["tf32"] for fact in facts] == [True, False]
+
+
+@needs_rtx
+def test_an_audit_that_fails(product_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = Audit("float16", (), problems=("2 of 9 gemm kernels compute in float32, not in float16: here, there",))
+    monkeypatch.setattr("agileir_export.engines.building.judge", lambda *_, **__: failed)
+    result = run("trt", product_file, *SMALL, "-o", "a.plan")
+    assert result.exit_code == 1
+    assert "2 of 9 gemm kernels compute in float32" in result.stderr
+    assert written() == []
+    kept = run("trt", product_file, *SMALL, "-o", "a.plan", "--keep-failed", "--json")
+    assert kept.exit_code == 1
+    assert document(kept)["audit"]["passed"] is False
+    assert read_engine("a.plan").audit["problems"] == list(failed.problems)
+
+
+@needs_rtx
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["--fp16", "--bf16", "--fp32"])
+@pytest.mark.parametrize("model", packaged_models())
+def test_packaged_models_with_free_sizes(model: str, option: str) -> None:
+    result = run("trt", model, option, "--target", "rtx", "--gpu", "sm86,sm89,sm120", "-o", "a.plan", "--json")
+    assert result.exit_code == 0, result.stderr
+    told = document(result)
+    assert told["audit"]["passed"]
+    assert (told["profiles"][0]["min"], told["profiles"][0]["max"]) == ([1, 64, 64], [1, 512, 512])
+
+
+# ---- what is shown before ----
+
+
+def test_a_dry_run_builds_nothing(half: Path, own_cache: Path) -> None:
+    result = run("trt", half, "--target", "rtx", "-o", "a.plan", "--dry-run")
+    works = TARGETS["rtx"].verdict().works
+    assert result.exit_code == (0 if works else 4)
+    for word in ("TensorRT-RTX", "float16", "1x64x64..1x256x256..1x512x512", "sm86, sm89, sm120", "function bodies"):
+        assert word in result.stdout
+    assert written() == []
+    assert list(own_cache.iterdir()) == []
+
+
+def test_a_dry_run_says_what_is_missing(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = TargetVerdict("tensorrt build", works=False, why_not="tensorrt is away", fix="pip install it")
+    monkeypatch.setattr(Target, "verdict", lambda self: missing)
+    result = run("trt", half, "--target", "tensorrt", "-o", "a.plan", "--dry-run", "--json")
+    assert result.exit_code == 4
+    told = document(result)
+    assert (told["can_be_built_here"], told["why_not"], told["fix"]) == (False, "tensorrt is away", "pip install it")
+    assert told["request"]["precision"] == "float16"
+    assert "TensorRT cannot build here: tensorrt is away" in result.stderr
+    assert "pip install it" in result.stderr
+
+
+def test_a_machine_that_can_build_nothing(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str) -> Target:
+        raise EnvironmentProblem("No engine can be built on this machine.")
+
+    monkeypatch.setattr("agileir_export.engines.targets.choose_target", nothing)
+    result = run("trt", half, "-o", "a.plan")
+    assert (result.exit_code, written()) == (4, [])
+
+
+# ---- what is refused ----
+
+HERE = ("--target", "rtx", "-o", "a.plan")
+SIZES = ("--min", "64x64", "--opt", "64x64", "--max", "64x64")
+
+REFUSED = [
+    (2, ("none.onnx", *HERE), r"none\.onnx: the file does not exist"),
+    (2, ("{broken}", *HERE), "not an ONNX file"),
+    (2, ("{foreign}", *HERE), "not one of ours"),
+    (2, ("swinir_trail_x2", *HERE), "No model preset is named"),
+    (2, ("{text}", *HERE), "cannot be read as a checkpoint"),
+    (2, (PRESET, *HERE), "no trained weights"),
+    (2, ("{onnx}", *HERE, "--top-k", "3"), "decided at export"),
+    (2, ("{onnx}", *HERE, "--model-attention", "bypassed"), "decided at export"),
+    (2, ("{onnx}", "--target", "rtx", "-o", "a.bin"), r"a\.bin does not end in \.plan"),
+    (2, ("{onnx}", "--target", "rtx", "-o", "gone/a.plan"), "there is no folder gone"),
+    (2, ("{onnx}", *HERE, "--keep-onnx", "gone/a.onnx"), "there is no folder gone"),
+    (2, ("{onnx}", *HERE, "--keep-onnx", "a.bin"), r"a\.bin does not end in \.onnx"),
+    (2, ("{onnx}", *HERE, "--fp16", "--bf16"), "one precision, not --fp16 and --bf16"),
+    (2, ("{half}", *HERE, "--bf16"), "in float16 already"),
+    (2, ("{half}", *HERE, "--fp32"), "in float16 already"),
+    (2, ("{half}", *HERE, "--tf32"), "in float16 already"),
+    (2, ("{onnx}", *HERE, "--min", "64x64"), "needs --min, --opt and --max"),
+    (2, ("{onnx}", *HERE, *SIZES[:4], "--max", "32x64"), "no order in its rows: min 64, opt 64, max 32"),
+    (2, ("{onnx}", *HERE, *SIZES[:4], "--max", "66x64"), "66 rows, which is no multiple of 4"),
+    (2, ("{onnx}", *HERE, *SIZES[:4], "--max", "64"), "'64' is not a size"),
+    (2, ("{onnx}", *HERE, "--profile", "8k"), "'8k' is not a profile"),
+    (2, ("{onnx}", *HERE, "--static", "8x8", "--profile", "tiles"), "names the only size"),
+    (2, ("{onnx}", *HERE, "--optimization-level", "9"), r"level 9 is not in 0\.\.5"),
+    (2, ("{onnx}", *HERE, "--workspace", "0"), "at least one byte"),
+    (3, ("{onnx}", *HERE, "--attention", "plugin"), "takes no plugins"),
+    (3, ("{onnx}", *HERE, "--version-compatible"), "no version-compatible engines"),
+    (3, ("{onnx}", *HERE, "--hardware-compatible", "ampere-plus"), "no compatibility levels"),
+    (3, ("{onnx}", *HERE, "--timing-cache", "t"), "no timing cache"),
+]
+
+REFUSED_BY_RTX = [
+    (2, ("{onnx}", *HERE, "--gpu", "sm90"), "knows no GPU 'sm90'"),
+    (2, ("{onnx}", *HERE, "--gpu", "sm86,sm86"), "named twice"),
+    (3, ("{onnx}", *HERE, "--fp32", "--static", "8x8", "--gpu", "sm75"), r"no float32 matrix products.*--fp16"),
+]
+
+
+def assert_refused(code: int, arguments: tuple[str, ...], message: str, files: dict[str, Path]) -> None:
+    given = [argument.format_map(files) for argument in arguments]
+    result = run("trt", *given)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    _, error = result.stderr.split("error: ")
+    assert re.search(message, " ".join(error.split()))
+    assert "Traceback" not in result.output
+    told = document(again := run("trt", *given, "--json"))["error"]
+    assert again.exit_code == told["exit_code"] == code
+    assert written() == []
+
+
+@pytest.mark.parametrize(("code", "arguments", "message"), REFUSED, ids=[" ".join(given) for _, given, _ in REFUSED])
+def test_bad_input(code: int, arguments: tuple[str, ...], message: str, files: dict[str, Path], half: Path) -> None:
+    assert_refused(code, arguments, message, {**files, "half": half})
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("code", "arguments", "message"), REFUSED_BY_RTX, ids=[" ".join(given) for _, given, _ in REFUSED_BY_RTX]
+)
+def test_what_tensorrt_rtx_refuses(code: int, arguments: tuple[str, ...], message: str, files: dict[str, Path]) -> None:
+    assert_refused(code, arguments, message, files)
+
+
+@pytest.mark.parametrize("amount", ["4", "4MiB", "0.5 GB", "512kib", "1.25GiB", "7B"])
+def test_amounts_of_memory(amount: str, half: Path) -> None:
+    result = run("trt", half, *HERE, "--workspace", amount, "--dry-run", "--json")
+    bytes_ = {"4": 4, "4MiB": 4 << 20, "0.5 GB": 500_000_000, "512kib": 512 << 10, "1.25GiB": 5 << 28, "7B": 7}
+    assert document(result)["request"]["workspace_bytes"] == bytes_[amount]
+
+
+@pytest.mark.parametrize("amount", ["GiB", "-1", "4 apples", "4TiB", "1e3", "٤"])
+def test_amounts_that_are_none(amount: str, half: Path) -> None:
+    result = run("trt", half, *HERE, "--workspace", amount)
+    assert result.exit_code == 2
+    assert "is not an amount of memory" in result.stderr
+
+
+def test_a_read_only_folder(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("locked").mkdir()
+    monkeypatch.setattr("agileir_export.imaging.os.access", lambda path, mode: Path(path).name != "locked")
+    result = run("trt", half, "--target", "rtx", "-o", "locked/a.plan")
+    assert result.exit_code == 2
+    assert "read-only" in result.stderr
