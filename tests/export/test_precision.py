@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
+import onnx_graphsurgeon as gs
 import pytest
 from onnx import numpy_helper
 
@@ -18,6 +20,7 @@ from agileir_export.errors import InputError, InternalError, OutputError, Unsupp
 from agileir_export.export import OnnxArtifact, read_artifact
 from agileir_export.export.artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY
 from agileir_export.export.element_types import HALF_TYPES
+from agileir_export.export.passes import Conversion, lower_precision
 from agileir_export.export.precision import HALF_PRECISIONS, convert_precision, write_precision
 
 from . import networks
@@ -323,6 +326,26 @@ def test_subgraphs_are_refused() -> None:
     body += " else_branch = e () => (float[n, 4] q) { q = Identity (input) }>"
     with pytest.raises(InternalError, match="holds a subgraph"):
         convert_precision(small(body), "float16")
+
+
+def test_the_pass_checks_what_it_promises() -> None:
+    """A tensor of unknown type before it; half precision at an edge, or Casts that cancel, after it."""
+    step = lower_precision(Conversion("float16"), 20, {})
+    x, h, f = (gs.Variable(name, dtype, [4]) for name, dtype in (("x", "float32"), ("h", "float16"), ("f", "float32")))
+    half_again, unknown = gs.Variable("again", "float16", [4]), gs.Variable("unknown")
+
+    def graph(*chain: gs.Variable) -> gs.Graph:
+        nodes = [gs.Node("Cast", f"to {b.name}", {"to": 1}, [a], [b]) for a, b in pairwise(chain)]
+        return gs.Graph(nodes, [chain[0]], [chain[-1]])
+
+    with pytest.raises(InternalError, match="cannot start: the type of unknown is unknown"):
+        step.apply(graph(x, unknown))
+    assert step.ensures(graph(x, h)) == "h is float16"
+    last = gs.Variable("last", "float32", [4])
+    assert step.ensures(graph(x, h, f, half_again, last)) == "the Casts to f and to again cancel"
+    for tensor in (x, h, f):
+        tensor.inputs.clear(), tensor.outputs.clear()
+    assert step.ensures(graph(x, h, f)) is None, "rounding to half and back is no identity"
 
 
 def test_a_foreign_conversion_entry_is_refused(swinir: OnnxArtifact, tmp_path: Path) -> None:
