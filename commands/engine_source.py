@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,27 @@ from ..terminal import Terminal
 if TYPE_CHECKING:
     from ..export import OnnxArtifact
 
-__all__ = ["Wanted", "converted", "engine_source"]
+__all__ = ["Calibration", "Wanted", "converted", "engine_source"]
 
 OPSETS = {"bfloat16": 22}
 """First opset whose convolutions know bfloat16; other precisions take the exporter's own."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How a float source becomes INT8; see `calib.calibrate`.
+
+    Attributes:
+        images: Inputs of the model.
+        ground_truth: Pictures of what is to be restored.
+        psnr_budget: Greatest loss in dB; None for the default.
+        recipe: File of an earlier calibration.
+    """
+
+    images: tuple[Path, ...] = ()
+    ground_truth: tuple[Path, ...] = ()
+    psnr_budget: float | None = None
+    recipe: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -30,12 +47,14 @@ class Wanted:
         static: Rows and columns (pixels) of the only size; None for free sizes.
         rescale: Whether streams that outgrow float16 may be rescaled.
         keep_opset: Whether the file's opset must stay, at the cost of nodes in float32.
+        calibration: How a float source becomes INT8.
     """
 
     precision: str | None
     static: tuple[int, int] | None = None
     rescale: bool = True
     keep_opset: bool = False
+    calibration: Calibration = field(default_factory=Calibration)
 
 
 @contextlib.contextmanager
@@ -91,6 +110,7 @@ def converted(terminal: Terminal, artifact: OnnxArtifact, wanted: Wanted, folder
     Raises:
         InputError: The file is past that precision.
         Unsupported: A stream or a weight is beyond the precision's range.
+        ParityMissed: INT8 does not keep within its budget.
     """
     if wanted.precision in (None, artifact.precision):
         return artifact
@@ -100,6 +120,8 @@ def converted(terminal: Terminal, artifact: OnnxArtifact, wanted: Wanted, folder
             why="An engine computes in the types of its file.",
             fix="Leave the precision out, or start from the float32 file.",
         )
+    if wanted.precision == "int8":
+        return _calibrated(terminal, artifact, wanted.calibration, folder)
     from ..export.precision import write_precision
 
     if wanted.precision == "float16" and wanted.rescale:
@@ -107,6 +129,29 @@ def converted(terminal: Terminal, artifact: OnnxArtifact, wanted: Wanted, folder
     with terminal.working(f"Converting {artifact.spec.name} to {wanted.precision}"):
         path = folder / f"{artifact.path.stem}.{wanted.precision}.onnx"
         return write_precision(artifact, path, wanted.precision, keep_opset=wanted.keep_opset)
+
+
+def _calibrated(terminal: Terminal, artifact: OnnxArtifact, how: Calibration, folder: Path) -> OnnxArtifact:
+    """The file in INT8, everything else in float16."""
+    from ..calib import CalibrationOptions, calibrate, read_recipe
+
+    options = CalibrationOptions(rest="float16", every_layer=False)
+    if how.psnr_budget is not None:
+        options = replace(options, psnr_budget=how.psnr_budget)
+    recipe = None if how.recipe is None else read_recipe(how.recipe)
+    with terminal.counting(f"Calibrating {artifact.spec.name}") as progress:
+        written, report = calibrate(
+            artifact,
+            folder / f"{artifact.path.stem}.int8.onnx",
+            how.images,
+            ground_truth=how.ground_truth,
+            options=options,
+            recipe=recipe,
+            progress=progress,
+        )
+    for note in report.notes:
+        terminal.note(note)
+    return written
 
 
 def _rescaled(terminal: Terminal, artifact: OnnxArtifact, folder: Path) -> OnnxArtifact:

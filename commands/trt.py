@@ -12,7 +12,7 @@ import click
 
 from ..errors import InputError, OutputError
 from ..terminal import Terminal
-from .engine_source import Wanted, engine_source
+from .engine_source import Calibration, Wanted, engine_source
 from .options import Size, SizeType, common_options, model_options, stacked
 
 if TYPE_CHECKING:
@@ -65,10 +65,31 @@ precision_options = stacked(
             ("tf32", "Compute in float32; products may round their factors to TF32."),
             ("fp16", "Compute in float16."),
             ("bf16", "Compute in bfloat16."),
-            ("int8", "Build an INT8 file that `agileir-export calibrate` made."),
+            ("int8", "Compute in INT8 and float16; a float source is calibrated."),
         )
     ),
     click.option("--no-rescale", is_flag=True, help="With --fp16: leave residual streams as they are."),
+)
+
+calibration_options = stacked(
+    click.option(
+        "--images",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="With --int8: inputs to calibrate on; see the verb calibrate.",
+    ),
+    click.option(
+        "--ground-truth",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="With --int8: pictures of what is to be restored. Default: the packaged samples.",
+    ),
+    click.option("--psnr-budget", type=float, metavar="DB", help="With --int8: greatest loss against ground truth."),
+    click.option(
+        "--recipe", type=click.Path(path_type=Path), metavar="FILE", help="With --int8: an earlier calibration."
+    ),
 )
 
 profile_options = stacked(
@@ -130,6 +151,7 @@ build_options = stacked(
     help="auto: TensorRT where it can build, else TensorRT-RTX, which builds without a GPU.",
 )
 @precision_options
+@calibration_options
 @profile_options
 @build_options
 @click.option(
@@ -174,7 +196,12 @@ def trt(
     check_plan_output(output)
     _check_kept(keep_onnx)
     product = choose_target(target)
-    wanted = Wanted(PRECISIONS[chosen[0]] if chosen else None, static, rescale=not no_rescale)
+    wanted = Wanted(
+        PRECISIONS[chosen[0]] if chosen else None,
+        static,
+        rescale=not no_rescale,
+        calibration=_calibration(details, chosen == ["int8"]),
+    )
     cache = None if no_cache else EngineCache()
     with engine_source(terminal, source, options, wanted) as artifact:
         request = _request(artifact, product.name, chosen == ["tf32"], static, details)
@@ -197,6 +224,19 @@ def trt(
     )
     terminal.result({"path": str(output), **engine.to_json()})
     require_audit(build.audit)
+
+
+def _calibration(details: dict[str, Any], int8: bool) -> Calibration:
+    """The options of a calibration, which are for --int8 only.
+
+    Raises:
+        InputError: One was given without.
+    """
+    given = {name: details.pop(name) for name in ("images", "ground_truth", "psnr_budget", "recipe")}
+    idle = [name for name, value in given.items() if value not in (None, ())]
+    if idle and not int8:
+        raise InputError(f"--{idle[0].replace('_', '-')} is for calibrating.", fix="Give it together with --int8.")
+    return Calibration(**given)
 
 
 def _effort(build: Mapping[str, Any]) -> str:

@@ -127,6 +127,19 @@ def test_tf32_is_an_engine_of_its_own(tmp_path_factory: pytest.TempPathFactory) 
 
 
 @needs_rtx
+@pytest.mark.slow
+def test_a_float_file_is_calibrated(tmp_path_factory: pytest.TempPathFactory) -> None:
+    source = networks.exported(networks.folder(tmp_path_factory), "swinir-light").path
+    result = run(
+        "trt", source, "--int8", "--psnr-budget", "50", *SMALL, "-o", "a.plan", "--keep-onnx", "a.onnx", "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    told = document(result)
+    assert told["precision"] == read_artifact("a.onnx").precision == "int8"
+    assert "int8" in products(told)["gemm"]
+
+
+@needs_rtx
 def test_an_audit_that_fails(product_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = Audit("float16", (), problems=("2 of 9 gemm kernels compute in float32, not in float16: here, there",))
     monkeypatch.setattr("agileir_export.engines.building.judge", lambda *_, **__: failed)
@@ -145,7 +158,8 @@ def test_an_audit_that_fails(product_file: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("option", ["--fp16", "--bf16", "--fp32"])
 @pytest.mark.parametrize("model", packaged_models())
 def test_packaged_models_with_free_sizes(model: str, option: str) -> None:
-    result = run("trt", model, option, "--target", "rtx", "--gpu", "sm86,sm89,sm120", "-o", "a.plan", "--json")
+    gpus = "sm86,sm89,sm120" if option == "--fp16" else "sm86"
+    result = run("trt", model, option, "--target", "rtx", "--gpu", gpus, "-o", "a.plan", "--json")
     assert result.exit_code == 0, result.stderr
     told = document(result)
     assert told["audit"]["passed"]
@@ -206,6 +220,9 @@ REFUSED = [
     (2, ("{onnx}", *HERE, "--keep-onnx", "a.bin"), r"a\.bin does not end in \.onnx"),
     (2, ("{onnx}", *HERE, "--fp16", "--bf16"), "one precision, not --fp16 and --bf16"),
     (2, ("{half}", *HERE, "--bf16"), "in float16 already"),
+    (2, ("{half}", *HERE, "--int8"), "in float16 already"),
+    (2, ("{onnx}", *HERE, "--fp16", "--psnr-budget", "0.2"), "--psnr-budget is for calibrating"),
+    (2, ("{onnx}", *HERE, "--int8", "--recipe", "none.json"), r"none\.json"),
     (2, ("{half}", *HERE, "--fp32"), "in float16 already"),
     (2, ("{half}", *HERE, "--tf32"), "in float16 already"),
     (2, ("{onnx}", *HERE, "--min", "64x64"), "needs --min, --opt and --max"),
