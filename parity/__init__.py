@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING
 
 from ..lazy import lazy_attributes
+from .floors import FLOORS
 from .metrics import json_number, max_steps, nonfinite, psnr, psnr_y, ssim_y
 from .report import Measure, ParityReport, Rung, TaskMeasure
 
 if TYPE_CHECKING:
     from .images import TestImage, load_images, verification_images
-    from .ladder import FLOORS, verify
+    from .ladder import verify
 
 __all__ = [
     "FLOORS",
@@ -31,7 +32,7 @@ __all__ = [
 __getattr__ = lazy_attributes(
     __name__,
     {
-        **dict.fromkeys(("FLOORS", "verify"), ".ladder"),
+        "verify": ".ladder",
         **dict.fromkeys(("TestImage", "load_images", "verification_images"), ".images"),
     },
 )

@@ -14,8 +14,8 @@ from ..engines.torch_runner import TorchRunner
 from ..errors import InputError
 from ..export.exporter import weights_digest
 from ..models import Restorer, fold
+from .floors import FLOORS, own_dictionary_floor
 from .images import TestImage, load_images
-from .ladder import DICTIONARY_FLOORS, FLOORS
 from .metrics import max_steps, nonfinite, psnr
 from .report import Measure, ParityReport, Rung
 from .task import TASK_LOSS, task_rung
@@ -103,8 +103,9 @@ def verify_engine(
     if not images:
         raise InputError("There is no picture to verify on.", fix="Give at least one.")
     reference = TorchRunner(model)
-    floors = DICTIONARY_FLOORS if engine.spec.top_k is not None else FLOORS
-    floor = floors.get(engine.precision, FLOORS[engine.precision]) if min_psnr is None else min_psnr
+    precision = engine.precision
+    ordinary = FLOORS[precision] if engine.spec.top_k is None else own_dictionary_floor(precision)
+    floor = ordinary if min_psnr is None else min_psnr
     measures = []
     for image in images:
         progress(f"{image.name} at {image.pixels.shape[1]}x{image.pixels.shape[2]}")

@@ -18,6 +18,7 @@ from ..export.exporter import weights_digest
 from ..models import Restorer, fold
 from ..resizing import pad_to_multiple
 from .bisection import first_broken
+from .floors import AGREEMENT_FLOORS, FLOORS, FOLDED_FLOOR, own_dictionary_floor
 from .images import TestImage, verification_images
 from .metrics import max_steps, nonfinite, psnr
 from .probe import OnnxProbe, block_output, dictionary_tensors, record_dictionaries
@@ -27,19 +28,7 @@ from .task import TASK_LOSS, task_rung
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["AGREEMENT_FLOORS", "DICTIONARY_FLOORS", "FLOORS", "FOLDED_FLOOR", "verify"]
-
-FOLDED_FLOOR = 120.0
-"""dB between a model and its folded copy."""
-
-FLOORS = {"float32": 100.0, "float16": 60.0, "bfloat16": 45.0, "int8": 38.0}
-"""dB between PyTorch in float32 and an ONNX file, by the file's precision."""
-
-DICTIONARY_FLOORS = {"float32": 80.0, "float16": 50.0}
-"""dB where a model chooses keys itself: a near-tie flips by rounding alone and moves its pixel."""
-
-AGREEMENT_FLOORS = {"float32": 0.999, "float16": 0.99, "bfloat16": 0.99, "int8": 0.99}
-"""Share of the keys that both dictionaries hold."""
+__all__ = ["verify"]
 
 Progress = Callable[[str], None]
 Dictionaries = Sequence[torch.Tensor]
@@ -169,7 +158,7 @@ class _Comparison:
         graph, precision = self.graph(), self.artifact.precision
         names = dictionary_tensors(graph)
         floor = FLOORS[precision] if min_psnr is None else min_psnr
-        own_floor = DICTIONARY_FLOORS.get(precision, floor) if min_psnr is None else min_psnr
+        own_floor = own_dictionary_floor(precision) if min_psnr is None else min_psnr
         free = OnnxProbe(graph, names)
         judged = self.textured()
         own = []

@@ -16,8 +16,8 @@ from ..export.element_types import HALF_TYPES
 from ..export.precision import convert_precision
 from ..models import Restorer
 from .bisection import AFTER, block_psnr
+from .floors import FLOORS
 from .images import TestImage
-from .ladder import FLOORS
 from .metrics import json_number, psnr
 from .probe import block_outputs, dictionary_tensors, record_dictionaries
 from .ranges import padded

@@ -13,6 +13,7 @@ from ...engines.artifact import EngineArtifact, is_engine, read_engine
 from ...engines.opening import is_onnx
 from ...errors import InputError, Unsupported
 from ...export.artifact import OnnxArtifact, read_artifact
+from ..floors import FLOORS, own_dictionary_floor
 from .hooks import Pictures, fixed_size, input_name
 
 __all__ = ["TARGETS", "Comparison", "plan_comparison"]
@@ -150,10 +151,8 @@ def _runs_here(artifact: OnnxArtifact) -> None:
 
 def _ladder_floor(artifact: OnnxArtifact | EngineArtifact) -> float:
     """What the parity ladder asks of a file of this precision; less where a model chooses its keys itself."""
-    from ..ladder import DICTIONARY_FLOORS, FLOORS
-
-    floor = FLOORS[artifact.precision]
-    return floor if artifact.spec.top_k is None else min(floor, DICTIONARY_FLOORS.get(artifact.precision, floor))
+    precision = artifact.precision
+    return FLOORS[precision] if artifact.spec.top_k is None else own_dictionary_floor(precision)
 
 
 def _pictures(

@@ -18,7 +18,7 @@ from agileir_export.models import ModelSpec, Restorer, fold, set_top_k
 from agileir_export.parity import FLOORS, TestImage, verify
 from agileir_export.parity import ladder as ladder_module
 from agileir_export.parity.bisection import AFTER
-from agileir_export.parity.ladder import AGREEMENT_FLOORS, DICTIONARY_FLOORS, FOLDED_FLOOR
+from agileir_export.parity.floors import AGREEMENT_FLOORS, DICTIONARY_FLOORS, FOLDED_FLOOR
 
 from ..export import networks
 from .tampering import set_attribute, tamper, with_nan
