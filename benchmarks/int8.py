@@ -161,7 +161,7 @@ def tell(step: str, done: int, total: int) -> None:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The results of one model in Markdown."""
     lines = [
-        "| method | rest | INT8 of all | outside operators | equalised | benchmark | float32 | INT8 | loss dB | worst |",
+        "| method | rest | INT8 of all | outside operators | equalised | benchmark | float32 | INT8 | loss | worst |",
         "|---|---|--:|--:|---|---|--:|--:|--:|--:|",
     ]
     for row in rows:
