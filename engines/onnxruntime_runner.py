@@ -131,9 +131,11 @@ class OnnxRuntimeRunner:
         """See `Runner.describe`."""
         import onnxruntime
 
+        half = {"half_precision": "emulated"} if self.artifact.conversion else {}
         return {
             "target": "onnxruntime",
             "version": onnxruntime.__version__,
             "providers": self.session.get_providers(),
             "sha256": self.artifact.sha256,
+            **half,
         }

@@ -68,8 +68,7 @@ def convert_precision(model: onnx.ModelProto, precision: str, *, keep_opset: boo
     refusals = {function.name: body_refusal(function, precision, opset) for function in model.functions}
     conversion = Conversion(precision)
     step = lower_precision(conversion, opset, {name: why for name, why in refusals.items() if why})
-    typed = onnx.shape_inference.infer_shapes(model)
-    result, _ = run_passes(typed, [step])
+    result, _ = run_passes(_typed(model), [step])
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(result, {**metadata, CONVERSION_KEY: json.dumps(conversion.to_json(), sort_keys=True)})
     result.producer_name, result.producer_version = model.producer_name, model.producer_version
@@ -78,6 +77,20 @@ def convert_precision(model: onnx.ModelProto, precision: str, *, keep_opset: boo
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise InternalError(f"The graph in {precision} is not valid ONNX: {error}") from error
     return result
+
+
+def _typed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every tensor has a type; shapes stay as they are, for inference invents names of free sizes."""
+    import onnx
+
+    copy = type(model)()
+    copy.CopyFrom(model)
+    known = {value.name for value in model.graph.value_info}
+    for value in onnx.shape_inference.infer_shapes(model).graph.value_info:
+        if value.name not in known:
+            value.type.tensor_type.ClearField("shape")
+            copy.graph.value_info.append(value)
+    return copy
 
 
 def write_precision(

@@ -92,6 +92,9 @@ def test_the_file_says_the_same_of_itself(swinir: OnnxArtifact, tmp_path: Path) 
     assert weights[0] == weights[1]
     computed = {name for node in converted.graph.node for name in node.output}
     assert set(half.blocks) <= computed
+    sizes = {dim.dim_param for value in converted.graph.value_info for dim in value.type.tensor_type.shape.dim}
+    assert sizes <= {"", "batch", "height", "width", "2*height", "2*width"}, "no invented names"
+    assert OnnxRuntimeRunner(half).describe()["half_precision"] == "emulated"
     again = write_precision(swinir, tmp_path / "again.onnx", "float16")
     assert again.sha256 == half.sha256
 
