@@ -223,7 +223,7 @@ def trt(
         f"Next, on such a GPU: agileir-export verify {output}; agileir-export restore {output} IN.png -o OUT.png"
     )
     terminal.result({"path": str(output), **engine.to_json()})
-    require_audit(build.audit)
+    require_audit(build.audit, kept=output)
 
 
 def _calibration(details: dict[str, Any], int8: bool) -> Calibration:

@@ -52,7 +52,8 @@ def main() -> None:
 
 def _die_with_the_parent(folder: Path) -> None:
     """Ends the process, whatever the builder does, when the parent is gone."""
-    sys.stdin.read()
+    while os.read(0, 1):  # not sys.stdin, whose lock would stand in the way of a normal end
+        pass
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 

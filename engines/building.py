@@ -151,8 +151,12 @@ def engine_facts(artifact: OnnxArtifact, request: BuildRequest) -> tuple[dict[st
     return request.facts(trt.__version__, gpu, driver), request.gpus or (capability,)
 
 
-def require_audit(audit: Audit) -> None:
+def require_audit(audit: Audit, kept: Path | None = None) -> None:
     """Refuses an engine that is not what it was asked to be.
+
+    Args:
+        audit: The engine's audit.
+        kept: The plan, where it was written all the same.
 
     Raises:
         AuditMissed: With the problems.
@@ -162,7 +166,9 @@ def require_audit(audit: Audit) -> None:
     raise AuditMissed(
         f"The engine was asked for in {audit.precision}, and is not: {audit.problems[0]}.",
         why=" ".join(f"Also: {problem}." for problem in audit.problems[1:]),
-        fix="Nothing was written. --keep-failed writes the engine for a look at it.",
+        fix=f"{kept} was written for a look at it; do not use it."
+        if kept
+        else "Nothing was written. --keep-failed writes the engine for a look at it.",
     )
 
 
@@ -215,9 +221,9 @@ def _from_cache_or_built(
             return EngineBuild(
                 entry.plan.read_bytes(), artifact, request, (), facts, audit, {**details, "cached": True}
             )
-        if cache is not None:
-            _tell_what_is_known(cache, facts, progress)
-        result = build_in_process(request, progress)
+        expected = None if cache is None else _expected(cache, facts, progress)
+        total = "" if expected is None else f", about {expected:.0f} s in all"
+        result = build_in_process(request, lambda phase: progress(phase + total))
         if request.timing_cache is not None and result.timing_cache is not None:
             write_atomic(request.timing_cache, result.timing_cache, overwrite=True)
         progress("auditing")
@@ -242,15 +248,13 @@ def _locked(cache: EngineCache | None, facts: Mapping[str, Any], progress: Calla
         yield
 
 
-def _tell_what_is_known(cache: EngineCache, facts: Mapping[str, Any], progress: Callable[[str], None]) -> None:
-    """Why the engine is not in the cache, and how long earlier builds of the network took."""
+def _expected(cache: EngineCache, facts: Mapping[str, Any], progress: Callable[[str], None]) -> float | None:
+    """Seconds that earlier builds of the network took; tells why this one is not in the cache, too."""
     nearest = cache.nearest(facts)
     if nearest is not None and nearest.facts.get("network") == facts["network"]:
         changed = ", ".join(difference.field for difference in cache.explain(facts))
         progress(f"not in the cache: another {changed} than last time")
-    expected = cache.estimate(facts)
-    if expected is not None:
-        progress(f"about {expected:.0f} s, as earlier builds took")
+    return cache.estimate(facts)
 
 
 # ---- audit ----

@@ -149,6 +149,7 @@ def test_an_audit_that_fails(product_file: Path, monkeypatch: pytest.MonkeyPatch
     assert written() == []
     kept = run("trt", product_file, *SMALL, "-o", "a.plan", "--keep-failed", "--json")
     assert kept.exit_code == 1
+    assert "a.plan was written for a look at it" in kept.stderr
     assert document(kept)["audit"]["passed"] is False
     assert read_engine("a.plan").audit["problems"] == list(failed.problems)
 
