@@ -134,13 +134,18 @@ def _configure(trt: Any, config: Any, request: BuildRequest) -> None:
 
 
 def _timing_cache(config: Any, request: BuildRequest) -> Any:
-    """The timing cache the request names, loaded into the configuration; None where it names none."""
+    """The timing cache the request names, in use by the configuration; None where it names none.
+
+    A cache of another GPU or version is refused by TensorRT; an empty one then takes its place.
+    """
     if request.timing_cache is None:
         return None
     known = request.timing_cache.read_bytes() if request.timing_cache.exists() else b""
-    timing_cache = config.create_timing_cache(known)
-    config.set_timing_cache(timing_cache, ignore_mismatch=False)
-    return timing_cache
+    for content in (known, b""):
+        timing_cache = config.create_timing_cache(content)
+        if timing_cache is not None and config.set_timing_cache(timing_cache, ignore_mismatch=False):
+            return timing_cache
+    return None
 
 
 def _add_profiles(

@@ -223,7 +223,11 @@ def _from_cache_or_built(
             )
         expected = None if cache is None else _expected(cache, facts, progress)
         total = "" if expected is None else f", about {expected:.0f} s in all"
-        result = build_in_process(request, lambda phase: progress(phase + total))
+
+        def tell(phase: str) -> None:
+            progress(phase + total)
+
+        result = build_in_process(request, tell)
         if request.timing_cache is not None and result.timing_cache is not None:
             write_atomic(request.timing_cache, result.timing_cache, overwrite=True)
         progress("auditing")
@@ -268,10 +272,13 @@ def _audit(request: BuildRequest, artifact: OnnxArtifact, result: BuildResult) -
     else:
         kernels = kernels_from_inspector(result.inspection)
     model = onnx.load(request.onnx)
-    return judge(
+    audit = judge(
         kernels,
         "tf32" if request.tf32 else request.precision,
         expected_int8=quantised_nodes(model),
         products=product_nodes(model),
         by_design=float32_nodes(model, artifact.conversion.get("float32_nodes", ())),
     )
+    if request.use_plugins and not any(kernel.kind == "plugin" for kernel in kernels):
+        return replace(audit, unknown=(*audit.unknown, "plugins were asked for, and no layer says that it is one"))
+    return audit

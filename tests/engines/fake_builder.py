@@ -149,7 +149,7 @@ class BuilderConfig:
 
     def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool:
         calls.append(("set_timing_cache", cache.known, ignore_mismatch))
-        return True
+        return cache.known != b"of another GPU"
 
     def add_optimization_profile(self, profile: Profile) -> int:
         calls.append(("add_optimization_profile",))

@@ -95,6 +95,11 @@ def test_every_option_reaches_the_builder(tmp_path: Path) -> None:
     assert built.timing_cache == b"known and more"
 
 
+def test_a_timing_cache_of_another_gpu_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "timings").write_bytes(b"of another GPU")
+    assert made(asked(timing_cache=tmp_path / "timings")).timing_cache == b" and more"
+
+
 def test_the_phases_come_in_order() -> None:
     phases: list[str] = []
     made(asked(), phases.append)
