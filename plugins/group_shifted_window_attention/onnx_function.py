@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..onnx_text import position_bias, shift_mask, sizes, to_image, window_index, windows_of_x
+from ..onnx_text import place_in_windows, position_bias, shift_mask, sizes, window_index, windows_of_x
 from ..registry import Operator, Shapes, register
 
 __all__ = ["OPERATOR"]
@@ -20,10 +20,12 @@ def statics(shapes: Shapes) -> dict[str, int]:
     }
 
 
-def _group(g: int, key_dim: int, value_dim: int, kernel_height: int, kernel_width: int) -> str:
-    """One group in channel-major windows: ``output_g`` [B, nW, dv, N] from ``part_g`` and ``output_{g-1}``.
+def _group(g: int, key_dim: int, kernel_height: int, kernel_width: int) -> str:
+    """One group: ``output_g`` [B, nW, N, dv] from ``part_g`` and ``output_{g-1}``.
 
-    The factor dk^-0.5 of the logits is folded into the depthwise filter.
+    The factor dk^-0.5 of the logits is in the depthwise filter. q and k are transposed together, because TensorRT then
+    makes q's image, k^T and v in one kernel; the filtered q is transposed as an image, because that costs nothing where
+    convolutions work channels-last.
     """
     below, beside = kernel_height // 2, kernel_width // 2
     shape = f"kernel_shape = [{kernel_height}, {kernel_width}], pads = [{below}, {beside}, {below}, {beside}]"
@@ -31,36 +33,31 @@ def _group(g: int, key_dim: int, value_dim: int, kernel_height: int, kernel_widt
     return f"""
   {fed}
   group_{g} = Constant <value_int = {g}> ()
-  weight_{g} = Gather <axis = 0> (qkv_weight, group_{g})
-  offset_row_{g} = Gather <axis = 0> (qkv_bias, group_{g})
-  offset_{g} = Unsqueeze (offset_row_{g}, last_axis)
-  projected_raw_{g} = MatMul (weight_{g}, fed_{g})
+  weight_{g} = Gather <axis = 0> (weights, group_{g})
+  offset_{g} = Gather <axis = 0> (qkv_bias, group_{g})
+  projected_raw_{g} = MatMul (fed_{g}, weight_{g})
   projected_{g} = Add (projected_raw_{g}, offset_{g})
-  query_raw_{g}, key_{g}, value_{g} = Split <axis = 2> (projected_{g}, widths)
+  query_and_key_{g}, value_{g} = Split <axis = 3> (projected_{g}, widths)
+  by_channel_{g} = Transpose <perm = [0, 1, 3, 2]> (query_and_key_{g})
+  query_raw_{g}, key_t_{g} = Split <axis = 2, num_outputs = 2> (by_channel_{g})
   query_image_{g} = Reshape (query_raw_{g}, query_image_shape)
-  filter_raw_{g} = Gather <axis = 0> (q_dw_weight, group_{g})
-  filter_scaled_{g} = Mul (filter_raw_{g}, scale)
-  filter_{g} = Unsqueeze (filter_scaled_{g}, one_1d)
-  filter_offset_raw_{g} = Gather <axis = 0> (q_dw_bias, group_{g})
-  filter_offset_{g} = Mul (filter_offset_raw_{g}, scale)
+  filter_{g} = Gather <axis = 0> (filters, group_{g})
+  filter_offset_{g} = Gather <axis = 0> (filter_offsets, group_{g})
   filtered_{g} = Conv <group = {key_dim}, {shape}> (query_image_{g}, filter_{g}, filter_offset_{g})
-  query_{g} = Reshape (filtered_{g}, query_shape_windows)
-  query_by_token_{g} = Transpose <perm = [0, 1, 3, 2]> (query_{g})
-  similarity_t_{g} = MatMul (query_by_token_{g}, key_{g})
+  filtered_rows_{g} = Transpose <perm = [0, 2, 3, 1]> (filtered_{g})
+  query_{g} = Reshape (filtered_rows_{g}, query_shape)
+  similarity_t_{g} = MatMul (query_{g}, key_t_{g})
   similarity_{g} = Cast <to = 1> (similarity_t_{g})
   bias_{g} = Gather <axis = 0> (bias, group_{g})
   masked_bias_{g} = Add (bias_{g}, mask_windows)
   logits_{g} = Add (similarity_{g}, masked_bias_{g})
   probability_f_{g} = Softmax <axis = -1> (logits_{g})
   probability_{g} = CastLike (probability_f_{g}, x)
-  probability_by_key_{g} = Transpose <perm = [0, 1, 3, 2]> (probability_{g})
-  output_{g} = MatMul (value_{g}, probability_by_key_{g})"""
+  output_{g} = MatMul (probability_{g}, value_{g})"""
 
 
 def body(groups: int, key_dim: int, value_dim: int, kernel_height: int, kernel_width: int) -> str:
     """Statements of the function: y [B, H, W, C] from x [B, H, W, C] and the group weights.
-
-    Windows are channel-major, [B, nW, C, N], so that projection, filter and attention chain without a transpose.
 
     Args:
         groups: G.
@@ -72,30 +69,34 @@ def body(groups: int, key_dim: int, value_dim: int, kernel_height: int, kernel_w
     parts = ", ".join(f"part_{g}" for g in range(groups))
     outputs = ", ".join(f"output_{g}" for g in range(groups))
     start = f"""
-  last_axis = Constant <value_ints = [-1]> ()
-  by_channel = Transpose <perm = [0, 1, 3, 2]> (by_token)
-  {parts} = Split <axis = 2, num_outputs = {groups}> (by_channel)
-  widths = Constant <value_ints = [{key_dim}, {key_dim}, {value_dim}]> ()
+  {parts} = Split <axis = 3, num_outputs = {groups}> (by_token)
+  widths = Constant <value_ints = [{2 * key_dim}, {value_dim}]> ()
   key_dim_1d = Constant <value_ints = [{key_dim}]> ()
   query_image_shape = Concat <axis = 0> (rest_1d, key_dim_1d, w_1d, w_1d)
-  query_shape_windows = Concat <axis = 0> (batch_1d, rest_1d, key_dim_1d, tokens_1d)
+  query_shape = Concat <axis = 0> (batch_1d, rest_1d, tokens_1d, key_dim_1d)
+  weights = Transpose <perm = [0, 2, 1]> (qkv_weight)
   scale_f = Constant <value_float = {key_dim**-0.5!r}> ()
   scale = CastLike (scale_f, x)
+  scaled_filters = Mul (q_dw_weight, scale)
+  filter_axis = Constant <value_ints = [2]> ()
+  filters = Unsqueeze (scaled_filters, filter_axis)
+  filter_offsets = Mul (q_dw_bias, scale)
   mask_windows = Squeeze (mask, one_1d)"""
-    sizes_of_group = (key_dim, value_dim, kernel_height, kernel_width)
     end = f"""
-  outputs = Concat <axis = 2> ({outputs})
-  outputs_by_token = Transpose <perm = [0, 1, 3, 2]> (outputs)"""
+  outputs = Concat <axis = 3> ({outputs})
+  output_rows_shape = Concat <axis = 0> (batch_1d, rest_1d, channels_1d)
+  output_rows = Reshape (outputs, output_rows_shape)
+  y = Gather <axis = 1> (output_rows, place)"""
     return (
         sizes("x")
-        + window_index("one")
+        + window_index()
         + position_bias()
         + shift_mask()
         + windows_of_x("by_token")
         + start
-        + "".join(_group(g, *sizes_of_group) for g in range(groups))
+        + "".join(_group(g, key_dim, kernel_height, kernel_width) for g in range(groups))
+        + place_in_windows("one")
         + end
-        + to_image("outputs_by_token", "one", "y")
     )
 
 

@@ -17,6 +17,7 @@ SELECT = """
   near_side = Sub (w, s)
   short_side = Min (s, near_side)
   smallest_shifted = Mul (short_side, short_side)
+  shifted = Min (s, one)
   straight = Sub (one, shifted)
   smallest_straight = Mul (straight, tokens)
   smallest_region = Add (smallest_shifted, smallest_straight)
@@ -32,6 +33,7 @@ SELECT = """
   foreign_value, foreign_best = TopK <axis = -1, largest = 1, sorted = 1> (foreign, k_foreign_1d)
   candidates = Concat <axis = -1> (own_best, foreign_best)
   last_axis = Constant <value_ints = [-1]> ()
+  same_f = Cast <to = 1> (same)
   same_3d = Squeeze (same_f, one_1d)
   own_total_f = ReduceSum <keepdims = 1> (same_3d, last_axis)
   own_total = Cast <to = 7> (own_total_f)
@@ -47,8 +49,8 @@ SELECT = """
   chosen = GatherElements <axis = -1> (candidates, place_all)"""
 
 PACK = """
-  windows_1d = Unsqueeze (windows, axis0)
-  empty_shape = Concat <axis = 0> (batch_1d, windows_1d, tokens_1d, padded_1d)
+  window_shape = Slice (chosen_shape, axis0, last_axis, axis0)
+  empty_shape = Concat <axis = 0> (window_shape, padded_1d)
   empty = ConstantOfShape (empty_shape)
   one_f = Constant <value_float = 1.0> ()
   marks = Expand (one_f, chosen_shape)
@@ -71,15 +73,7 @@ def body() -> str:
     row takes all it can from the first list and the rest from the second, which is no longer than the smallest region
     leaves to fill. Similarities must be finite.
     """
-    return (
-        sizes("x")
-        + window_index("one")
-        + same_region()
-        + windows_of_x("windows_t")
-        + SELECT
-        + dictionary_sizes()
-        + PACK
-    )
+    return sizes("x") + window_index() + same_region() + windows_of_x("windows_t") + SELECT + dictionary_sizes() + PACK
 
 
 OPERATOR = register(
