@@ -161,6 +161,6 @@ def _rescaled(terminal: Terminal, artifact: OnnxArtifact, folder: Path) -> OnnxA
         rescaled, report = rescale_if_needed(
             artifact, folder / f"{artifact.path.stem}.rescaled.onnx", progress=progress
         )
-    if report.changed:
-        terminal.note("Residual streams outgrow float16 and were divided by powers of two; float32 keeps its bits.")
+    for note in report.notes():
+        terminal.note(note)
     return rescaled

@@ -15,13 +15,23 @@ from ..models.spec import ModelSpec
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["BLOCKS_KEY", "CONVERSION_KEY", "PROVENANCE_KEY", "RESCALE_KEY", "SPEC_KEY", "OnnxArtifact", "read_artifact"]
+__all__ = [
+    "BLOCKS_KEY",
+    "CONVERSION_KEY",
+    "PROVENANCE_KEY",
+    "RESCALE_KEY",
+    "RESCALE_REPORT_KEY",
+    "SPEC_KEY",
+    "OnnxArtifact",
+    "read_artifact",
+]
 
 SPEC_KEY = "agileir.spec"
 PROVENANCE_KEY = "agileir.provenance"
 BLOCKS_KEY = "agileir.blocks"
 CONVERSION_KEY = "agileir.conversion"
 RESCALE_KEY = "agileir.rescale"
+RESCALE_REPORT_KEY = "agileir.rescale_report"
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class OnnxArtifact:
         operators: Number of nodes by operator of this package (empty where they are decomposed).
         conversion: How the file was brought to half precision (`passes.Conversion.to_json`); empty where it was not.
         rescale: k by block, where the block's output in the file is the model's divided by ``2^k``.
+        rescale_report: Why, and the proof that nothing else changed (`RescaleReport.to_json`); empty without rescale.
     """
 
     path: Path
@@ -53,6 +64,7 @@ class OnnxArtifact:
     operators: dict[str, int]
     conversion: dict[str, Any] = field(default_factory=dict)
     rescale: dict[str, int] = field(default_factory=dict)
+    rescale_report: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The artifact as a JSON object."""
@@ -83,7 +95,9 @@ def read_artifact(path: str | Path) -> OnnxArtifact:
         blocks = json.loads(metadata.get(BLOCKS_KEY, "[]"))
         conversion = json.loads(metadata.get(CONVERSION_KEY, "{}"))
         exponents = json.loads(metadata.get(RESCALE_KEY, "{}"))
-        for key, value in ((PROVENANCE_KEY, provenance), (CONVERSION_KEY, conversion)):
+        report = json.loads(metadata.get(RESCALE_REPORT_KEY, "{}"))
+        objects = ((PROVENANCE_KEY, provenance), (CONVERSION_KEY, conversion), (RESCALE_REPORT_KEY, report))
+        for key, value in objects:
             if not isinstance(value, dict):
                 raise ValueError(f"{key} is not a JSON object")
         if not isinstance(blocks, list) or not all(isinstance(name, str) for name in blocks):
@@ -108,6 +122,7 @@ def read_artifact(path: str | Path) -> OnnxArtifact:
         operators=_operators(model),
         conversion=conversion,
         rescale=exponents,
+        rescale_report=report,
     )
 
 

@@ -100,9 +100,24 @@ class RescaleReport:
         """Whether any stream was divided."""
         return any(body.k for body in self.bodies)
 
+    def notes(self) -> list[str]:
+        """What a user should know, a sentence each: every stream that was divided, and those that could not be."""
+        divided = [
+            f"The stream of {body.name} reaches {body.amax:.4g} and was divided by 2^{body.k}."
+            for body in self.bodies
+            if body.k
+        ]
+        proof = ["In float32 the output keeps every bit."] if self.bit_identical else []
+        close = [
+            f"{one.tensor} reaches {one.amax:.4g} of float16's {FLOAT16_MAX:g} and cannot be divided: {one.reason}."
+            for one in self.unscaled
+        ]
+        return divided + proof + close
+
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
-        return {"changed": self.changed, **dataclasses.asdict(self)}
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))  # tuples become lists
+        return {"changed": self.changed, **plain}
 
 
 def rescale(model: onnx.ModelProto, ranges: Mapping[str, float]) -> tuple[onnx.ModelProto, RescaleReport]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..engines.onnxruntime_runner import create_session
 from ..engines.runner import Images
 from ..errors import ParityMissed, Unsupported
-from ..export.artifact import OnnxArtifact, read_artifact
+from ..export.artifact import RESCALE_REPORT_KEY, OnnxArtifact, read_artifact
 from ..export.rescale import RescaleReport, rescale
 from ..imaging import write_atomic
 from .images import TestImage
@@ -69,8 +70,11 @@ def rescale_if_needed(
             why="Values at the end of float32's range were lost.",
             fix="Use bfloat16 (--bf16), or leave the file as it is (--no-rescale).",
         )
+    report = dataclasses.replace(report, bit_identical=identical)
+    metadata = {entry.key: entry.value for entry in changed.metadata_props}
+    onnx.helper.set_model_props(changed, {**metadata, RESCALE_REPORT_KEY: json.dumps(report.to_json())})
     write_atomic(Path(path), changed.SerializeToString(), overwrite=True)
-    return read_artifact(path), dataclasses.replace(report, bit_identical=identical)
+    return read_artifact(path), report
 
 
 def identical_outputs(before: onnx.ModelProto, after: onnx.ModelProto, inputs: Sequence[Images]) -> bool:

@@ -86,6 +86,7 @@ def test_a_pre_norm_body() -> None:
     changed, report = rescale(model, {"stream": 5e5, "branch": 1e5, "hidden": 100.0})
     (body,) = report.bodies
     assert (body.name, body.widest, body.amax, body.tensors) == ("stream", "stream", 5e5, 4)
+    assert report.notes() == ["The stream of stream reaches 5e+05 and was divided by 2^6."]
     assert exponents(changed) == {"stream": 6}
     after = weights(changed)
     for name in ("w", "v", "gain", "shift"):  # read elsewhere, as they are
@@ -188,6 +189,7 @@ def test_what_float16_holds_is_only_reported() -> None:
     same, report = rescale(model, {"hidden": FLOAT16_MAX})
     assert same is model
     (left,) = report.unscaled
+    assert report.notes() == [f"hidden reaches 6.55e+04 of float16's 65504 and cannot be divided: {left.reason}."]
     assert (left.tensor, left.amax) == ("hidden", FLOAT16_MAX) and "Gelu" in left.reason
 
 

@@ -116,8 +116,11 @@ def test_an_untouched_file_stays_as_it_is(kind: str, folder: Path, tmp_path: Pat
 
 def test_the_report_is_json(blown_up: Any, tmp_path: Path) -> None:
     source, images = blown_up("swinir-light")
-    _, report = rescale_if_needed(source, tmp_path / "rescaled.onnx", images)
+    rescaled, report = rescale_if_needed(source, tmp_path / "rescaled.onnx", images)
     document = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    half = write_precision(rescaled, tmp_path / "half.onnx", "float16")
+    assert half.rescale_report == rescaled.rescale_report == document  # the proof stays with the file
+    assert source.rescale_report == {}
     assert document["changed"] is True and document["bit_identical"] is True
     (body,) = document["bodies"]
     assert (
