@@ -1,0 +1,339 @@
+"""Engine builds: the exported file with its function bodies against a plain export of the same network, TensorRT-RTX.
+
+Usage (from the root of the repository, with the package and the TensorRT-RTX wheels installed)::
+
+    python benchmarks/build.py --json build.json
+
+Two files of one folded network with the same weights, packaged or random:
+
+* ours: `export_onnx`, operators as single nodes with function bodies;
+* plain: the same network in ordinary torch functions, without our operators, through ``torch.onnx.export``.
+
+Both leave batch, height and width free, and both are built for one profile of one image. TensorRT-RTX needs no GPU for
+that. Every build is a process of its own, and one works at a time: a round builds each file once, in an order that
+changes from round to round. A first build of each file, not timed, lists the engine's layers from the builder's
+verbose log; "kernels" are the layers that compute, without waits, signals and the handling of shapes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+OURS, PLAIN = VARIANTS = ("ours", "plain")
+MODELS = (
+    "agileir_tiny_x2",
+    "semanir_tiny_dn25",
+    "swinir_light_x2",
+    "semanir_s_x2",
+    "agileir_lightest_x2",
+)
+NO_KERNELS = {"signal", "wait", "ShapeHostToDevice", "shape_call"}
+SIDES = (64, 128, 512)
+"""Smallest, usual and largest side of the profile's image, in pixels."""
+
+PACKAGES = ("torch", "onnx", "onnxscript", "tensorrt_rtx_cu13_libs", "agileir-export")
+LIMIT = 3600.0
+
+
+@dataclass
+class Row:
+    """One file's results; `problem` says why there are none."""
+
+    model: str
+    variant: str
+    problem: str = ""
+    export_seconds: float | None = None
+    nodes: int | None = None
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+    plan_bytes: int | None = None
+    peak_bytes: int | None = None
+    network_layers: int | None = None
+    kinds: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def kernels(self) -> int:
+        """Layers of the engine that compute."""
+        return sum(count for kind, count in self.kinds.items() if kind.split()[0] not in NO_KERNELS)
+
+
+# ---- in child processes ----
+
+
+def export(name: str, variant: str, top_k: int, path: str) -> dict[str, Any]:
+    """Writes one file; returns time and node count."""
+    import logging
+    import warnings
+
+    import onnx
+    import torch
+
+    from agileir_export.export import DEFAULT_OPSET, export_onnx
+    from agileir_export.models import (
+        build_preset,
+        find_preset,
+        fold,
+        load_model,
+        packaged_models,
+        randomise,
+        use_operators,
+    )
+
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    family, _ = find_preset(name)
+    if name in packaged_models():
+        model = load_model(name)
+    else:
+        model = build_preset(name, **({"top_k": top_k} if family.name == "semanir" else {}))
+        randomise(model, 0)
+    start = time.perf_counter()
+    if variant == OURS:
+        export_onnx(model, path)
+    else:
+        folded, multiple = fold(model), model.spec.pad_multiple
+        use_operators(folded, False)
+        folded.forward = folded.network  # type: ignore[method-assign]  # the graph of ours: no padding, no cropping
+        free = {axis: torch.export.Dim(side, min=1) for axis, side in ((0, "batch"), (2, "rows"), (3, "columns"))}
+        free |= {axis: multiple * free[axis] for axis in (2, 3)}
+        example = torch.zeros(2, model.spec.channels, 3 * multiple, 2 * multiple)
+        options: dict[str, Any] = {"dynamo": True, "opset_version": DEFAULT_OPSET, "verbose": False}
+        with torch.no_grad():
+            torch.onnx.export(folded, (example,), path, dynamic_shapes=(free,), **options)
+    seconds = time.perf_counter() - start
+    return {"export_seconds": seconds, "nodes": len(onnx.load(path).graph.node)}
+
+
+def build(path: str, target: str, listed: bool) -> dict[str, Any]:
+    """Builds one engine; with `listed`, returns what it consists of, else how long it took."""
+    import resource
+
+    import tensorrt_rtx_bindings as trt
+
+    messages: list[str] = []
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= trt.ILogger.Severity.ERROR or message.startswith("Layers:"):
+                messages.append(message)
+
+    logger = Log() if listed else trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    start, start_cpu = time.perf_counter(), time.process_time()
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(path):
+        raise RuntimeError("; ".join(parser.get_error(i).desc() for i in range(parser.num_errors)))
+    config = builder.create_builder_config()
+    if listed:
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the log then lists the layers of the engine
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), 0)
+    image, profile = network.get_input(0), builder.create_optimization_profile()
+    profile.set_shape(image.name, *((1, image.shape[1], side, side) for side in SIDES))
+    config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
+    if plan is None:
+        raise RuntimeError("; ".join(messages) or "TensorRT-RTX returned no engine")
+    if not listed:
+        return {"seconds": seconds, "cpu_seconds": cpu_seconds}
+    return {
+        "plan_bytes": plan.nbytes,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "network_layers": network.num_layers,
+        "kinds": kinds_of("\n".join(messages)),
+    }
+
+
+def kinds_of(log: str) -> dict[str, int]:
+    """Layers of an engine by kind and number type, off the list in a verbose build's log."""
+    layers = collections.Counter(
+        f"{kind} {number or '-'}"
+        for line in log.splitlines()
+        if line.startswith("Name:")
+        for kind in re.findall(r"LayerType: (\w+)", line)[:1]
+        for number in (re.findall(r"Datatype: (\w+)", line) or [""])[:1]
+    )
+    return dict(layers.most_common())
+
+
+# ---- in the parent process ----
+
+
+def apart(*arguments: str) -> dict[str, Any]:
+    """Runs this script's ``--child`` in a process of its own; a dictionary with ``problem`` where it failed."""
+    command = [sys.executable, __file__, "--child", *arguments]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        return {"problem": f"not finished after {LIMIT:.0f} s"}
+    if answer.returncode:
+        lines = answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"]
+        return {"problem": lines[-1][:400]}
+    result: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+    return result
+
+
+def measure(name: str, rounds: int, target: str, top_k: int, folder: Path) -> list[Row]:
+    """Both files of one model; files that `folder` already holds are not exported again."""
+    rows = [Row(name, variant) for variant in VARIANTS]
+    for row in rows:
+        path = folder / f"{name}.{row.variant}.onnx"
+        say(f"{name}: {row.variant} ...")
+        if not path.exists():
+            take(row, apart("export", name, row.variant, str(top_k), str(path)))
+        if not row.problem:
+            take(row, apart("list", str(path), target))
+    for number in range(rounds):
+        for row in rows if number % 2 == 0 else reversed(rows):
+            if not row.problem:
+                times = apart("build", str(folder / f"{name}.{row.variant}.onnx"), target)
+                row.problem = times.get("problem", "")
+                if not row.problem:
+                    row.seconds.append(times["seconds"])
+                    row.cpu_seconds.append(times["cpu_seconds"])
+        say(f"{name}: round {number + 1} of {rounds}")
+    return rows
+
+
+def take(row: Row, facts: dict[str, Any]) -> None:
+    """Facts into their fields."""
+    for name, value in facts.items():
+        setattr(row, name, value)
+
+
+def say(text: str) -> None:
+    """Progress goes to the standard error stream."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Results in Markdown; times are medians over rounds."""
+    lines = [
+        "| model | file | kernels | build s | CPU s | network layers | plan MB | ONNX nodes |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        if row.problem:
+            lines.append(f"| {row.model} | {row.variant} | {row.problem.replace('|', '/')} |" + " |" * 5)
+            continue
+        cells = [
+            str(row.kernels),
+            f"{statistics.median(row.seconds):.1f}" if row.seconds else "",
+            f"{statistics.median(row.cpu_seconds):.1f}" if row.cpu_seconds else "",
+            str(row.network_layers),
+            "" if row.plan_bytes is None else f"{row.plan_bytes / 1e6:.1f}",
+            "" if row.nodes is None else str(row.nodes),
+        ]
+        lines.append(f"| {row.model} | {row.variant} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def ratio(rows: Sequence[Row]) -> str:
+    """Ours over plain in kernels and build time, in one sentence."""
+    ours, plain = rows
+    if ours.problem or plain.problem:
+        return f"{ours.model}: no comparison"
+    text = f"{ours.model}: ours / plain: kernels {ours.kernels / plain.kernels:.2f}"
+    if ours.seconds and plain.seconds:
+        for name, pairs in (
+            ("build time", zip(ours.seconds, plain.seconds, strict=True)),
+            ("CPU time", zip(ours.cpu_seconds, plain.cpu_seconds, strict=True)),
+        ):
+            text += f", {name} {statistics.median(a / b for a, b in pairs):.2f}"
+    return text
+
+
+def surroundings() -> dict[str, Any]:
+    """Date, machine and versions."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else []
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def child(arguments: Sequence[str]) -> dict[str, Any]:
+    """What a child process does: ``export NAME VARIANT TOP_K PATH``, ``list PATH TARGET``, ``build PATH TARGET``."""
+    verb, *rest = arguments
+    if verb == "export":
+        name, variant, top_k, path = rest
+        return export(name, variant, int(top_k), path)
+    return build(*rest, listed=verb == "list")
+
+
+def natural(text: str) -> int:
+    """A whole number >= 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 0")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints the table and the ratios, and writes the results."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["--child"]:
+        print(json.dumps(child(arguments[1:])))
+        return 0
+    parser = argparse.ArgumentParser(description="TensorRT-RTX builds of our exports against plain exports.")
+    add = parser.add_argument
+    add("--presets", nargs="+", default=list(MODELS), metavar="PRESET", help="presets (%(default)s)")
+    add("--target", default="sm89", help="compute capability to build for (%(default)s)")
+    add("--rounds", type=natural, default=3, help="timed builds of each file (%(default)s)")
+    add("--top-k", type=natural, default=128, help="keys per query of a SemanIR preset (%(default)s)")
+    add("--files", type=Path, help="folder that keeps the exported files and lends those it has (none are kept)")
+    add("--json", type=Path, help="file for all results")
+    options = parser.parse_args(arguments)
+    if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
+        say("The wheels tensorrt_rtx_cu13_libs and tensorrt_rtx_cu13_bindings are not installed.")
+        return 4
+    facts = surroundings() | {"target": options.target, "sides": SIDES, "top_k": options.top_k, "results": []}
+    print(f"{facts['date']}, {facts['cpu']}, {', '.join(f'{n} {v}' for n, v in facts['versions'].items())}")
+    everything: list[Row] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.files or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in options.presets:
+            rows = measure(name, options.rounds, options.target, options.top_k, folder)
+            everything += rows
+            facts["results"] += [asdict(row) | {"kernels": row.kernels} for row in rows]
+            print(ratio(rows), flush=True)
+            if options.json:
+                options.json.write_text(json.dumps(facts, indent=1) + "\n")
+    print(f"\n{table(everything)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

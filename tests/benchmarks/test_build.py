@@ -1,0 +1,123 @@
+"""Counts, ratios and table of benchmarks/build.py; a whole run in one slow test."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import agileir_export
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "build.py"
+LAYERS = """Layers:
+Name: [ShapeHostToDeviceCopy 0], LayerType: ShapeHostToDevice, Inputs: [], Outputs: [ { Name: a, Datatype: Int64 }]
+Name: __mye1, LayerType: shape_call, Inputs: [], Outputs: []
+Name: conv, LayerType: correlation, Inputs: [ { Name: b, Datatype: Half }], Outputs: [ { Name: c, Datatype: Float }]
+Name: conv2, LayerType: correlation, Inputs: [ { Name: c, Datatype: Half }], Outputs: [ { Name: d, Datatype: Half }]
+Name: w, LayerType: wait, Inputs: [], Outputs: []
+Name: g, LayerType: gemm, Inputs: [ { Name: d, Datatype: Float }], Outputs: [ { Name: e, Datatype: Float }]
+
+Bindings:
+input
+"""
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("build", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows(bench: ModuleType) -> list[Any]:
+    """The machine is half as fast in the last round."""
+    ours = bench.Row("m", bench.OURS, nodes=37, seconds=[1.0, 1.0, 2.0], cpu_seconds=[1.0, 1.0, 1.0])
+    plain = bench.Row("m", bench.PLAIN, nodes=99, seconds=[2.0, 2.0, 4.0], cpu_seconds=[4.0, 4.0, 4.0])
+    for row, count in ((ours, 3), (plain, 4)):
+        row.kinds = {"gemm Float": count, "wait -": 7, "shape_call -": 1}
+        row.plan_bytes, row.network_layers = 2_500_000, 120
+    return [ours, plain]
+
+
+def test_kinds_are_read_off_the_log(bench: ModuleType) -> None:
+    kinds = bench.kinds_of(LAYERS)
+    assert kinds == {
+        "correlation Half": 2,
+        "ShapeHostToDevice Int64": 1,
+        "shape_call -": 1,
+        "wait -": 1,
+        "gemm Float": 1,
+    }
+    assert bench.Row("m", bench.OURS, kinds=kinds).kernels == 3, "only what computes is a kernel"
+    assert bench.kinds_of("") == {}
+
+
+def test_ratios_are_taken_round_by_round(bench: ModuleType) -> None:
+    text = bench.ratio(rows(bench))
+    assert text == "m: ours / plain: kernels 0.75, build time 0.50, CPU time 0.25"
+    given = rows(bench)
+    given[1].problem = "out of memory"
+    assert bench.ratio(given) == "m: no comparison"
+
+
+def test_the_table(bench: ModuleType) -> None:
+    given = rows(bench)
+    lines = bench.table(given).splitlines()
+    assert lines[2] == "| m | ours | 3 | 1.0 | 1.0 | 120 | 2.5 | 37 |"
+    given[1].problem = "no | parser"
+    lines = bench.table(given).splitlines()
+    assert lines[3].startswith("| m | plain | no / parser |")
+    assert {line.count("|") for line in lines} == {9}, "every row has every cell"
+
+
+def test_whole_numbers(bench: ModuleType) -> None:
+    assert bench.natural("0") == 0
+    for text in ("-1", "1.5", "many", ""):
+        with pytest.raises(argparse.ArgumentTypeError):
+            bench.natural(text)
+
+
+def test_a_child_that_fails_is_a_problem_and_no_traceback(bench: ModuleType, tmp_path: Path) -> None:
+    facts = bench.apart("export", "no_such_model", bench.OURS, "1", str(tmp_path / "x.onnx"))
+    assert list(facts) == ["problem"]
+    assert "no_such_model" in facts["problem"]
+    assert "\n" not in facts["problem"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx_bindings") is None,
+    reason="the wheels tensorrt_rtx_cu13_libs and tensorrt_rtx_cu13_bindings are not installed",
+)
+def test_a_whole_run(tmp_path: Path) -> None:
+    """Our file has fewer kernels than the plain export of the same network."""
+    path = tmp_path / "results.json"
+    package = Path(agileir_export.__file__).parents[1]
+    search = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
+    answer = subprocess.run(
+        [sys.executable, SCRIPT, "--presets", "agileir_tiny_x2", "--rounds", "1", "--json", path],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": search},
+    )
+    ours, plain = json.loads(path.read_text())["results"]
+    for row in (ours, plain):
+        assert not row["problem"]
+        assert len(row["seconds"]) == len(row["cpu_seconds"]) == 1
+        assert row["plan_bytes"] > 100_000
+    assert ours["nodes"] < plain["nodes"]
+    assert 50 < ours["kernels"] < plain["kernels"]
+    assert "| agileir_tiny_x2 | ours |" in answer.stdout
+    assert "Traceback" not in answer.stderr
