@@ -329,6 +329,7 @@ def _show_audit(terminal: Terminal, audit: Audit) -> None:
 
     terminal.table("Kernels", COLUMNS, audit.rows())
     for kept in audit.kept:
-        terminal.note(f"{kept.count} {kept.kind} kernels hold {kept.precision}: {kept.reason}.")
+        kernels = "kernel holds" if kept.count == 1 else "kernels hold"
+        terminal.note(f"{kept.count} {kept.kind} {kernels} {kept.precision}: {kept.reason}.")
     for unknown in audit.unknown:
         terminal.note(f"Not known: {unknown}.")

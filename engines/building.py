@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,43 +213,44 @@ def _from_cache_or_built(
     cache: EngineCache | None,
     progress: Callable[[str], None],
 ) -> EngineBuild:
-    with _locked(cache, facts, progress):
-        entry = None if cache is None else cache.find(facts)
+    if cache is None:
+        return _built(request, facts, artifact, progress)
+    with cache.lock(facts, waiting=lambda: progress("waiting for another build of the same engine")):
+        entry = cache.find(facts)
         if entry is not None:
             details = dict(entry.details)
             audit = Audit.from_json(details.pop("audit"))
-            return EngineBuild(
-                entry.plan.read_bytes(), artifact, request, (), facts, audit, {**details, "cached": True}
-            )
-        expected = None if cache is None else _expected(cache, facts, progress)
+            with contextlib.suppress(OSError):  # another process has just cleared the cache
+                plan = entry.plan.read_bytes()
+                return EngineBuild(plan, artifact, request, (), facts, audit, {**details, "cached": True})
+        expected = _expected(cache, facts, progress)
         total = "" if expected is None else f", about {expected:.0f} s in all"
 
         def tell(phase: str) -> None:
             progress(phase + total)
 
-        result = build_in_process(request, tell)
-        if request.timing_cache is not None and result.timing_cache is not None:
-            write_atomic(request.timing_cache, result.timing_cache, overwrite=True)
-        progress("auditing")
-        audit = _audit(request, artifact, result)
-        build = {
-            "seconds": round(result.seconds, 3),
-            "peak_memory_bytes": result.peak_memory_bytes,
-            "layers": result.layers,
-        }
-        if cache is not None and audit.passed:
-            cache.store(facts, result.plan, {**build, "audit": audit.to_json()})
-        return EngineBuild(result.plan, artifact, request, (), facts, audit, {**build, "cached": False})
+        made = _built(request, facts, artifact, tell)
+        if made.audit.passed:
+            details = {name: value for name, value in made.build.items() if name != "cached"}
+            cache.store(facts, made.plan, {**details, "audit": made.audit.to_json()})
+        return made
 
 
-@contextlib.contextmanager
-def _locked(cache: EngineCache | None, facts: Mapping[str, Any], progress: Callable[[str], None]) -> Iterator[None]:
-    """The cache's lock on this engine, so that of two equal builds the second takes the first one's result."""
-    if cache is None:
-        yield
-        return
-    with cache.lock(facts, waiting=lambda: progress("waiting for another build of the same engine")):
-        yield
+def _built(
+    request: BuildRequest, facts: Mapping[str, Any], artifact: OnnxArtifact, progress: Callable[[str], None]
+) -> EngineBuild:
+    result = build_in_process(request, progress)
+    if request.timing_cache is not None and result.timing_cache is not None:
+        write_atomic(request.timing_cache, result.timing_cache, overwrite=True)
+    progress("auditing")
+    audit = _audit(request, artifact, result)
+    build = {
+        "seconds": round(result.seconds, 3),
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "layers": result.layers,
+        "cached": False,
+    }
+    return EngineBuild(result.plan, artifact, request, (), facts, audit, build)
 
 
 def _expected(cache: EngineCache, facts: Mapping[str, Any], progress: Callable[[str], None]) -> float | None:

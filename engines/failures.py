@@ -78,7 +78,7 @@ def explain_build(failure: Failure, title: str) -> AgileIRError:
     return Unsupported(
         f"{title} did not build {failure.subject}.",
         why=f"It says: {_first(text)}",
-        fix="-v shows its warnings; --target names another builder.",
+        fix="Try another precision, smaller sizes, or another --target; agileir-export doctor shows what works here.",
     )
 
 
