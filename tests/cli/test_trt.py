@@ -26,6 +26,7 @@ from .command import PRESET, document, run, written
 SMALL = ("--static", "8x8", "--gpu", "sm86", "--target", "rtx")
 """The quickest build: one size, one GPU."""
 
+PRECISIONS = {"--fp16": "float16", "--bf16": "bfloat16", "--fp32": "float32"}
 FAMILIES = {"agileir": "agileir", "semanir": "semanir", "swinir": "swinir-light"}
 
 
@@ -61,15 +62,11 @@ def products(told: dict[str, Any]) -> dict[str, set[str]]:
 
 
 @needs_rtx
+@pytest.mark.parametrize(("option", "precision"), PRECISIONS.items())
 @pytest.mark.parametrize(
-    ("option", "precision"),
-    [
-        ("--fp16", "float16"),
-        pytest.param("--bf16", "bfloat16", marks=pytest.mark.slow),
-        pytest.param("--fp32", "float32", marks=pytest.mark.slow),
-    ],
+    "family",
+    [pytest.param("agileir", marks=pytest.mark.slow), pytest.param("semanir", marks=pytest.mark.slow), "swinir"],
 )
-@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_in_every_precision(
     family: str, option: str, precision: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -156,7 +153,7 @@ def test_an_audit_that_fails(product_file: Path, monkeypatch: pytest.MonkeyPatch
 
 @needs_rtx
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["--fp16", "--bf16", "--fp32"])
+@pytest.mark.parametrize("option", PRECISIONS)
 @pytest.mark.parametrize("model", packaged_models())
 def test_packaged_models_with_free_sizes(model: str, option: str) -> None:
     gpus = "sm86,sm89,sm120" if option == "--fp16" else "sm86"
