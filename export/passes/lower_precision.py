@@ -23,6 +23,8 @@ __all__ = ["Conversion", "lower_precision"]
 
 FLOAT32 = np.dtype(np.float32)
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
+NORMAL_RANGE = {"float16": (2.0**-14, 65504.0), "bfloat16": (2.0**-126, (2 - 2.0**-7) * 2.0**127)}
+"""Smallest normal and largest number of a half precision."""
 
 
 @dataclass
@@ -117,11 +119,9 @@ class _Lowering:
     """One run of the pass over one graph."""
 
     def __init__(self, graph: gs.Graph, conversion: Conversion, opset: int, refused: Mapping[str, str]) -> None:
-        import ml_dtypes
-
         self.graph, self.conversion, self.opset, self.refused = graph, conversion, opset, refused
         self.half = _dtype(conversion.precision)
-        self.limits = ml_dtypes.finfo(self.half)  # type: ignore[no-untyped-call]
+        self.smallest, self.largest = NORMAL_RANGE[conversion.precision]
         self.originals = list(graph.tensors().values())  # kept alive: they are known by their id
         self.names = {tensor.name for tensor in self.originals}
         self.roles: dict[int, _Role] = {}
@@ -218,7 +218,7 @@ class _Lowering:
         if not isinstance(scale, gs.Constant):
             return "its scale is computed"
         values = np.abs(scale.values.astype(np.float64))
-        if values.min() < self.limits.smallest_normal or values.max() > self.limits.max:
+        if values.min() < self.smallest or values.max() > self.largest:
             return f"its scales leave the range of {precision}"
         return None
 
@@ -256,7 +256,7 @@ class _Lowering:
             worst = values[beyond][np.abs(values[beyond]).argmax()]
             raise Unsupported(
                 f"The weights {constant.name} hold {worst:.6g}: {self.conversion.precision} ends at "
-                f"{float(self.limits.max):.6g}.",
+                f"{self.largest:.6g}.",
                 fix="Choose bfloat16, whose range is float32's, or keep float32.",
             )
         if lost := int(np.count_nonzero((values != 0) & (result == 0))):
