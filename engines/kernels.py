@@ -43,6 +43,9 @@ NUMBER_TYPES = (
 )
 """Spellings of TensorRT 10 (``Row major linear FP16 format``), 11 and RTX (``Half``), the longer ones first."""
 
+QUERY_KEY_VALUE = 3
+"""Operands of the two products in a fused attention."""
+
 TACTIC_OPERANDS = (("bf16bf16", "bfloat16"), ("f16f16", "float16"), ("i8i8", "int8"), ("f32f32", "float32"))
 """Operand types in the names of TensorRT's kernels, as in ``sm80_xmma_gemm_f16f16_f16f32_f32_tn``."""
 
@@ -139,7 +142,7 @@ def kernel_of(layer: Layer) -> Kernel:
     """
     kind = _kind(layer)
     if kind in PRODUCTS:
-        precision = _operand_type(layer, fused_attention=_is_fused_attention(layer))
+        precision = _attention_type(layer) if _is_fused_attention(layer) else _operand_type(layer)
     elif kind == "plugin":
         precision = layer.inputs[0].type if layer.inputs else UNKNOWN
     elif kind == "control":
@@ -202,23 +205,40 @@ def _operators(nodes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found[1] for node in nodes if (found := re.search(r" \| .* \((\w+)\)$", node))))
 
 
-def _operand_type(layer: Layer, fused_attention: bool) -> str:
+def _attention_type(layer: Layer) -> str:
+    """The type the two products of a fused attention compute in.
+
+    Its inputs are query, key and value, with bias and mask before, between or after them, which may be float32 in
+    any engine. The types of a product's two factors agree in a strongly typed network. So where three inputs have the
+    type of the result, they are query, key and value; otherwise the widest type counts.
+    """
+    result = layer.outputs[0].type if layer.outputs else UNKNOWN
+    types = [tensor.type for tensor in layer.inputs]
+    if result in WIDTHS and types.count(result) >= QUERY_KEY_VALUE:
+        return result
+    known = [type_ for type_ in (*types, result) if type_ in WIDTHS]
+    return max(known, key=WIDTHS.__getitem__) if result in WIDTHS else _tactic_type(layer)
+
+
+def _operand_type(layer: Layer) -> str:
     """The type a product computes in: that of its operands, the wider of the two.
 
     The operands of a product of two computed tensors are its first two inputs. Where one is a weight, it is the largest
-    constant: bias vectors are smaller, and alpha and beta, always float32, are scalars. Of a fused attention, whose
-    inputs hold the bias and mask in float32 too, they are query and key, and the type of the result stands for the
-    value's. TensorRT's own layers give the weights' type apart; where no tensor tells, the tactic's name does.
+    constant: bias vectors are smaller, and alpha and beta, always float32, are scalars. TensorRT's own layers give
+    the weights' type apart; where no tensor tells, the tactic's name does.
     """
     weights = max((t for t in layer.constants if t.elements > 1), key=lambda t: t.elements, default=None)
     operands = list(layer.inputs[:1])
-    operands += [weights] if weights and not fused_attention else list(layer.inputs[1:2])
-    if fused_attention:
-        operands += layer.outputs[:1]
+    operands += [weights] if weights else list(layer.inputs[1:2])
     types = [t.type for t in operands]
     known = [t for t in types if t in WIDTHS]
     if known and len(known) == len(types):
         return max(known, key=WIDTHS.__getitem__)
+    return _tactic_type(layer)
+
+
+def _tactic_type(layer: Layer) -> str:
+    """The operands' type in the name of the tactic."""
     return next((name for text, name in TACTIC_OPERANDS if f"_{text}_" in layer.tactic), UNKNOWN)
 
 

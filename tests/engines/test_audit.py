@@ -55,9 +55,32 @@ def gemm(precision: str = "float16", node: str = "node_MatMul", **more: Any) -> 
     return Kernel(f"{node}_myl1_1", **{"kind": "gemm", "precision": precision, "origin": (node,), **more})
 
 
+def operand(name: str, type_: str) -> str:
+    return f"{{ Name: {name}, Dimensions: [6,64,64], Datatype: {type_}, Format: (Linear) Row major linear format }}"
+
+
 def test_a_fused_attention_has_the_type_of_its_operands_and_not_of_its_bias() -> None:
     (kernel,) = kernels_from_rtx_log([log(ATTENTION)])
     assert (kernel.kind, kernel.precision) == ("attention", "float16")
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [
+        (("Float", "Float", "Half", "Half", "Half"), "float16"),  # bias and mask before query, key and value
+        (("Half", "Half", "Float", "Float", "Half"), "float16"),
+        (("Float", "Float", "Half"), "float32"),  # query and key in float32, only the value in half
+        (("Float", "Float", "Float", "Half"), "float32"),
+    ],
+)
+def test_addends_of_a_fused_attention_may_come_first(types: tuple[str, ...], expected: str) -> None:
+    inputs = ", ".join(operand(f"x{number}", type_) for number, type_ in enumerate(types))
+    line = (
+        f"Name: _gemm_mha_v2_myl1_6, LayerType: kgen, Inputs: [ {inputs}], Constants: [], Outputs: "
+        f"[ {operand('y', 'Half')}], TacticName: _gemm_mha_v2_0x1, StreamId: 0, Metadata: [ONNX Layer: node_of_attended]"
+    )
+    (kernel,) = kernels_from_rtx_log([log(line)])
+    assert (kernel.kind, kernel.precision) == ("attention", expected)
     assert kernel.operators == ("KeySemanticAttention",)
     assert len(kernel.origin) == 2
     (wider,) = kernels_from_rtx_log(
