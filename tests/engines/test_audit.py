@@ -62,6 +62,12 @@ def operand(name: str, type_: str) -> str:
 def test_a_fused_attention_has_the_type_of_its_operands_and_not_of_its_bias() -> None:
     (kernel,) = kernels_from_rtx_log([log(ATTENTION)])
     assert (kernel.kind, kernel.precision) == ("attention", "float16")
+    assert kernel.operators == ("KeySemanticAttention",)
+    assert len(kernel.origin) == 2
+    (wider,) = kernels_from_rtx_log(
+        [log(ATTENTION.replace("[-1,48,256], Datatype: Half", "[-1,48,256], Datatype: Float"))]
+    )
+    assert wider.precision == "float32"
 
 
 @pytest.mark.parametrize(
@@ -77,16 +83,10 @@ def test_addends_of_a_fused_attention_may_come_first(types: tuple[str, ...], exp
     inputs = ", ".join(operand(f"x{number}", type_) for number, type_ in enumerate(types))
     line = (
         f"Name: _gemm_mha_v2_myl1_6, LayerType: kgen, Inputs: [ {inputs}], Constants: [], Outputs: "
-        f"[ {operand('y', 'Half')}], TacticName: _gemm_mha_v2_0x1, StreamId: 0, Metadata: [ONNX Layer: node_of_attended]"
+        f"[ {operand('y', 'Half')}], TacticName: _gemm_mha_v2_0x1, StreamId: 0, Metadata: [ONNX Layer: node_of_sum]"
     )
     (kernel,) = kernels_from_rtx_log([log(line)])
     assert (kernel.kind, kernel.precision) == ("attention", expected)
-    assert kernel.operators == ("KeySemanticAttention",)
-    assert len(kernel.origin) == 2
-    (wider,) = kernels_from_rtx_log(
-        [log(ATTENTION.replace("[-1,48,256], Datatype: Half", "[-1,48,256], Datatype: Float"))]
-    )
-    assert wider.precision == "float32"
 
 
 def test_products_inside_fused_kernels_are_products() -> None:
