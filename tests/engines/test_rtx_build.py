@@ -11,9 +11,12 @@ import pytest
 
 from agileir_export.engines.audit import kernels_from_rtx_log
 from agileir_export.engines.build_process import BuildResult, build_in_process
+from agileir_export.engines.building import make_engine
+from agileir_export.engines.profile_choice import choose_profiles
 from agileir_export.engines.profiles import Profile
 from agileir_export.engines.request import BuildRequest
 from agileir_export.export import OnnxArtifact, export_onnx
+from agileir_export.export.precision import write_precision
 from agileir_export.models import build_preset, randomise
 
 from ..export import networks
@@ -81,6 +84,19 @@ def test_a_static_and_a_decomposed_file_build(folder: Path) -> None:
     assert_float_products(build_in_process(asked(static, "sm89", Profile(*[(1, 8, 12)] * 3))), static)
     plain = networks.exported(folder, "agileir", decomposed=True)
     assert_float_products(build_in_process(asked(plain, "sm89", free_profile(plain))), plain)
+
+
+@pytest.mark.slow
+def test_fused_attention_in_half_precision_passes_its_audit(tmp_path: Path) -> None:
+    """Heads of a preset's width become one kernel, whose bias and mask are float32 inputs."""
+    model = build_preset("swinir_light_x2", depths=(2,), num_heads=(6,))
+    randomise(model, 0)
+    half = write_precision(export_onnx(model, tmp_path / "model.onnx"), tmp_path / "half.onnx", "float16")
+    asking = request(half.path, precision="float16", profiles=choose_profiles(half))
+    audit = make_engine(half, asking).audit
+    assert audit.passed, audit.problems
+    attention = [(share.precision, share.share) for share in audit.shares if share.kind == "attention"]
+    assert attention == [("float16", 1.0)]
 
 
 @pytest.mark.slow
