@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engines.onnxruntime_runner import faithful_session
-from ..engines.runner import Images
+from ..parity.probe import OnnxProbe, dictionary_tensors
 from .building import apply_recipe
 from .equalise import Equalisation, apply_equalisation, find_equalisation
 from .layers import Arithmetic, Layer
@@ -32,14 +31,7 @@ __all__ = ["Calibration"]
 
 def _runner(graph: onnx.ModelProto) -> Run:
     """Runs a graph as a GPU would round it."""
-    session = faithful_session(graph)
-    name = session.get_inputs()[0].name
-
-    def run(images: Images) -> Images:
-        output: Images = session.run(None, {name: images})[0]
-        return output
-
-    return run
+    return OnnxProbe(graph, dictionary_tensors(graph)).run
 
 
 @dataclass(frozen=True)
@@ -97,8 +89,7 @@ class Calibration:
         judge = Judge(self.artifact, material.pictures, _runner(self.graph))
         plain, equalised = self._candidates(judge)
         chosen = equalised if equalised is not None and self._prefers(equalised, plain) else plain
-        limits = options.psnr_budget, options.min_parity
-        known = options.every_layer or not chosen.quality.holds(*limits)
+        known = options.every_layer or not chosen.quality.holds(options)
         costs = self._costs(chosen.simulation, judge) if known else {}
         result, recipe, quality = self._within_budget(judge, chosen, costs)
         share, outside = self.arithmetic.share(recipe.int8)
@@ -184,7 +175,6 @@ class Calibration:
         Where the costs are not known, because all layers hold it, they are measured as soon as the file does not.
         """
         options, material = self.options, self.material
-        limits = options.psnr_budget, options.min_parity
         recipe = Recipe(
             model=self.artifact.spec.name,
             weights_sha256=self.artifact.provenance.get("weights_sha256"),
@@ -214,12 +204,12 @@ class Calibration:
         kept, quality = self._names, None
         if not costs:
             quality = written(kept)
-            if not quality.holds(*limits):
+            if not quality.holds(options):
                 costs |= self._costs(chosen.simulation, judge)
                 quality = None
         if quality is None:
-            order = costliest_first(self._names, costs)
-            kept, _ = fewest_promotions(order, simulated, *limits)
-            kept, quality = fewest_promotions(order, written, *limits, at_least=len(order) - len(kept))
+            order = costliest_first(self._names, costs, options)
+            kept, _ = fewest_promotions(order, simulated, options)
+            kept, quality = fewest_promotions(order, written, options, at_least=len(order) - len(kept))
         graph, exact = built[frozenset(kept)]
         return graph, exact, quality

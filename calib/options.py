@@ -29,6 +29,7 @@ class CalibrationOptions:
         percentile: For the method ``"percentile"``, in percent.
         psnr_budget: Greatest loss in dB of any judged picture against ground truth.
         min_parity: Least PSNR in dB of any judged picture against the float file.
+        min_agreement: Least share of a key-semantic model's keys that stay the same, in any judged picture.
         crops: Number of calibration crops.
         held_out: Number of given files that are judged on and not calibrated on.
         seed: Of the order of files.
@@ -42,6 +43,7 @@ class CalibrationOptions:
     percentile: float = 99.99
     psnr_budget: float = 0.1
     min_parity: float = 38.0
+    min_agreement: float = 0.99
     crops: int = 64
     held_out: int = 8
     seed: int = 0
@@ -66,5 +68,7 @@ class CalibrationOptions:
             raise InputError(f"The budget must be at least 0 dB and finite, got {self.psnr_budget} dB.")
         if not math.isfinite(self.min_parity):
             raise InputError(f"The least parity must be finite, got {self.min_parity} dB.")
+        if not 0 <= self.min_agreement <= 1:
+            raise InputError(f"The least agreement of keys must be in 0..1, got {self.min_agreement}.")
         if self.crops < 1 or self.held_out < 1:
             raise InputError(f"There must be at least 1 crop and 1 held-out file, got {self.crops}, {self.held_out}.")

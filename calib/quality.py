@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engines.runner import Images
-from ..parity.metrics import json_number, psnr
+from ..parity.metrics import json_number, key_agreement, psnr
+from ..parity.tables import decibels
 from ..parity.task import task_metric
 from ..resizing import pad_to_multiple
+from .options import CalibrationOptions
 
 if TYPE_CHECKING:
     from ..export import OnnxArtifact
 
-__all__ = ["Judge", "Picture", "Quality", "fit_to_graph"]
+__all__ = ["Judge", "Picture", "Quality", "describe", "fit_to_graph"]
 
-Run = Callable[[Images], Images]
-"""Padded images ``[1, C, H, W]`` to restored ones."""
+Run = Callable[[Images], tuple[Images, Sequence[Any]]]
+"""Padded images ``[1, C, H, W]`` to restored ones and the dictionaries of a key-semantic model (else none)."""
 
 
 @dataclass(frozen=True)
@@ -47,30 +50,54 @@ class Quality:
         loss: Greatest loss of a picture against ground truth, in dB of the task's metric; None without ground truth.
         mean_loss: Mean of those losses.
         parity: RGB PSNR in dB against the float graph, of the worst picture.
+        agreement: Share of the keys that the dictionaries of both graphs hold, in the worst picture; None for models
+            without them.
     """
 
     loss: float | None
     mean_loss: float | None
     parity: float
+    agreement: float | None = None
 
-    def holds(self, budget: float, floor: float) -> bool:
-        """Whether no picture loses more than `budget` dB, and all are at least `floor` dB from the float graph's."""
-        return (self.loss is None or self.loss <= budget) and self.parity >= floor
+    def usage(self, options: CalibrationOptions) -> float:
+        """Greatest part of an allowance that is used: loss, amplitude of the noise, keys that differ."""
+        used = [10 ** min((options.min_parity - self.parity) / 20, 300.0)]
+        if self.loss is not None:
+            used.append(_part(self.loss, options.psnr_budget))
+        if self.agreement is not None:
+            used.append(_part(1 - self.agreement, 1 - options.min_agreement))
+        return max(used)
 
-    @property
-    def cost(self) -> tuple[float, float]:
-        """For comparisons, greater is worse: the loss where there is ground truth, then the parity."""
-        return 0.0 if self.loss is None else self.loss, -self.parity
+    def holds(self, options: CalibrationOptions) -> bool:
+        """Whether no more than every allowance is used."""
+        return self.usage(options) <= 1
 
     @property
     def mean_cost(self) -> tuple[float, float]:
-        """As `cost`, of all pictures together: for choices between ways to quantise the same layers."""
+        """For choices between ways to quantise the same layers: mean loss, then parity; less is better."""
         return 0.0 if self.mean_loss is None else self.mean_loss, -self.parity
 
     def to_json(self) -> dict[str, Any]:
         """The figures as a JSON object; infinite ones are strings."""
-        figures = {"loss": self.loss, "mean_loss": self.mean_loss, "parity": self.parity}
+        figures = dataclasses.asdict(self)
         return {name: None if value is None else json_number(value) for name, value in figures.items()}
+
+
+def _part(used: float, allowed: float) -> float:
+    """Part of an allowance; nothing used is 0 of any."""
+    if used <= 0:
+        return 0.0
+    return used / allowed if allowed > 0 else math.inf
+
+
+def describe(quality: Quality) -> str:
+    """A quality in words."""
+    told = [f"{decibels(quality.parity)} from float"]
+    if quality.loss is not None and quality.mean_loss is not None:
+        told.insert(0, f"{quality.loss:.4f} dB lost on the worst picture, {quality.mean_loss:.4f} in the mean")
+    if quality.agreement is not None:
+        told.append(f"{quality.agreement:.2%} of the keys equal")
+    return ", ".join(told)
 
 
 def fit_to_graph(pixels: Images, artifact: OnnxArtifact) -> Images:
@@ -98,28 +125,38 @@ class Judge:
         self.artifact, self.pictures = artifact, pictures
         self.metric = task_metric(artifact.spec)
         self.inputs = [fit_to_graph(picture.given, artifact) for picture in pictures]
-        self.references = [self._restored(index, reference) for index in range(len(pictures))]
-        self.scores = [self._score(index, output) for index, output in enumerate(self.references)]
+        outputs = [self._restored(index, reference) for index in range(len(pictures))]
+        self.references = [restored for restored, _ in outputs]
+        self.dictionaries = [dictionaries for _, dictionaries in outputs]
+        self.scores = [self._score(index, restored) for index, restored in enumerate(self.references)]
 
-    def _restored(self, index: int, run: Run) -> Images:
+    def _restored(self, index: int, run: Run) -> tuple[Images, Sequence[Any]]:
         _, height, width = self.pictures[index].given.shape
         scale = self.artifact.spec.scale
-        return run(self.inputs[index])[0, :, : height * scale, : width * scale]
+        output, dictionaries = run(self.inputs[index])
+        return output[0, :, : height * scale, : width * scale], dictionaries
 
     def _score(self, index: int, output: Images) -> float | None:
         """Against ground truth, in dB; -inf where a value is not finite."""
         truth = self.pictures[index].truth
         return None if truth is None else self.metric(truth, output)
 
+    def _textured(self, index: int) -> bool:
+        """Whether a picture is not padded by repeating an edge: there all keys tie, and any choice is right."""
+        shape, padded = self.pictures[index].given.shape[1:], self.inputs[index].shape[2:]
+        return all(more - side < side for side, more in zip(shape, padded, strict=True))
+
     def judge(self, run: Run) -> Quality:
         """Runs a quantised graph on all pictures."""
-        losses, parities = [], []
+        losses, parities, agreements = [], [], []
         for index, (reference, score) in enumerate(zip(self.references, self.scores, strict=True)):
-            output = self._restored(index, run)
+            output, dictionaries = self._restored(index, run)
             parities.append(psnr(reference, output))
+            if dictionaries and self._textured(index):
+                agreements.append(key_agreement(self.dictionaries[index], dictionaries))
             if score is not None:
                 found = self._score(index, output)
                 losses.append(math.inf if found is None or found == -math.inf else score - found)
-        if not losses:
-            return Quality(None, None, min(parities))
-        return Quality(max(losses), fmean(losses), min(parities))
+        return Quality(
+            max(losses, default=None), fmean(losses) if losses else None, min(parities), min(agreements, default=None)
+        )

@@ -8,12 +8,12 @@ from typing import Any
 
 from ..parity.tables import decibels
 from .layers import Arithmetic, Layer
-from .quality import Quality
+from .quality import Quality, describe
 from .recipe import Recipe
 
-__all__ = ["COLUMNS", "FEW", "INT8", "CalibrationReport", "LayerResult", "describe", "layer_results"]
+__all__ = ["COLUMNS", "FEW", "INT8", "CalibrationReport", "LayerResult", "layer_results"]
 
-COLUMNS = ("layer", "MACs/pixel", "loss dB", "parity", "type")
+COLUMNS = ("layer", "MACs/pixel", "loss dB", "parity", "keys", "type")
 
 FEW = 0.2
 """Share of all multiplications in INT8 below which FP16 is the better choice."""
@@ -118,21 +118,14 @@ class CalibrationReport:
         return lines
 
 
-def describe(quality: Quality) -> str:
-    """A quality in words."""
-    parity = f"{decibels(quality.parity)} from float"
-    if quality.loss is None or quality.mean_loss is None:
-        return parity
-    return f"{quality.loss:.4f} dB lost on the worst picture, {quality.mean_loss:.4f} in the mean, {parity}"
-
-
 def _row(layer: LayerResult, rest: str) -> tuple[str, ...]:
     kind = {INT8: "int8", PROMOTED: f"{rest} (promoted)", END: f"{rest} (end)"}[layer.decision]
-    loss = parity = "-"
+    loss = parity = keys = "-"
     if layer.quality is not None:
+        keys = "-" if layer.quality.agreement is None else f"{layer.quality.agreement:.2%}"
         loss = "-" if layer.quality.loss is None else f"{layer.quality.loss:.4f}"
         parity = decibels(layer.quality.parity)
-    return layer.name, f"{layer.macs:.0f}", loss, parity, kind
+    return layer.name, f"{layer.macs:.0f}", loss, parity, keys, kind
 
 
 def layer_results(

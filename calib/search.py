@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ..errors import ParityMissed
-from .quality import Quality
+from .options import CalibrationOptions
+from .quality import Quality, describe
 
 __all__ = ["costliest_first", "fewest_promotions"]
 
 
-def costliest_first(names: Sequence[str], costs: Mapping[str, Quality]) -> list[str]:
-    """Layers in the order in which they go back to float."""
-    return sorted(names, key=lambda name: costs[name].cost, reverse=True)
+def costliest_first(names: Sequence[str], costs: Mapping[str, Quality], options: CalibrationOptions) -> list[str]:
+    """Layers in the order in which they go back to float: by the part of an allowance that each alone uses."""
+    return sorted(names, key=lambda name: costs[name].usage(options), reverse=True)
 
 
 def fewest_promotions(
     order: Sequence[str],
     judge: Callable[[Collection[str]], Quality],
-    budget: float,
-    floor: float,
+    options: CalibrationOptions,
     at_least: int = 0,
 ) -> tuple[list[str], Quality]:
     """Promotes as few of the costliest layers to float as the budget asks for.
@@ -29,8 +29,7 @@ def fewest_promotions(
     Args:
         order: Names of the layers, costliest first.
         judge: Quality with the given layers in INT8.
-        budget: Greatest loss in dB against ground truth, of the worst picture.
-        floor: Least PSNR in dB against the float graph, of the worst picture.
+        options: The allowances.
         at_least: Least number to promote.
 
     Returns:
@@ -46,17 +45,16 @@ def fewest_promotions(
     while low < high:
         kept = list(order[promoted:])
         tried = judge(kept)
-        if tried.holds(budget, floor):
+        if tried.holds(options):
             best, high = (kept, tried), promoted
         else:
             low = promoted + 1
         promoted = (low + high) // 2
     if best is None:
-        loss = "" if tried is None or tried.loss is None else f"it loses {tried.loss:.3f} dB, "
-        parity = "" if tried is None else f"{loss}{tried.parity:.1f} dB from the float model"
+        told = "" if tried is None else f": with the cheapest one alone {describe(tried)}"
         raise ParityMissed(
-            f"No layer can be INT8 within {budget:g} dB of loss and {floor:g} dB of parity: "
-            f"with the cheapest one alone {parity}.",
+            f"No layer can be INT8 within {options.psnr_budget:g} dB of loss, {options.min_parity:g} dB of parity and "
+            f"{options.min_agreement:.1%} of equal keys{told}.",
             fix="Allow more with --psnr-budget, give images like those the model is used on, or use FP16.",
         )
     return best

@@ -10,6 +10,7 @@ import numpy as np
 from ..engines.onnxruntime_runner import create_session
 from ..engines.runner import Images
 from ..errors import InternalError
+from ..parity.probe import dictionary_tensors
 from .layers import Layer
 from .quantise import insert_qdq
 
@@ -34,22 +35,26 @@ class Simulation:
     """
 
     def __init__(self, model: onnx.ModelProto, layers: Sequence[Layer], thresholds: Mapping[str, float]) -> None:
+        import onnx
+
         self.names = [layer.name for layer in layers]
         graph = insert_qdq(model, layers, thresholds, self.names)
         kept = {tensor.name for tensor in graph.graph.initializer}
         weights = {layer.weight for layer in layers} - kept  # the quantised graph holds them in int8 only
         graph.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in weights)
         _add_switches(graph, layers)
+        self.dictionaries = dictionary_tensors(graph)
+        graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self.dictionaries)
         self.session = create_session(graph.SerializeToString())
 
-    def run(self, images: Images, chosen: Collection[str]) -> Images:
-        """Runs padded images ``[B, C, H, W]`` with the chosen layers in INT8."""
+    def run(self, images: Images, chosen: Collection[str]) -> tuple[Images, Sequence[Any]]:
+        """Runs padded images ``[B, C, H, W]`` with the chosen layers in INT8; the dictionaries of the stages, too."""
         unknown = set(chosen) - set(self.names)
         if unknown:
             raise InternalError(f"There is no layer {min(unknown)}.")
         feeds: dict[str, Any] = {SWITCH + name: np.array(name in chosen) for name in self.names}
-        output: Images = self.session.run(None, {self.session.get_inputs()[0].name: images, **feeds})[0]
-        return output
+        output, *dictionaries = self.session.run(None, {self.session.get_inputs()[0].name: images, **feeds})
+        return output, dictionaries
 
 
 def _add_switches(model: onnx.ModelProto, layers: Sequence[Layer]) -> None:

@@ -72,6 +72,14 @@ method_options = stacked(
         help="Least PSNR of any picture against the float file.",
     ),
     click.option(
+        "--min-agreement",
+        type=float,
+        default=DEFAULTS.min_agreement,
+        show_default=True,
+        metavar="SHARE",
+        help="SemanIR only: least share of keys that stay the same, in any picture.",
+    ),
+    click.option(
         "--equalise/--no-equalise",
         default=None,
         help="Move channel scales into weights, always or never. Default: where it lowers the loss.",

@@ -20,7 +20,7 @@ from ..resizing import pad_to_multiple
 from .bisection import first_broken
 from .floors import AGREEMENT_FLOORS, FLOORS, FOLDED_FLOOR, own_dictionary_floor
 from .images import TestImage, verification_images
-from .metrics import max_steps, nonfinite, psnr
+from .metrics import key_agreement, max_steps, nonfinite, psnr
 from .probe import OnnxProbe, block_output, dictionary_tensors, record_dictionaries
 from .report import Measure, ParityReport, Rung
 from .task import TASK_LOSS, task_rung
@@ -165,7 +165,7 @@ class _Comparison:
         for image, truth, recorded in judged.triples():
             padded, (rows, columns) = self.padded(image)
             output, found = free.run(padded)
-            agreement = _agreement(recorded, found) if names else None
+            agreement = key_agreement(_arrays(recorded), found) if names else None
             own.append(_measure(image, truth, output[..., :rows, :columns], agreement))
         notes = [] if names else ["decomposed: its dictionaries cannot be looked at"]
         if left_out := len(self.images) - len(own):
@@ -244,13 +244,3 @@ def _badness(measure: Measure) -> tuple[float, float]:
 
 def _arrays(dictionaries: Dictionaries) -> list[Any]:
     return [tensor.numpy() for tensor in dictionaries]
-
-
-def _agreement(expected: Dictionaries, found: Sequence[Images]) -> float:
-    """Share of the keys of two dictionaries that both hold, 2 |A and B| / (|A| + |B|), over all rows and stages."""
-    common = total = 0
-    for torch_words, onnx_words in zip(expected, found, strict=True):
-        words = torch_words.numpy()
-        common += int(np.bitwise_count(words & onnx_words).sum())
-        total += int(np.bitwise_count(words).sum() + np.bitwise_count(onnx_words).sum())
-    return 2 * common / total

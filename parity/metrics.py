@@ -8,12 +8,13 @@ scores -inf (and its greatest difference is inf), so that no comparison with a f
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["json_number", "luma", "max_steps", "nonfinite", "psnr", "psnr_y", "ssim_y"]
+__all__ = ["json_number", "key_agreement", "luma", "max_steps", "nonfinite", "psnr", "psnr_y", "ssim_y"]
 
 _Array = npt.NDArray[Any]
 _Float64 = npt.NDArray[np.float64]
@@ -125,6 +126,22 @@ def max_steps(a: _Array, b: _Array) -> float:
 def nonfinite(a: _Array) -> int:
     """How many values are NaN or infinite; any is a failure of the engine that made them."""
     return int(np.size(a) - np.count_nonzero(np.isfinite(a)))
+
+
+def key_agreement(expected: Sequence[_Array], found: Sequence[_Array]) -> float:
+    """Share of the keys of two dictionaries that both hold, over all rows and stages.
+
+    2 |A and B| / (|A| + |B|), the coefficient of Dice.
+
+    Args:
+        expected: Packed sets of every stage, see `plugins.packing`.
+        found: Those to compare, of the same shapes.
+    """
+    common = total = 0
+    for a, b in zip(expected, found, strict=True):
+        common += int(np.bitwise_count(a & b).sum())
+        total += int(np.bitwise_count(a).sum() + np.bitwise_count(b).sum())
+    return 2 * common / total
 
 
 def json_number(x: float) -> float | str:

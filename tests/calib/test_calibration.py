@@ -112,7 +112,7 @@ def test_a_tight_budget_promotes_the_costliest_layers(small: OnnxArtifact, pictu
     assert tight.quality is not None and tight.quality.parity >= floor
     promoted = {layer.name for layer in tight.layers if layer.decision == "promoted"}
     assert promoted and len(tight.recipe.int8) == len(loose.recipe.int8) - len(promoted)
-    costs = {layer.name: layer.quality.cost for layer in tight.layers if layer.quality}
+    costs = {layer.name: layer.quality.usage(options(min_parity=floor)) for layer in tight.layers if layer.quality}
     kept = {layer.name for layer in tight.layers if layer.decision == "int8"}
     assert min(costs[name] for name in promoted) >= max(costs[name] for name in kept)
     layers = find_layers(onnx.load(small.path))
@@ -169,6 +169,24 @@ def test_without_images_the_samples_serve(small: OnnxArtifact, tmp_path: Path) -
     assert any("same packaged pictures" in note for note in report.notes)
 
 
+def test_keys_that_differ_cost_layers(folder: Path, tmp_path: Path) -> None:
+    """The dictionaries of a key-semantic model are judged, and strictness costs layers."""
+    artifact = networks.exported(folder, "semanir")
+    loose, strict = (
+        calibrate(
+            artifact,
+            tmp_path / "x.onnx",
+            options=options(psnr_budget=50, min_parity=0, min_agreement=share, equalise=False, every_layer=False),
+        )[1]
+        for share in (0.0, 0.995)
+    )
+    assert loose.quality is not None and strict.quality is not None
+    assert loose.quality.agreement is not None and strict.quality.agreement is not None
+    assert loose.quality.agreement < 0.995 <= strict.quality.agreement
+    assert len(strict.recipe.int8) < len(loose.recipe.int8)
+    assert "of the keys equal" in dict(strict.summary())["the file"]
+
+
 def test_little_int8_is_worth_a_remark(folder: Path, tmp_path: Path) -> None:
     """Where attention is most of the work, INT8 around it is of little use."""
     artifact = networks.exported(folder, "semanir-unet")
@@ -186,6 +204,7 @@ def test_little_int8_is_worth_a_remark(folder: Path, tmp_path: Path) -> None:
         ({"psnr_budget": -0.1}, "budget must be at least 0 dB"),
         ({"psnr_budget": float("nan")}, "budget must be at least 0 dB"),
         ({"min_parity": float("inf")}, "parity must be finite"),
+        ({"min_agreement": 1.5}, "agreement of keys must be in 0..1"),
         ({"crops": 0}, "at least 1 crop"),
         ({"held_out": 0}, "at least 1 crop"),
     ],

@@ -8,6 +8,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from agileir_export.parity.metrics import (
     json_number,
+    key_agreement,
     luma,
     max_steps,
     nonfinite,
@@ -262,3 +263,11 @@ def test_json_number(value, wanted):
     assert result == wanted
     assert type(result) is type(wanted)
     assert json.loads(json.dumps(result, allow_nan=False)) == wanted
+
+
+def test_key_agreement_is_dices_coefficient():
+    a = [np.array([[0b1110]], np.int32), np.array([[0b0011]], np.int32)]
+    b = [np.array([[0b0111]], np.int32), np.array([[0b1100]], np.int32)]
+    assert key_agreement(a, a) == 1.0
+    assert key_agreement(a, b) == 2 * 2 / (5 + 5)
+    assert key_agreement(a[1:], b[1:]) == 0.0
