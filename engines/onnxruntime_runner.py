@@ -22,7 +22,7 @@ __all__ = ["OnnxRuntimeRunner", "create_session", "faithful_session"]
 
 
 def create_session(
-    model: str | bytes, threads: int | None = None, name: str = "the model"
+    model: str | bytes, threads: int | None = None, name: str = "the model", *, in_order: bool = False
 ) -> onnxruntime.InferenceSession:
     """An inference session on the CPU.
 
@@ -30,6 +30,8 @@ def create_session(
         model: Path or serialised model.
         threads: Threads inside an operator, or None for the runtime's choice.
         name: What an error calls a serialised model.
+        in_order: Run nodes in the order of the file. The runtime's own order may put off nodes that only outputs wait
+            for, and keeps every tensor they read.
 
     Raises:
         OnnxFileError: The runtime refuses the model.
@@ -40,6 +42,8 @@ def create_session(
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
+    if in_order:
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exception classes share no base but Exception

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,15 @@ from .images import TestImage, load_images
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Statistic", "float_tensors", "measure_ranges", "padded", "range_images", "tensor_statistics"]
+__all__ = [
+    "Statistic",
+    "float_tensors",
+    "insert_behind",
+    "measure_ranges",
+    "padded",
+    "range_images",
+    "tensor_statistics",
+]
 
 SIDE = 128
 """Rows and columns of the crops that ranges are measured on by default."""
@@ -86,14 +94,26 @@ def tensor_statistics(
     copy.CopyFrom(graph)
     del copy.graph.value_info[:]
     results = [name + SUFFIX for name in names]
-    for name, result in zip(names, results, strict=True):
-        copy.graph.node.extend(statistic(name, result))
-        copy.graph.output.append(onnx.ValueInfoProto(name=result))
-    session = create_session(copy.SerializeToString())
+    insert_behind(copy.graph, {name: statistic(name, result) for name, result in zip(names, results, strict=True)})
+    copy.graph.output.extend(onnx.ValueInfoProto(name=result) for result in results)
+    session = create_session(copy.SerializeToString(), in_order=True)
     source = session.get_inputs()[0].name
     for image in images:
         progress(f"ranges on {image.name}")
         yield image, [float(value) for value in session.run(results, {source: padded(artifact, image)})]
+
+
+def insert_behind(graph: onnx.GraphProto, added: Mapping[str, Sequence[onnx.NodeProto]]) -> None:
+    """Puts nodes right behind the node that computes a tensor, by its name, in place.
+
+    Run in order (`create_session`), a tensor that was only computed to be looked at is freed at once.
+    """
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        graph.node.append(node)
+        for name in node.output:
+            graph.node.extend(added.get(name, ()))
 
 
 def padded(artifact: OnnxArtifact, image: TestImage) -> Images:

@@ -12,6 +12,7 @@ from ..engines import Images, create_session
 from ..engines.half_emulation import HALF, emulate_half
 from .bisection import AFTER
 from .probe import make_dictionaries_inputs
+from .ranges import insert_behind
 
 if TYPE_CHECKING:
     import onnx
@@ -77,15 +78,17 @@ class BlockWatch:
                     if name in self.blocks:
                         node.output[position] = name + COMPUTED
             main.input.extend(make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * 4) for name in self.blocks)
+            counters = {}
             for source, result in rounded:
                 self.tensors.setdefault(owners[result], []).append(result)
                 computed = result + COMPUTED if result in self.blocks else result
-                main.node.extend(_count(source, computed, result))
+                counters[computed] = _count(source, computed, result)
+            insert_behind(main, counters)
         self.images, self.outputs = main.output[0].name, [b + COMPUTED if alone else b for b in self.blocks]
         figures = [f"{name}/{figure}" for names in self.tensors.values() for name in names for figure in FIGURES]
         main.output.extend(onnx.ValueInfoProto(name=name) for name in (*self.outputs, *figures))
         self.figures = figures
-        self.session = create_session(emulated.SerializeToString())
+        self.session = create_session(emulated.SerializeToString(), in_order=True)
 
     def run(
         self, images: Images, dictionaries: Sequence[Any], fed: Mapping[str, Images]
