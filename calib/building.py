@@ -14,7 +14,7 @@ from ..parity.ranges import measure_ranges, range_images
 from .equalise import apply_equalisation
 from .layers import Layer
 from .options import Progress
-from .quantise import insert_qdq
+from .quantise import insert_qdq, quantised_layers
 from .recipe import Recipe
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def apply_recipe(graph: onnx.ModelProto, layers: Sequence[Layer], recipe: Recipe
     result = insert_qdq(equalised, layers, recipe.thresholds, recipe.int8)
     if rest != "float32":
         result = convert_precision(result, rest)
+        if lost := set(recipe.int8) - quantised_layers(result, layers):
+            raise InternalError(f"{len(lost)} layers left INT8 on the way to {rest}, such as {min(lost)}.")
     metadata = {entry.key: entry.value for entry in result.metadata_props}
     provenance = json.loads(metadata.get(PROVENANCE_KEY, "{}"))
     metadata[PROVENANCE_KEY] = json.dumps({**provenance, "calibration": recipe.provenance()}, sort_keys=True)

@@ -101,6 +101,21 @@ def test_float16_around_it(small: OnnxArtifact, pictures: Any, tmp_path: Path) -
     assert report.quality is not None and report.quality.parity >= 38
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_layers_that_keys_are_chosen_from_stay_int8_in_float16(ends: bool, folder: Path, tmp_path: Path) -> None:
+    """What keys are chosen from is float32 in a float16 file: a quantised layer there is quantised from float32."""
+    source = networks.exported(folder, "semanir")
+    loose = options(
+        rest="float16", ends=ends, psnr_budget=99, min_parity=0, min_agreement=0, every_layer=False, equalise=False
+    )
+    artifact, report = calibrate(source, tmp_path / "h.onnx", options=loose)
+    graph = onnx.load(artifact.path)
+    assert quantised_layers(graph, find_layers(onnx.load(source.path))) == {*report.recipe.int8}
+    assert ("conv_first" in report.recipe.int8) == ends
+    casts = {node.input[0] for node in graph.graph.node if node.op_type == "Cast"}
+    assert not casts & {node.output[0] for node in graph.graph.node if node.op_type == "DequantizeLinear"}
+
+
 def test_a_tight_budget_promotes_the_costliest_layers(small: OnnxArtifact, pictures: Any, tmp_path: Path) -> None:
     folder = pictures(5)
     _, loose = calibrate(small, tmp_path / "a.onnx", ground_truth=[folder], options=options(method="minmax"))
