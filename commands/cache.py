@@ -12,6 +12,7 @@ import click
 from ..errors import InputError, OutputError
 from ..terminal import Terminal
 from .options import common_options
+from .prepared import PreparedFiles
 
 if TYPE_CHECKING:
     from ..engines.cache import CacheEntry, EngineCache
@@ -92,12 +93,14 @@ def explain(terminal: Terminal, first: str, second: str | None) -> None:
 @common_options
 @click.pass_obj
 def clear(terminal: Terminal, keys: tuple[str, ...]) -> None:
-    """Throw away the engines with these keys, or all of them, and what interrupted builds left."""
+    """Throw away the engines with these keys, or all of them with the files they were built from."""
     engines = _cache()
     chosen = [_entry(engines, key).key for key in keys] or None
     size = sum(entry.size for entry in engines.entries() if chosen is None or entry.key in chosen)
     try:
         removed = engines.clear(chosen)
+        if chosen is None:
+            PreparedFiles().clear()
     except OSError as error:
         raise OutputError(
             f"The engines in {engines.folder} cannot be removed: {error.strerror or error}.",

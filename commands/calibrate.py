@@ -147,7 +147,7 @@ def calibrate(
     how.check()
     given = None if recipe is None else read_recipe(recipe)
     with (
-        engine_source(terminal, source, options, Wanted(None, static)) as artifact,
+        engine_source(terminal, source, options, Wanted(None, static), keep=not no_cache) as artifact,
         terminal.counting(f"Calibrating {artifact.spec.name}") as progress,
     ):
         written, report = run(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..terminal import Terminal
+from .prepared import PreparedFiles, source_facts
 
 if TYPE_CHECKING:
     from ..export import OnnxArtifact
@@ -58,7 +59,9 @@ class Wanted:
 
 
 @contextlib.contextmanager
-def engine_source(terminal: Terminal, source: str, options: dict[str, Any], wanted: Wanted) -> Iterator[OnnxArtifact]:
+def engine_source(
+    terminal: Terminal, source: str, options: dict[str, Any], wanted: Wanted, keep: bool = True
+) -> Iterator[OnnxArtifact]:
     """The file to build from, in the wanted precision; files made on the way are gone after the block.
 
     Args:
@@ -66,6 +69,7 @@ def engine_source(terminal: Terminal, source: str, options: dict[str, Any], want
         source: ONNX file of any precision, preset, packaged model or checkpoint.
         options: Keyword arguments of `load_model`.
         wanted: What the file shall be.
+        keep: Whether a file made from a model is kept in the cache, and taken from there.
 
     Raises:
         InputError: Model options for an ONNX file, or a precision that the file is past.
@@ -75,8 +79,19 @@ def engine_source(terminal: Terminal, source: str, options: dict[str, Any], want
 
     with tempfile.TemporaryDirectory(prefix="agileir-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
-        artifact = _file(source, options) if is_onnx(source) else _exported(terminal, source, options, wanted, folder)
-        yield converted(terminal, artifact, wanted, folder)
+        if is_onnx(source):
+            yield converted(terminal, _file(source, options), wanted, folder)
+            return
+        files, facts = PreparedFiles(), source_facts(source, options, wanted)
+        artifact = files.fetch(facts, folder) if keep else None
+        if artifact is None:
+            exported = _exported(terminal, source, options, wanted, folder)
+            artifact = converted(terminal, exported, wanted, folder)
+            if keep:
+                files.keep(facts, artifact)
+        else:
+            terminal.note(f"{source} was exported before: its file comes from the cache")
+        yield artifact
 
 
 def _file(source: str, options: dict[str, Any]) -> OnnxArtifact:
@@ -120,12 +135,12 @@ def converted(terminal: Terminal, artifact: OnnxArtifact, wanted: Wanted, folder
             why="An engine computes in the types of its file.",
             fix="Leave the precision out, or start from the float32 file.",
         )
+    if wanted.precision in ("float16", "int8") and wanted.rescale:  # what is not INT8 becomes float16
+        artifact = _rescaled(terminal, artifact, folder)
     if wanted.precision == "int8":
         return _calibrated(terminal, artifact, wanted.calibration, folder)
     from ..export.precision import write_precision
 
-    if wanted.precision == "float16" and wanted.rescale:
-        artifact = _rescaled(terminal, artifact, folder)
     with terminal.working(f"Converting {artifact.spec.name} to {wanted.precision}"):
         path = folder / f"{artifact.path.stem}.{wanted.precision}.onnx"
         return write_precision(artifact, path, wanted.precision, keep_opset=wanted.keep_opset)

@@ -203,7 +203,7 @@ def trt(
         calibration=_calibration(details, chosen == ["int8"]),
     )
     cache = None if no_cache else EngineCache()
-    with engine_source(terminal, source, options, wanted) as artifact:
+    with engine_source(terminal, source, options, wanted, keep=not no_cache) as artifact:
         request = _request(artifact, product.name, chosen == ["tf32"], static, details)
         if dry_run:
             _show(terminal, artifact, request, output)

@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-__all__ = ["NETWORK", "Difference", "Facts", "differences", "facts_key", "likeness"]
+__all__ = ["NETWORK", "Difference", "Facts", "code_digest", "differences", "facts_key", "likeness"]
 
 Facts = Mapping[str, Any]
 """A JSON object: text, numbers, booleans, null, and lists and objects of these."""
@@ -43,6 +44,16 @@ def facts_key(facts: Facts) -> str:
     """
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def code_digest(*rooms: str) -> str:
+    """SHA-256, in hexadecimal, of all Python files in some rooms of this package, by name and content."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for room in sorted(rooms):
+        for file in sorted((root / room).rglob("*.py")):
+            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
 
 
 def differences(first: Facts, second: Facts) -> list[Difference]:

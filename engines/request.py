@@ -15,6 +15,7 @@ from typing import Any
 from .. import __version__
 from ..errors import InputError, Unsupported
 from ..export.artifact import OnnxArtifact
+from .facts import code_digest
 from .profiles import Profile
 from .targets import TARGETS, Target
 
@@ -173,13 +174,8 @@ def choose_plugins(choice: str, target: Target, artifact: OnnxArtifact) -> bool:
 
 def kernel_digest() -> str:
     """SHA-256 of the plugins' source and of the compiler's version: two engines of one digest hold the same kernels."""
-    folder = Path(__file__).parents[1] / "plugins"
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*.py")):
-        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
     try:
         compiler = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
         compiler = ""
-    digest.update(json.dumps(["triton", compiler]).encode())
-    return digest.hexdigest()
+    return hashlib.sha256(json.dumps([code_digest("plugins"), "triton", compiler]).encode()).hexdigest()

@@ -1,0 +1,120 @@
+"""Files made from a model on the way to an engine are kept, and taken again where nothing they depend on changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agileir_export import export
+from agileir_export.commands import prepared
+from agileir_export.commands.engine_source import Calibration, Wanted, engine_source
+from agileir_export.commands.prepared import PreparedFiles, source_facts
+from agileir_export.engines.cache import CacheWarning
+from agileir_export.terminal import Terminal
+
+from .command import PRESET, run
+
+OPTIONS = {"weights": None, "random_weights": 3, "top_k": None, "attention": "paper"}
+WANTED = Wanted("float32")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("AGILEIR_EXPORT_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The exports that were made."""
+    made: list[Path] = []
+    real = export.export_onnx
+
+    def counted(model: Any, path: Path, **keywords: Any) -> Any:
+        made.append(path)
+        return real(model, path, **keywords)
+
+    monkeypatch.setattr(export, "export_onnx", counted)
+    return made
+
+
+def source(wanted: Wanted = WANTED, name: str = PRESET, keep: bool = True, **changes: Any) -> tuple[str, str]:
+    """Digest and name of the prepared file."""
+    with engine_source(Terminal(verbosity=-1), name, OPTIONS | changes, wanted, keep) as artifact:
+        assert artifact.path.is_file()
+        return artifact.sha256, artifact.path.name
+
+
+def test_a_second_engine_needs_no_second_export(exports: list[Path]) -> None:
+    first = source()
+    assert source() == first
+    assert len(exports) == 1
+    half = source(replace(WANTED, precision="float16"))
+    assert half != first and source(replace(WANTED, precision="float16")) == half
+    assert len(exports) == 2
+
+
+def test_whatever_matters_makes_another_file(
+    exports: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = source_facts(PRESET, OPTIONS, WANTED)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    with_pictures = replace(WANTED, calibration=Calibration(images=(pictures,)))
+    others = [
+        source_facts("swinir_light_x2", OPTIONS, WANTED),
+        source_facts(PRESET, OPTIONS | {"random_weights": 4}, WANTED),
+        source_facts(PRESET, OPTIONS, replace(WANTED, static=(8, 8))),
+        source_facts(PRESET, OPTIONS, replace(WANTED, rescale=False)),
+        source_facts(PRESET, OPTIONS, with_pictures),
+    ]
+    (pictures / "a.png").write_bytes(b"one")
+    others.append(source_facts(PRESET, OPTIONS, with_pictures))
+    (pictures / "a.png").write_bytes(b"two")
+    others.append(source_facts(PRESET, OPTIONS, with_pictures))
+    monkeypatch.setattr(prepared, "code_digest", lambda *rooms: "another program")
+    others.append(source_facts(PRESET, OPTIONS, WANTED))
+    monkeypatch.undo()
+    assert all(other != facts for other in others)
+    assert len({str(other) for other in others}) == len(others)
+    assert source_facts(PRESET, OPTIONS, WANTED) == facts
+
+
+def test_a_checkpoint_counts_by_its_bytes(exports: list[Path], files: dict[str, Path], tmp_path: Path) -> None:
+    checkpoint = tmp_path / "w.pth"
+    checkpoint.write_bytes(files["swinir"].read_bytes())
+    options = {"random_weights": None}
+    first = source(name=str(checkpoint), **options)
+    assert source(name=str(checkpoint), **options) == first
+    assert len(exports) == 1
+    checkpoint.write_bytes(files["semanir"].read_bytes())
+    assert source(name=str(checkpoint), **options) != first
+    assert len(exports) == 2
+
+
+def test_nothing_is_kept_or_taken_unless_wanted(exports: list[Path], cache: Path) -> None:
+    source(keep=False)
+    assert not list(cache.iterdir())
+    source()
+    source(keep=False)
+    assert len(exports) == 3
+
+
+def test_a_damaged_file_is_made_again(exports: list[Path], cache: Path) -> None:
+    first = source()
+    (kept,) = (cache / "sources").glob("*/engine.plan")
+    kept.write_bytes(kept.read_bytes()[:100])
+    with pytest.warns(CacheWarning, match="damaged"):
+        assert source() == first
+    assert len(exports) == 2
+
+
+def test_clear_removes_them(exports: list[Path], cache: Path) -> None:
+    source()
+    assert run("cache", "clear").exit_code == 0
+    assert not list((cache / "sources").glob("*/engine.plan"))
+    assert PreparedFiles().fetch(source_facts(PRESET, OPTIONS, WANTED), cache) is None
