@@ -13,6 +13,7 @@ import numpy as np
 from ..engines.runner import Images
 from ..errors import InputError
 from ..imaging import sample_images
+from ..parity.images import verification_images
 from ..parity.task import degrade
 from .crops import Reader, choose_crops, list_files, middle
 from .quality import Picture, fit_to_graph
@@ -101,8 +102,8 @@ def gather(
     ``images`` are inputs of the model; to a denoiser's the noise it was trained for is added. ``ground_truth`` shows
     what is to be restored, and is degraded as the task does. Where both are given, ranges come from the images and
     judgement from the ground truth; where one is given, some of its files are held out to judge on; where none is, the
-    packaged samples serve for both. The samples are among the judged pictures wherever the task is known, because
-    `verify` looks at them.
+    packaged samples serve for both. What `verify` looks at is always among the judged pictures: the samples restored,
+    wherever the task is known, and small crops of them.
 
     Args:
         artifact: The float file.
@@ -130,10 +131,14 @@ def gather(
         notes.append(f"judged by parity alone: {reason}")
     gallery = _Gallery(artifact, reader, trained)
     samples = [file for _, file in sample_images()]
+    crops = [
+        Picture(f"{image.name} {'x'.join(map(str, image.pixels.shape[1:]))}", image.pixels, None)
+        for image in verification_images(artifact)
+    ]
     if not images and not ground_truth:
         notes.append("no images given: ranges and judgement come from the same packaged pictures")
         pictures = list(gallery.pictures(samples, len(samples), degradable).values())
-        return Material(samples, degradable, pictures, reader, notes)
+        return Material(samples, degradable, pictures + crops, reader, notes)
     files = list_files(images or ground_truth, seed)
     as_truth = bool(ground_truth)
     if images and ground_truth:
@@ -149,7 +154,7 @@ def gather(
         raise _nothing_readable(reader)
     if degradable and trained:
         judged |= gallery.pictures(samples, len(samples), as_truth=True)
-    return Material(files, as_truth and not images, list(judged.values()), reader, notes)
+    return Material(files, as_truth and not images, [*judged.values(), *crops], reader, notes)
 
 
 @dataclass(frozen=True)
