@@ -61,14 +61,15 @@ class _Group(click.Group):
 @common_options
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    """Image restoration transformers (AgileIR, SemanIR, SwinIR) from a checkpoint to a verified ONNX file.
+    """Image restoration transformers (AgileIR, SemanIR, SwinIR) from a checkpoint to verified ONNX files and engines.
 
     \b
     agileir-export onnx swinir_x4.pth -o swinir_x4.onnx
+    agileir-export trt swinir_x4.pth --fp16 -o swinir_x4.plan
     agileir-export restore swinir_x4.onnx photo.jpg -o big.png
 
     \b
-    Exit codes: 0 success, 1 parity missed, 2 bad input, 3 not supported here,
+    Exit codes: 0 success, 1 parity, budget or audit missed, 2 bad input, 3 not supported here,
     4 environment, 5 defect of this program, 130 interrupted.
     """  # noqa: D301
     ctx.with_resource(warnings.catch_warnings())

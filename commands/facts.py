@@ -13,6 +13,9 @@ from .options import common_options
 
 __all__ = ["doctor", "info", "models"]
 
+MOST_LINES = 20
+"""Facts within a fact that are shown one by one."""
+
 
 @click.command()
 @common_options
@@ -43,13 +46,13 @@ def info(terminal: Terminal, file: Path) -> None:
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Facts as lines of a table: those within a fact become ``fact.inner``, of lists only the length is told."""
+    """Facts as lines of a table: those within a fact become ``fact.inner``, of all that is long only the length is told."""
     lines: list[tuple[str, Any]] = []
     for name, value in facts.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and len(value) <= MOST_LINES:
             lines += _flat(value, f"{prefix}{name}.") or [(prefix + name, "-")]
         elif value is not None:
-            lines.append((prefix + name, len(value) if isinstance(value, list) else value))
+            lines.append((prefix + name, len(value) if isinstance(value, list | dict) else value))
     return lines
 
 
