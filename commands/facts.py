@@ -46,7 +46,7 @@ def info(terminal: Terminal, file: Path) -> None:
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Facts as lines of a table: those within a fact become ``fact.inner``, of all that is long only the length is told."""
+    """Facts as lines of a table: those within a fact become ``fact.inner``; of what is long only the length."""
     lines: list[tuple[str, Any]] = []
     for name, value in facts.items():
         if isinstance(value, dict) and len(value) <= MOST_LINES:
