@@ -43,7 +43,7 @@ class CalibrationOptions:
     percentile: float = 99.99
     psnr_budget: float = 0.1
     min_parity: float = 38.0
-    min_agreement: float = 0.99
+    min_agreement: float = 0.95
     crops: int = 64
     held_out: int = 8
     seed: int = 0

@@ -255,7 +255,7 @@ def test_a_folding_that_changes_the_model_is_found(swinir: OnnxArtifact, monkeyp
 def test_the_floors_are_those_of_the_design() -> None:
     assert FLOORS == {"float32": 100, "float16": 60, "bfloat16": 45, "int8": 38}
     assert DICTIONARY_FLOORS == {"float32": 80, "float16": 50}
-    assert AGREEMENT_FLOORS == {"float32": 0.999, "float16": 0.99, "bfloat16": 0.99, "int8": 0.99}
+    assert AGREEMENT_FLOORS == {"float32": 0.999, "float16": 0.99, "bfloat16": 0.99, "int8": 0.95}
 
 
 @pytest.mark.parametrize("precision", FLOORS)
