@@ -14,8 +14,8 @@ DICTIONARY_FLOORS = {"float32": 80.0, "float16": 50.0}
 """dB where a model chooses keys itself: a near-tie flips by rounding alone and moves its pixel."""
 
 AGREEMENT_FLOORS = {"float32": 0.999, "float16": 0.99, "bfloat16": 0.99, "int8": 0.95}
-"""Share of the keys that both dictionaries hold. In INT8 it guards against a choice that fell apart; what counts there is
-the loss against ground truth, for keys that 8 bits exchange are nearly equal ones."""
+"""Share of the keys that both dictionaries hold. In INT8 it guards against a choice that fell apart; what counts there
+is the loss against ground truth, for keys that 8 bits exchange are nearly equal ones."""
 
 
 def own_dictionary_floor(precision: str) -> float:
