@@ -9,6 +9,9 @@ Two files of one folded network with the same weights, packaged or random:
 * ours: `export_onnx`, operators as single nodes with function bodies;
 * plain: the same network in ordinary torch functions, without our operators, through ``torch.onnx.export``.
 
+``--precision float16`` builds both in half precision, by the same conversion (`convert_precision`), which keeps the
+softmax of our operators in float32.
+
 Both leave batch, height and width free, and both are built for one profile of one image. TensorRT-RTX needs no GPU for
 that. Every build is a process of its own, and one works at a time: a round builds each file once, in an order that
 changes from round to round. A first build of each file, not timed, lists the engine's layers from the builder's
@@ -45,6 +48,7 @@ MODELS = (
     "agileir_lightest_x2",
 )
 NO_KERNELS = {"signal", "wait", "ShapeHostToDevice", "shape_call"}
+PRECISIONS = ("float32", "float16")
 SIDES = (64, 128, 512)
 """Smallest, usual and largest side of the profile's image, in pixels."""
 
@@ -77,14 +81,16 @@ class Row:
 # ---- in child processes ----
 
 
-def export(name: str, variant: str, top_k: int, path: str) -> dict[str, Any]:
+def export(name: str, variant: str, top_k: int, precision: str, path: str) -> dict[str, Any]:
     """Writes one file; returns the time that took."""
     import logging
     import warnings
 
+    import onnx
     import torch
 
     from agileir_export.export import DEFAULT_OPSET, export_onnx
+    from agileir_export.export.precision import convert_precision
     from agileir_export.models import (
         build_preset,
         find_preset,
@@ -116,6 +122,8 @@ def export(name: str, variant: str, top_k: int, path: str) -> dict[str, Any]:
         options: dict[str, Any] = {"dynamo": True, "opset_version": DEFAULT_OPSET, "verbose": False}
         with torch.no_grad():
             torch.onnx.export(folded, (example,), path, dynamic_shapes=(free,), **options)
+    if precision != PRECISIONS[0]:
+        onnx.save(convert_precision(onnx.load(path), precision), path)
     return {"export_seconds": time.perf_counter() - start}
 
 
@@ -200,21 +208,22 @@ def nodes_of(path: Path) -> int:
     return len(onnx.load(path, load_external_data=False).graph.node)
 
 
-def measure(name: str, rounds: int, target: str, top_k: int, folder: Path) -> list[Row]:
+def measure(name: str, rounds: int, target: str, top_k: int, precision: str, folder: Path) -> list[Row]:
     """Both files of one model; files that `folder` already holds are not exported again."""
     rows = [Row(name, variant) for variant in VARIANTS]
+    paths = {row.variant: folder / f"{name}.{row.variant}.{precision}.onnx" for row in rows}
     for row in rows:
-        path = folder / f"{name}.{row.variant}.onnx"
+        path = paths[row.variant]
         say(f"{name}: {row.variant} ...")
         if not path.exists():
-            take(row, apart("export", name, row.variant, str(top_k), str(path)))
+            take(row, apart("export", name, row.variant, str(top_k), precision, str(path)))
         if not row.problem:
             row.nodes = nodes_of(path)
             take(row, apart("list", str(path), target))
     for number in range(rounds):
         for row in rows if number % 2 == 0 else reversed(rows):
             if not row.problem:
-                times = apart("build", str(folder / f"{name}.{row.variant}.onnx"), target)
+                times = apart("build", str(paths[row.variant]), target)
                 row.problem = times.get("problem", "")
                 if not row.problem:
                     row.seconds.append(times["seconds"])
@@ -291,11 +300,11 @@ def surroundings() -> dict[str, Any]:
 
 
 def child(arguments: Sequence[str]) -> dict[str, Any]:
-    """What a child process does: ``export NAME VARIANT TOP_K PATH``, ``list PATH TARGET``, ``build PATH TARGET``."""
+    """A child's work: ``export NAME VARIANT TOP_K PRECISION PATH``, ``list PATH TARGET`` or ``build PATH TARGET``."""
     verb, *rest = arguments
     if verb == "export":
-        name, variant, top_k, path = rest
-        return export(name, variant, int(top_k), path)
+        name, variant, top_k, precision, path = rest
+        return export(name, variant, int(top_k), precision, path)
     return build(*rest, listed=verb == "list")
 
 
@@ -318,6 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--target", default="sm89", help="compute capability to build for (%(default)s)")
     add("--rounds", type=natural, default=3, help="timed builds of each file (%(default)s)")
     add("--top-k", type=natural, default=128, help="keys per query of a SemanIR preset (%(default)s)")
+    add("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of both files (%(default)s)")
     add("--files", type=Path, help="folder that keeps the exported files and lends those it has (none are kept)")
     add("--json", type=Path, help="file for all results")
     options = parser.parse_args(arguments)
@@ -325,13 +335,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("The wheels tensorrt_rtx_cu13_libs and tensorrt_rtx_cu13_bindings are not installed.")
         return 4
     facts = surroundings() | {"target": options.target, "sides": SIDES, "top_k": options.top_k, "results": []}
+    facts["precision"] = options.precision
     print(f"{facts['date']}, {facts['cpu']}, {', '.join(f'{n} {v}' for n, v in facts['versions'].items())}")
     everything: list[Row] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.files or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for name in options.presets:
-            rows = measure(name, options.rounds, options.target, options.top_k, folder)
+            rows = measure(name, options.rounds, options.target, options.top_k, options.precision, folder)
             everything += rows
             facts["results"] += [asdict(row) | {"kernels": row.kernels} for row in rows]
             print(ratio(rows), flush=True)

@@ -89,7 +89,7 @@ def test_whole_numbers(bench: ModuleType) -> None:
 
 
 def test_a_child_that_fails_is_a_problem_and_no_traceback(bench: ModuleType, tmp_path: Path) -> None:
-    facts = bench.apart("export", "no_such_model", bench.OURS, "1", str(tmp_path / "x.onnx"))
+    facts = bench.apart("export", "no_such_model", bench.OURS, "1", "float32", str(tmp_path / "x.onnx"))
     assert list(facts) == ["problem"]
     assert "no_such_model" in facts["problem"]
     assert "\n" not in facts["problem"]
