@@ -9,11 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engines.cache import EngineCache, default_folder
-from ..engines.facts import Facts, code_digest
-from ..imaging import write_atomic
-
 if TYPE_CHECKING:
+    from ..engines.facts import Facts
     from ..export import OnnxArtifact
 
 __all__ = ["PreparedFiles", "source_facts"]
@@ -33,6 +30,8 @@ def source_facts(source: str, options: Mapping[str, Any], wanted: Any) -> Facts:
         options: Keyword arguments of `load_model`.
         wanted: What the file shall be, a dataclass.
     """
+    from ..engines.facts import code_digest
+
     return {
         "network": Path(source).name,
         "source": _content(Path(source)),
@@ -70,6 +69,8 @@ class PreparedFiles:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
+        from ..engines.cache import EngineCache, default_folder
+
         self._files = EngineCache(folder or default_folder().with_name(FOLDER))
 
     def fetch(self, facts: Facts, folder: Path) -> OnnxArtifact | None:
@@ -80,6 +81,7 @@ class PreparedFiles:
             folder: Where the copy goes.
         """
         from ..export import read_artifact
+        from ..imaging import write_atomic
 
         entry = self._files.find(facts)
         if entry is None:

@@ -146,6 +146,7 @@ def test_operators_run_and_write_json(
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_models_run_and_write_json(scripts: SimpleNamespace, tmp_path: Path) -> None:
     out = tmp_path / "models.json"
     given = ["--device", "cpu", "--sizes", "16x8", "--dtypes", "float32", "--out", str(out)]

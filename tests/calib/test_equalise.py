@@ -28,7 +28,9 @@ def uneven(graph: onnx.ModelProto) -> None:
             tensor.CopyFrom(numpy_helper.from_array(value * factors, tensor.name))
 
 
-@pytest.mark.parametrize("kind", ["agileir", "semanir", "semanir-unet", "swinir-light", "swinir-real"])
+@pytest.mark.parametrize(
+    "kind", ["agileir", "semanir", pytest.param("semanir-unet", marks=pytest.mark.slow), "swinir-light", "swinir-real"]
+)
 def test_the_output_keeps_its_bits(kind: str, folder: Path) -> None:
     artifact = networks.exported(folder, kind)
     graph = onnx.load(artifact.path)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from agileir_export import export
-from agileir_export.commands import prepared
 from agileir_export.commands.engine_source import Calibration, Wanted, engine_source
 from agileir_export.commands.prepared import PreparedFiles, source_facts
+from agileir_export.engines import facts as facts_module
 from agileir_export.engines.cache import CacheWarning
 from agileir_export.terminal import Terminal
 
@@ -76,7 +76,7 @@ def test_whatever_matters_makes_another_file(
     others.append(source_facts(PRESET, OPTIONS, with_pictures))
     (pictures / "a.png").write_bytes(b"two")
     others.append(source_facts(PRESET, OPTIONS, with_pictures))
-    monkeypatch.setattr(prepared, "code_digest", lambda *rooms: "another program")
+    monkeypatch.setattr(facts_module, "code_digest", lambda *rooms: "another program")
     others.append(source_facts(PRESET, OPTIONS, WANTED))
     monkeypatch.undo()
     assert all(other != facts for other in others)

@@ -165,6 +165,7 @@ def test_operators_are_single_nodes(kind: str, folder: Path) -> None:
         assert shifts == {0, artifact.spec.window_size // 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "changes"),
     [

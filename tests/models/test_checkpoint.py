@@ -98,6 +98,7 @@ def test_metadata_of_safetensors(tmp_path: Path) -> None:
     refused(tmp_path / "a.safetensors", "cannot be read")
 
 
+@pytest.mark.slow
 def test_a_file_says_which_of_several_fitting_presets_it_is(tmp_path: Path) -> None:
     state = load_model("swinir_denoise_grey", random_weights=0).state_dict()
     state = {k: v.contiguous() for k, v in state.items()}

@@ -131,7 +131,15 @@ def reshaped(value: Tensor) -> list[Tensor]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["swinir", "swinir-real", "agileir", "semanir", "semanir-unet"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "swinir-real",
+        "agileir",
+        "semanir",
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("swinir", "semanir-unet")),
+    ],
+)
 def test_whatever_shape_one_tensor_has_the_error_is_typed(kind: str, tmp_path: Path) -> None:
     state = state_of(kind)
     telling = (
