@@ -21,9 +21,8 @@ from agileir_export.engines.audit import (
     quantised_nodes,
 )
 from agileir_export.engines.kernels import PRODUCTS
-from agileir_export.export import OnnxArtifact, export_onnx
+from agileir_export.export import OnnxArtifact
 from agileir_export.export.precision import write_precision
-from agileir_export.models import load_model
 
 from ..export import networks
 from .rtx_builds import log_of_build, needs_rtx
@@ -224,10 +223,3 @@ def test_converted_families_are_in_half_precision(kind: str, precision: str, fol
 @pytest.mark.parametrize("kind", ["agileir", "semanir"])
 def test_inlined_operators_are_in_half_precision(kind: str, precision: str, folder: Path, tmp_path: Path) -> None:
     assert_half(networks.exported(folder, kind, decomposed=True), precision, tmp_path / "half.onnx")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-@pytest.mark.parametrize("name", ["agileir_tiny_x2", "agileir_tiny_x4", "semanir_tiny_x2", "semanir_tiny_dn25"])
-def test_packaged_models_are_in_half_precision(name: str, precision: str, tmp_path: Path) -> None:
-    assert_half(export_onnx(load_model(name), tmp_path / "model.onnx"), precision, tmp_path / "half.onnx")
