@@ -10,7 +10,7 @@ import click
 from ..calib.options import METHODS, CalibrationOptions
 from ..errors import InputError
 from ..terminal import Terminal
-from .engine_source import Wanted, engine_source
+from .engine_source import Wanted, check_onnx_output, engine_source
 from .options import SizeType, common_options, model_options, stacked
 
 if TYPE_CHECKING:
@@ -141,7 +141,11 @@ def calibrate(
 
     if recipe is not None and (images or ground_truth or plot):
         raise InputError("--recipe measures nothing: it leaves nothing for --images, --ground-truth and --plot to do.")
-    for file in filter(None, (output, save_recipe, plot)):
+    check_onnx_output(output, source)
+    files = [file for file in (output, save_recipe, plot) if file is not None]
+    if len({file.absolute() for file in files}) < len(files):
+        raise InputError("Two of -o, --save-recipe and --plot name the same file.", fix="Give each its own name.")
+    for file in files[1:]:
         check_output(file, overwrite=True)
     how = CalibrationOptions(rest="float16" if fp16 else "float32", every_layer=not quick, **chosen)
     how.check()

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import AgileIRError, InputError, OutputError
 from ..terminal import Terminal
 from .prepared import PreparedFiles, source_facts
 
 if TYPE_CHECKING:
     from ..export import OnnxArtifact
 
-__all__ = ["Calibration", "Wanted", "converted", "engine_source"]
+__all__ = ["Calibration", "Wanted", "check_onnx_output", "converted", "engine_source"]
 
 OPSETS = {"bfloat16": 22}
 """First opset whose convolutions know bfloat16; other precisions take the exporter's own."""
@@ -77,7 +78,7 @@ def engine_source(
     """
     from ..engines.opening import is_onnx
 
-    with tempfile.TemporaryDirectory(prefix="agileir-", ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(prefix="agileir-", ignore_cleanup_errors=True) as scratch, _named(scratch):
         folder = Path(scratch)
         if is_onnx(source):
             yield converted(terminal, _file(source, options), wanted, folder)
@@ -92,6 +93,43 @@ def engine_source(
         else:
             terminal.note(f"{source} was exported before: its file comes from the cache")
         yield artifact
+
+
+@contextlib.contextmanager
+def _named(scratch: str) -> Iterator[None]:
+    """Errors name a file made on the way by its name: its folder is gone when they are read."""
+    try:
+        yield
+    except OutputError:  # where there is no room is what it says
+        raise
+    except AgileIRError as error:
+        parts = (part.replace(scratch + os.sep, "") for part in (error.what, error.why, error.fix))
+        error.what, error.why, error.fix = parts
+        raise
+
+
+def check_onnx_output(path: Path, source: str) -> None:
+    """Says early that an ONNX file made from a source cannot be written there.
+
+    Args:
+        path: The file.
+        source: Preset, checkpoint or ONNX file that it is made from.
+
+    Raises:
+        OutputError: Not the suffix of an ONNX file, the source itself; or see `imaging.check_output`.
+    """
+    from ..engines.opening import is_onnx
+    from ..imaging import check_output
+
+    if not is_onnx(path):
+        raise OutputError(f"{path} does not end in .onnx, by which the other verbs know it.", fix="Add the suffix.")
+    check_output(path, overwrite=True)
+    if path.exists() and Path(source).exists() and path.samefile(source):
+        raise OutputError(
+            f"{path} is the file that this one is made from.",
+            why="Precision that is given up cannot be got back from the result.",
+            fix="Choose another name.",
+        )
 
 
 def _file(source: str, options: dict[str, Any]) -> OnnxArtifact:
@@ -128,6 +166,11 @@ def converted(terminal: Terminal, artifact: OnnxArtifact, wanted: Wanted, folder
         ParityMissed: INT8 does not keep within its budget.
     """
     if wanted.precision in (None, artifact.precision):
+        if wanted.calibration != Calibration():
+            raise InputError(
+                f"{artifact.path} is in {artifact.precision} already: there is nothing to calibrate.",
+                fix="Leave the options of the calibration out, or start from the float32 file.",
+            )
         return artifact
     if artifact.precision != "float32":
         raise InputError(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from ..terminal import Terminal
-from .engine_source import Calibration, Wanted, engine_source
+from .engine_source import Calibration, Wanted, check_onnx_output, engine_source
 from .options import Size, SizeType, common_options, model_options, stacked
 
 if TYPE_CHECKING:
@@ -186,16 +186,27 @@ def trt(
 
     Exits with 1 when the engine does not compute in the precision asked for; nothing is written then.
     """
-    from ..engines.building import check_plan_output, engine_facts, make_engine, require_audit, write_engine
+    from ..engines.building import (
+        check_plan_output,
+        check_target,
+        engine_facts,
+        make_engine,
+        require_audit,
+        write_engine,
+    )
     from ..engines.cache import EngineCache
+    from ..engines.opening import is_onnx
     from ..engines.targets import choose_target
 
     chosen = [name for name in PRECISIONS if details.pop(name)]
     if len(chosen) > 1:
         raise InputError(f"An engine has one precision, not --{' and --'.join(chosen)}.", fix="Give one of them.")
     check_plan_output(output)
-    _check_kept(keep_onnx)
+    if keep_onnx is not None:
+        check_onnx_output(keep_onnx, source)
     product = choose_target(target)
+    if not dry_run and (chosen == ["int8"] or not is_onnx(source)):  # exports and calibrations take long
+        check_target(product, details["gpus"] or product.default_gpus)
     wanted = Wanted(
         PRECISIONS[chosen[0]] if chosen else None,
         static,
@@ -230,12 +241,14 @@ def _calibration(details: dict[str, Any], int8: bool) -> Calibration:
     """The options of a calibration, which are for --int8 only.
 
     Raises:
-        InputError: One was given without.
+        InputError: One was given without, or together with a recipe, which leaves it nothing to do.
     """
     given = {name: details.pop(name) for name in ("images", "ground_truth", "psnr_budget", "recipe")}
     idle = [name for name, value in given.items() if value not in (None, ())]
     if idle and not int8:
         raise InputError(f"--{idle[0].replace('_', '-')} is for calibrating.", fix="Give it together with --int8.")
+    if given["recipe"] is not None and len(idle) > 1:
+        raise InputError(f"--recipe measures nothing: it leaves nothing for --{idle[0].replace('_', '-')} to do.")
     return Calibration(**given)
 
 
@@ -245,20 +258,6 @@ def _effort(build: Mapping[str, Any]) -> str:
         return "from the cache"
     memory = build["peak_memory_bytes"]
     return f"built in {build['seconds']:.1f} s" + (f" and {memory / 2**20:.0f} MiB of memory" if memory else "")
-
-
-def _check_kept(keep_onnx: Path | None) -> None:
-    """Refuses early what `_keep` could not write."""
-    from ..engines.opening import is_onnx
-    from ..imaging import check_output
-
-    if keep_onnx is None:
-        return
-    if not is_onnx(keep_onnx):
-        raise OutputError(
-            f"{keep_onnx} does not end in .onnx, by which the other verbs know it.", fix="Add the suffix."
-        )
-    check_output(keep_onnx, overwrite=True)
 
 
 def _keep(artifact: OnnxArtifact, path: Path) -> None:

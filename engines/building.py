@@ -27,7 +27,7 @@ from .build_process import BuildResult, build_in_process
 from .cuda_driver import probe_gpu
 from .profiles import check_profiles
 from .request import BuildRequest, check_request
-from .targets import check_capabilities, load_target
+from .targets import Target, check_capabilities, load_target
 
 if TYPE_CHECKING:
     from .cache import EngineCache
@@ -36,6 +36,7 @@ __all__ = [
     "EngineBuild",
     "build_engine",
     "check_plan_output",
+    "check_target",
     "engine_facts",
     "make_engine",
     "require_audit",
@@ -142,13 +143,29 @@ def engine_facts(artifact: OnnxArtifact, request: BuildRequest) -> tuple[dict[st
     check_profiles(request.profiles, artifact)
     if request.timing_cache is not None:
         check_output(request.timing_cache, overwrite=True)
+    trt = check_target(target, request.gpus)
+    gpu, capability, driver = ("", "", "") if request.gpus else _gpu_here()
+    return request.facts(trt.__version__, gpu, driver), request.gpus or (capability,)
+
+
+def check_target(target: Target, gpus: tuple[str, ...]) -> Any:
+    """The target's module, where it can build here for these GPUs.
+
+    Args:
+        target: The target.
+        gpus: Compute capabilities such as ``"sm86"``; empty for the GPU of this machine.
+
+    Raises:
+        InputError: A GPU is unknown or named twice.
+        Unsupported: The target builds for the GPU at hand only.
+        EnvironmentProblem: The target, its GPU or its driver is not here.
+    """
     verdict = target.verdict()
     if not verdict.works:
         raise EnvironmentProblem(f"{target.title} cannot build here: {verdict.why_not}.", fix=f"To do: {verdict.fix}")
     trt = load_target(target)
-    check_capabilities(target, trt, request.gpus)
-    gpu, capability, driver = ("", "", "") if request.gpus else _gpu_here()
-    return request.facts(trt.__version__, gpu, driver), request.gpus or (capability,)
+    check_capabilities(target, trt, gpus)
+    return trt
 
 
 def require_audit(audit: Audit, kept: Path | None = None) -> None:

@@ -242,7 +242,7 @@ def _no_space(failure: Failure, match: re.Match[str], title: str) -> AgileIRErro
     return OutputError(
         f"The disk is full: {title} could not finish {failure.subject}.",
         why=f"It says: {_first(match[0])}",
-        fix="Free some space in the output folder and in the folder for temporary files.",
+        fix="Free some space, or raise the quota, in the output folder and in the folder for temporary files (TMPDIR).",
     )
 
 
@@ -300,7 +300,7 @@ BUILD_RULES = (
     _rule(r"[^\n]*no optimization profile has been defined[^\n]*", _profile),
     _rule(r"Plugin not found, are the plugin name, version, and namespace correct", _plugin_missing),
     _rule(r"no tactics to implement the operation within workspace limit", _workspace),
-    _rule(r"[^\n]*No space left on device[^\n]*", _no_space),
+    _rule(r"[^\n]*(No space left on device|Disk quota exceeded|File too large)[^\n]*", _no_space),
     _rule(r"Unable to load library: ([^\s:]+)", _library),
     MEMORY,
     DRIVER,

@@ -64,11 +64,15 @@ def test_bad_input_exits_with_2_and_leaves_nothing(files: dict[str, Path], tmp_p
         ("--recipe", files["text"], "--images", files["samples"]),
         ("--save-recipe", "no/folder.json"),
         ("--plot", "no/folder.svg"),
+        ("--plot", "a.onnx"),
+        ("-o", "a.txt"),
+        ("-o", files["onnx"]),
         ("--top-k", "3"),
     ):
         result = run("calibrate", files["onnx"], "-o", "a.onnx", *arguments)
         assert result.exit_code == 2, (arguments, result.output)
         assert "Traceback" not in result.output
+    assert read_artifact(files["onnx"]).precision == "float32"
     for source in (files["broken"], files["foreign"], "gone.onnx"):
         assert run("calibrate", source, "-o", "a.onnx").exit_code == 2
     assert written() == []

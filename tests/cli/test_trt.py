@@ -207,9 +207,6 @@ REFUSED = [
     (2, ("none.onnx", *HERE), r"none\.onnx: the file does not exist"),
     (2, ("{broken}", *HERE), "not an ONNX file"),
     (2, ("{foreign}", *HERE), "not one of ours"),
-    (2, ("swinir_trail_x2", *HERE), "No model preset is named"),
-    (2, ("{text}", *HERE), "cannot be read as a checkpoint"),
-    (2, (PRESET, *HERE), "no trained weights"),
     (2, ("{onnx}", *HERE, "--top-k", "3"), "decided at export"),
     (2, ("{onnx}", *HERE, "--model-attention", "bypassed"), "decided at export"),
     (2, ("{onnx}", "--target", "rtx", "-o", "a.bin"), r"a\.bin does not end in \.plan"),
@@ -218,9 +215,9 @@ REFUSED = [
     (2, ("{onnx}", *HERE, "--keep-onnx", "a.bin"), r"a\.bin does not end in \.onnx"),
     (2, ("{onnx}", *HERE, "--fp16", "--bf16"), "one precision, not --fp16 and --bf16"),
     (2, ("{half}", *HERE, "--bf16"), "in float16 already"),
-    (2, ("{half}", *HERE, "--int8"), "in float16 already"),
     (2, ("{onnx}", *HERE, "--fp16", "--psnr-budget", "0.2"), "--psnr-budget is for calibrating"),
-    (2, ("{onnx}", *HERE, "--int8", "--recipe", "none.json"), r"none\.json"),
+    (2, ("{onnx}", *HERE, "--int8", "--recipe", "r.json", "--images", "photos"), "leaves nothing for --images"),
+    (2, ("{onnx}", *HERE, "--keep-onnx", "{onnx}"), "the file that this one is made from"),
     (2, ("{half}", *HERE, "--fp32"), "in float16 already"),
     (2, ("{half}", *HERE, "--tf32"), "in float16 already"),
     (2, ("{onnx}", *HERE, "--min", "64x64"), "needs --min, --opt and --max"),
@@ -237,7 +234,12 @@ REFUSED = [
     (3, ("{onnx}", *HERE, "--timing-cache", "t"), "no timing cache"),
 ]
 
-REFUSED_BY_RTX = [
+REFUSED_BY_RTX = [  # the target is looked at before a source is exported or calibrated
+    (2, ("swinir_trail_x2", *HERE), "No model preset is named"),
+    (2, ("{text}", *HERE), "cannot be read as a checkpoint"),
+    (2, (PRESET, *HERE), "no trained weights"),
+    (2, ("{onnx}", *HERE, "--int8", "--recipe", "none.json"), r"none\.json"),
+    (2, ("{half}", *HERE, "--int8"), "in float16 already"),
     (2, ("{onnx}", *HERE, "--gpu", "sm90"), "knows no GPU 'sm90'"),
     (2, ("{onnx}", *HERE, "--gpu", "sm86,sm86"), "named twice"),
     (3, ("{onnx}", *HERE, "--fp32", "--static", "8x8", "--gpu", "sm75"), r"no float32 matrix products.*--fp16"),
@@ -266,8 +268,25 @@ def test_bad_input(code: int, arguments: tuple[str, ...], message: str, files: d
 @pytest.mark.parametrize(
     ("code", "arguments", "message"), REFUSED_BY_RTX, ids=[" ".join(given) for _, given, _ in REFUSED_BY_RTX]
 )
-def test_what_tensorrt_rtx_refuses(code: int, arguments: tuple[str, ...], message: str, files: dict[str, Path]) -> None:
-    assert_refused(code, arguments, message, files)
+def test_what_tensorrt_rtx_refuses(
+    code: int, arguments: tuple[str, ...], message: str, files: dict[str, Path], half: Path
+) -> None:
+    assert_refused(code, arguments, message, {**files, "half": half})
+
+
+@needs_rtx
+def test_an_unknown_gpu_is_refused_before_the_export() -> None:
+    result = run("trt", PRESET, "--random-weights", "0", *HERE, "--gpu", "sm90")
+    assert (result.exit_code, written()) == (2, [])
+    assert "Loading" not in result.stderr and "Exporting" not in result.stderr
+
+
+@needs_rtx
+def test_an_error_does_not_name_a_folder_that_is_gone(files: dict[str, Path]) -> None:
+    result = run("trt", files["onnx"], *HERE, "--bf16", "--static", "8x8", "--gpu", "sm75")
+    assert result.exit_code == 3
+    assert "cannot compute in bfloat16" in result.stderr
+    assert ".bfloat16.onnx" in result.stderr and "/agileir-" not in result.stderr
 
 
 @pytest.mark.parametrize("amount", ["4", "4MiB", "0.5 GB", "512kib", "1.25GiB", "7B"])

@@ -196,6 +196,8 @@ LEAN = (
         ("Unexpected exception std::bad_alloc", EnvironmentProblem, "Memory ran out"),
         ("Out of memory error while finding fastest tactic for node_MatMul_3", EnvironmentProblem, "Memory ran out"),
         ("write: No space left on device", OutputError, "full"),
+        ("File too large", OutputError, "full"),
+        ("Disk quota exceeded", OutputError, "full"),
         ("Something entirely new. In f at /_src/g.cpp:1", Unsupported, "Something entirely new"),
     ],
 )
