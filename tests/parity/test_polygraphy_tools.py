@@ -25,6 +25,12 @@ NEEDS_RTX = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's shape inference, where it gives up, leaves its model in the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return polygraphy_tool.install(tmp_path_factory.mktemp("installed"))
