@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import warnings
 from typing import Any
 
@@ -24,7 +26,7 @@ from .terminal import Terminal
 __all__ = ["main"]
 
 INTERRUPTED = 130
-"""Exit code of a process that Ctrl-C ended, as shells number it: 128 + SIGINT."""
+"""Exit code of a process that Ctrl-C or SIGTERM ended, as shells number the former: 128 + SIGINT."""
 
 
 class _Group(click.Group):
@@ -73,6 +75,9 @@ def main(ctx: click.Context) -> None:
     4 environment, 5 defect of this program, 130 interrupted.
     """  # noqa: D301
     ctx.with_resource(warnings.catch_warnings())
+    if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
+        former = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, and leaves as little
+        ctx.call_on_close(lambda: signal.signal(signal.SIGTERM, former))
     warnings.showwarning = ctx.ensure_object(Terminal).warning
 
 

@@ -73,15 +73,19 @@ def test_a_defect_ends_with_5() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
-@pytest.mark.parametrize("stage", ["Exporting", "Verifying"])
-def test_ctrl_c_leaves_nothing_half_written(stage: str, files: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "sent"), [("Exporting", signal.SIGINT), ("Verifying", signal.SIGINT), ("Exporting", signal.SIGTERM)]
+)
+def test_a_signal_leaves_nothing_half_written(
+    stage: str, sent: signal.Signals, files: dict[str, Path], tmp_path: Path
+) -> None:
     output = tmp_path / "a.onnx"
     arguments = ["onnx", str(files["swinir"]), "-o", str(output)]
     with subprocess.Popen([sys.executable, "-c", START, *arguments], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith(stage):
-                process.send_signal(signal.SIGINT)
+                process.send_signal(sent)
                 break
         said = process.stderr.read()
     assert process.returncode == 130
