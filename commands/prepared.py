@@ -34,7 +34,7 @@ def source_facts(source: str, options: Mapping[str, Any], wanted: Any) -> Facts:
 
     return {
         "network": Path(source).name,
-        "source": _content(Path(source)),
+        "source": _content(Path(source)) if Path(source).is_file() else source,
         "options": {name: _content(value) for name, value in options.items()},
         "wanted": _content(dataclasses.asdict(wanted)),
         "code": code_digest(*ROOMS),
