@@ -52,9 +52,10 @@ def fewest_promotions(
         promoted = (low + high) // 2
     if best is None:
         told = "" if tried is None else f": with the cheapest one alone {describe(tried)}"
+        keys = tried is not None and tried.agreement is not None
         raise ParityMissed(
-            f"No layer can be INT8 within {options.psnr_budget:g} dB of loss, {options.min_parity:g} dB of parity and "
-            f"{options.min_agreement:.1%} of equal keys{told}.",
+            f"No layer can be INT8 within {options.psnr_budget:g} dB of loss and {options.min_parity:g} dB of parity"
+            f"{f', with {options.min_agreement:.1%} of equal keys' if keys else ''}{told}.",
             fix="Allow more with --psnr-budget, give images like those the model is used on, or use FP16.",
         )
     return best
