@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, InternalError
 from ..export.artifact import PROVENANCE_KEY
 from ..export.precision import convert_precision
-from ..export.rescale import rescale
-from ..parity.ranges import measure_ranges, range_images
+from ..parity.rescaling import rescale_if_needed
 from .equalise import apply_equalisation
 from .layers import Layer
 from .options import Progress
@@ -26,7 +27,7 @@ __all__ = ["apply_recipe", "load_graph"]
 
 
 def load_graph(artifact: OnnxArtifact, rest: str, progress: Progress) -> tuple[onnx.ModelProto, bool]:
-    """The graph of a float32 file; where the rest becomes float16, brought into its range (exactly, see `rescale`).
+    """The graph of a float32 file; where the rest becomes float16, brought into its range (`rescale_if_needed`).
 
     Returns:
         The graph, and whether it was rescaled.
@@ -34,6 +35,7 @@ def load_graph(artifact: OnnxArtifact, rest: str, progress: Progress) -> tuple[o
     Raises:
         InputError: The file is not float32.
         Unsupported: A stream leaves float16's range and cannot be rescaled.
+        ParityMissed: The rescaled graph does not compute the same float32 bits.
     """
     import onnx
 
@@ -42,15 +44,15 @@ def load_graph(artifact: OnnxArtifact, rest: str, progress: Progress) -> tuple[o
             f"{artifact.path} is in {artifact.precision}; calibration starts from float32.",
             fix="Export the model without --fp16, --bf16 or --int8.",
         )
-    graph = onnx.load(artifact.path)
     if rest != "float16":
-        return graph, False
+        return onnx.load(artifact.path), False
 
     def tell(step: str) -> None:
         progress(step, 0, 0)
 
-    rescaled, report = rescale(graph, measure_ranges(artifact, graph, range_images(artifact), tell))
-    return rescaled, report.changed
+    with tempfile.TemporaryDirectory(prefix="agileir-") as folder:
+        rescaled, report = rescale_if_needed(artifact, Path(folder) / artifact.path.name, progress=tell)
+        return onnx.load(rescaled.path), report.changed
 
 
 def apply_recipe(graph: onnx.ModelProto, layers: Sequence[Layer], recipe: Recipe, rest: str) -> onnx.ModelProto:

@@ -145,8 +145,13 @@ def _toposort(model: onnx.ModelProto) -> None:
 
 
 def quantised_layers(model: onnx.ModelProto, layers: Sequence[Layer]) -> set[str]:
-    """Names of the layers both of whose factors come from a DequantizeLinear."""
+    """Names of the layers both of whose factors come from a DequantizeLinear, be it by way of a Cast.
+
+    Scales below float16's range stay float32, and a Cast then follows; TensorRT's builder sees through it.
+    """
     dequantised = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    dequantised |= {node.output[0] for node in casts if node.input[0] in dequantised}
     nodes = {node.name: node for node in model.graph.node}
     return {layer.name for layer in layers if set(nodes[layer.node].input[:2]) <= dequantised}
 

@@ -178,12 +178,12 @@ def converted(terminal: Terminal, artifact: OnnxArtifact, wanted: Wanted, folder
             why="An engine computes in the types of its file.",
             fix="Leave the precision out, or start from the float32 file.",
         )
-    if wanted.precision in ("float16", "int8") and wanted.rescale:  # what is not INT8 becomes float16
-        artifact = _rescaled(terminal, artifact, folder)
     if wanted.precision == "int8":
         return _calibrated(terminal, artifact, wanted.calibration, folder)
     from ..export.precision import write_precision
 
+    if wanted.precision == "float16" and wanted.rescale:
+        artifact = _rescaled(terminal, artifact, folder)
     with terminal.working(f"Converting {artifact.spec.name} to {wanted.precision}"):
         path = folder / f"{artifact.path.stem}.{wanted.precision}.onnx"
         return write_precision(artifact, path, wanted.precision, keep_opset=wanted.keep_opset)

@@ -41,8 +41,10 @@ def product_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def quantised_nodes(model: onnx.ModelProto) -> list[str]:
-    """Names of the products both of whose factors come from DequantizeLinear."""
+    """Names of the products both of whose factors come from DequantizeLinear, be it by way of a Cast."""
     dequantised = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    dequantised |= {node.output[0] for node in casts if node.input[0] in dequantised}
     return [_name(node) for node in model.graph.node if _is_product(node) and dequantised.issuperset(node.input[:2])]
 
 

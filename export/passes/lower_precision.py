@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,8 +66,8 @@ def lower_precision(conversion: Conversion, opset: int, refused: Mapping[str, st
     or where keys are chosen from its result (`key_feature_nodes`); where the source casts to float32 itself, that
     island stays until the source leaves it. Casts are made where a tensor is read in another type than it has, once a
     tensor and type, so that no two cancel. Integers, sizes and inputs that are float32 by definition (scales of Resize)
-    are not touched. QuantizeLinear and DequantizeLinear get half-precision scales unless a scale is below the type's
-    smallest normal number.
+    are not touched. QuantizeLinear and DequantizeLinear get half-precision scales unless one of them is below the
+    type's smallest normal number: then all stay float32, for a product takes both of one type.
 
     Requires the types of all tensors, none of them half or double, and no node with a subgraph. Ensures that input and
     output are float32 and that no two Casts cancel.
@@ -207,20 +208,24 @@ class _Lowering:
         places += [(True, p) for p, tensor in enumerate(node.outputs) if tensor.name and tensor.dtype == FLOAT32]
         if not all(permits(schema, position, precision, output) for output, position in places):
             return f"takes no {precision} in opset {self.opset}"
-        if node.op in QUANTISERS:
-            return self.tiny_scale(node)
-        return None
+        return self.scale_reason(node) if node.op in QUANTISERS else None
 
-    def tiny_scale(self, node: gs.Node) -> str | None:
+    def scale_reason(self, node: gs.Node) -> str | None:
+        """Why scales of quantisation stay float32. All do where one must: a product takes both of one type."""
         import onnx_graphsurgeon as gs
 
-        scale, precision = node.inputs[1], self.conversion.precision
-        if not isinstance(scale, gs.Constant):
+        if not isinstance(node.inputs[1], gs.Constant):
             return "its scale is computed"
-        values = np.abs(scale.values.astype(np.float64))
-        if values.min() < self.smallest or values.max() > self.largest:
-            return f"its scales leave the range of {precision}"
-        return None
+        return f"its scales leave the range of {self.conversion.precision}" if self.scales_out_of_range else None
+
+    @functools.cached_property
+    def scales_out_of_range(self) -> bool:
+        """Whether any constant scale is below the type's smallest normal number, or above its greatest."""
+        import onnx_graphsurgeon as gs
+
+        scales = (node.inputs[1] for node in self.graph.nodes if node.op in QUANTISERS)
+        values = [np.abs(scale.values.astype(np.float64)) for scale in scales if isinstance(scale, gs.Constant)]
+        return any(v.min() < self.smallest or v.max() > self.largest for v in values)
 
     def in_type(self, tensor: gs.Tensor, dtype: np.dtype[Any]) -> gs.Tensor:
         """The tensor in a type: itself, a converted constant, or the result of a Cast."""
