@@ -19,19 +19,21 @@ def default_opset(model: onnx.ModelProto) -> int:
 
 
 def _statics(model: onnx.ModelProto, node: onnx.NodeProto) -> dict[str, int]:
-    """Facts of a node's constant inputs that its function body is unrolled over."""
+    """Facts of a node that its function body is written for."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     operator = OPERATORS[node.op_type]
     given = dict(zip(operator.inputs, node.input, strict=True))
-    return operator.statics({name: shapes[tensor] for name, tensor in given.items() if tensor in shapes})
+    constants = {name: shapes[tensor] for name, tensor in given.items() if tensor in shapes}
+    numbers = {attribute.name: attribute.i for attribute in node.attribute if attribute.name in operator.attributes}
+    return operator.statics(constants, numbers)
 
 
 def attach_functions(model: onnx.ModelProto) -> None:
     """Adds the function body of every operator the model uses, in place.
 
     Raises:
-        Unsupported: Two nodes of one operator need different bodies (other group counts, key widths or filters): a
-            model holds one function a name.
+        Unsupported: Two nodes of one operator need different bodies (other windows, group counts, key widths or
+            filters): a model holds one function a name.
     """
     wanted: dict[str, dict[str, int]] = {}
     for node in model.graph.node:

@@ -35,9 +35,9 @@ MINIMUM_OPSET = 18
 Shapes = Mapping[str, Sequence[int]]
 
 
-def _no_statics(shapes: Shapes) -> dict[str, int]:
+def _window_size(shapes: Shapes, attributes: Mapping[str, int]) -> dict[str, int]:
     del shapes
-    return {}
+    return {"window_size": attributes["window_size"]}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Operator:
         output: Name of the only output.
         integer_tensors: Inputs or output of type int32.
         body: Makes the statements of the ONNX function body, in ONNX text, from the `statics`.
-        statics: Facts a body depends on that no attribute carries, read off constant input shapes (``groups``).
+        statics: Facts that a body is written for, from the shapes of constant inputs (``groups``) and the attributes:
+            the window size alone unless said otherwise. All nodes of a model must agree in them.
         doc: One sentence for the schema.
     """
 
@@ -64,7 +65,7 @@ class Operator:
     body: Callable[..., str]
     doc: str
     integer_tensors: tuple[str, ...] = ()
-    statics: Callable[[Shapes], dict[str, int]] = field(default=_no_statics)
+    statics: Callable[[Shapes, Mapping[str, int]], dict[str, int]] = field(default=_window_size)
 
     def type_of(self, tensor: str) -> str:
         """Type string of an input or the output in an ONNX schema."""

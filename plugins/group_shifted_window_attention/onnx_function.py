@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from ..onnx_text import place_in_windows, position_bias, shift_mask, sizes, window_index, windows_of_x
+from collections.abc import Mapping
+
+from ..onnx_text import integers, position_bias, restore_order, shift_mask, sizes, window_index, windows_of_x
 from ..registry import Operator, Shapes, register
 
 __all__ = ["OPERATOR"]
 
 
-def statics(shapes: Shapes) -> dict[str, int]:
-    """Number of groups, key width and depthwise filter size: the body is unrolled over groups."""
+def statics(shapes: Shapes, attributes: Mapping[str, int]) -> dict[str, int]:
+    """Window size, number of groups, widths and depthwise filter size: the body is unrolled over groups."""
     groups, key_dim, kernel_height, kernel_width = shapes["q_dw_weight"]
     return {
+        "window_size": attributes["window_size"],
         "groups": groups,
         "key_dim": key_dim,
         "value_dim": shapes["qkv_weight"][2],
@@ -56,10 +59,11 @@ def _group(g: int, key_dim: int, kernel_height: int, kernel_width: int) -> str:
   output_{g} = MatMul (probability_{g}, value_{g})"""
 
 
-def body(groups: int, key_dim: int, value_dim: int, kernel_height: int, kernel_width: int) -> str:
+def body(window_size: int, groups: int, key_dim: int, value_dim: int, kernel_height: int, kernel_width: int) -> str:
     """Statements of the function: y [B, H, W, C] from x [B, H, W, C] and the group weights.
 
     Args:
+        window_size: w.
         groups: G.
         key_dim: dk.
         value_dim: dv = Cg.
@@ -68,34 +72,42 @@ def body(groups: int, key_dim: int, value_dim: int, kernel_height: int, kernel_w
     """
     parts = ", ".join(f"part_{g}" for g in range(groups))
     outputs = ", ".join(f"output_{g}" for g in range(groups))
-    start = f"""
+    square, tokens = [window_size, window_size], window_size * window_size
+    start = (
+        integers("widths", [2 * key_dim, value_dim])
+        + integers("query_image_shape", [-1, key_dim, *square])
+        + integers("queries_shape", [-1, tokens, key_dim])
+        + integers("filter_axis", [2])
+        + f"""
   {parts} = Split <axis = 3, num_outputs = {groups}> (by_token)
-  widths = Constant <value_ints = [{2 * key_dim}, {value_dim}]> ()
-  key_dim_1d = Constant <value_ints = [{key_dim}]> ()
-  query_image_shape = Concat <axis = 0> (rest_1d, key_dim_1d, w_1d, w_1d)
-  query_shape = Concat <axis = 0> (batch_1d, rest_1d, tokens_1d, key_dim_1d)
+  query_shape = Concat <axis = 0> (batch, queries_shape)
   weights = Transpose <perm = [0, 2, 1]> (qkv_weight)
   scale_f = Constant <value_float = {key_dim**-0.5!r}> ()
   scale = CastLike (scale_f, x)
   scaled_filters = Mul (q_dw_weight, scale)
-  filter_axis = Constant <value_ints = [2]> ()
   filters = Unsqueeze (scaled_filters, filter_axis)
   filter_offsets = Mul (q_dw_bias, scale)
   mask_windows = Squeeze (mask, one_1d)"""
+    )
     end = f"""
   outputs = Concat <axis = 3> ({outputs})
-  output_rows_shape = Concat <axis = 0> (batch_1d, rest_1d, channels_1d)
+  output_rows_shape = Concat <axis = 0> (batch, rest_1d, channels)
   output_rows = Reshape (outputs, output_rows_shape)
+  y_column = Reshape (y_place, y_places)
+  x_row = Reshape (x_place, x_places)
+  place = Add (y_column, x_row)
   y = Gather <axis = 1> (output_rows, place)"""
     return (
-        sizes("x")
-        + window_index()
-        + position_bias()
-        + shift_mask()
-        + windows_of_x("by_token")
+        sizes("x", window_size)
+        + window_index(window_size)
+        + position_bias(window_size)
+        + shift_mask(window_size)
+        + windows_of_x("by_token", window_size)
         + start
         + "".join(_group(g, key_dim, kernel_height, kernel_width) for g in range(groups))
-        + place_in_windows("one")
+        + restore_order("one_1d")
+        + integers("y_places", [-1, 1])
+        + integers("x_places", [1, -1])
         + end
     )
 

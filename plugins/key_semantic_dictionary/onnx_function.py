@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..onnx_text import dictionary_sizes, same_region, sizes, window_index, windows_of_x
+from ..onnx_text import integers, same_region, sizes, window_index, windows_of_x
 from ..registry import Operator, register
 
 __all__ = ["OPERATOR"]
@@ -12,68 +12,70 @@ SELECT = """
   features_t = Transpose <perm = [0, 1, 3, 2]> (features)
   similarity = MatMul (features, features_t)
   k_wanted = Constant <value_int : int = @top_k> ()
-  k = Min (k_wanted, tokens)
-  k_1d = Unsqueeze (k, axis0)
+  k_wanted_1d = Reshape (k_wanted, one_1d)
+  k = Min (k_wanted_1d, tokens)
   near_side = Sub (w, s)
   short_side = Min (s, near_side)
   smallest_shifted = Mul (short_side, short_side)
-  shifted = Min (s, one)
-  straight = Sub (one, shifted)
-  smallest_straight = Mul (straight, tokens)
-  smallest_region = Add (smallest_shifted, smallest_straight)
+  smallest_region = Where (is_shifted, smallest_shifted, tokens)
   k_beyond_region = Sub (k, smallest_region)
-  k_foreign = Max (k_beyond_region, one)
-  k_foreign_1d = Unsqueeze (k_foreign, axis0)
-  zero_f = Cast <to = 1> (zero)
-  lowest = Log (zero_f)
-  seen = Squeeze (same, one_1d)
-  own = Where (seen, similarity, lowest)
-  foreign = Where (seen, lowest, similarity)
-  own_value, own_best = TopK <axis = -1, largest = 1, sorted = 1> (own, k_1d)
-  foreign_value, foreign_best = TopK <axis = -1, largest = 1, sorted = 1> (foreign, k_foreign_1d)
-  candidates = Concat <axis = -1> (own_best, foreign_best)
+  k_foreign = Max (k_beyond_region, one_1d)
+  nought = Constant <value = float[1, 1, 1, 1] {0.0}> ()
+  lowest = Log (nought)
+  own = Where (same_here, similarity, lowest)
+  foreign = Where (same_here, lowest, similarity)
+  own_value, own_best = TopK <axis = -1, largest = 1, sorted = 1> (own, k)
+  foreign_value, foreign_best = TopK <axis = -1, largest = 1, sorted = 1> (foreign, k_foreign)
+  is_own = Greater (own_value, lowest)
+  own_marks = Cast <to = 1> (is_own)
   last_axis = Constant <value_ints = [-1]> ()
-  same_f = Cast <to = 1> (same)
-  same_3d = Squeeze (same_f, one_1d)
-  own_total_f = ReduceSum <keepdims = 1> (same_3d, last_axis)
-  own_total = Cast <to = 7> (own_total_f)
-  own_count = Min (own_total, k)
-  rank = Range (zero, k, one)
-  past_own = GreaterOrEqual (rank, own_count)
-  past_own_i = Cast <to = 7> (past_own)
-  jump = Sub (k, own_count)
-  skip = Mul (past_own_i, jump)
-  place = Add (rank, skip)
-  chosen_shape = Shape (own_best)
-  place_all = Expand (place, chosen_shape)
-  chosen = GatherElements <axis = -1> (candidates, place_all)"""
+  own_count = ReduceSum <keepdims = 1> (own_marks, last_axis)
+  k_f = Cast <to = 1> (k)
+  wanted = Sub (k_f, own_count)
+  foreign_scalar = Squeeze (k_foreign)
+  rank = Range (zero, foreign_scalar, one)
+  rank_f = Cast <to = 1> (rank)
+  is_taken = Less (rank_f, wanted)
+  foreign_marks = Cast <to = 1> (is_taken)"""
 
 PACK = """
-  window_shape = Slice (chosen_shape, axis0, last_axis, axis0)
-  empty_shape = Concat <axis = 0> (window_shape, padded_1d)
+  windows_shape = Shape <start = 0, end = 3> (own_best)
+  empty_shape = Concat <axis = 0> (windows_shape, padded)
   empty = ConstantOfShape (empty_shape)
-  one_f = Constant <value_float = 1.0> ()
-  marks = Expand (one_f, chosen_shape)
-  selected = ScatterElements <axis = -1> (empty, chosen, marks)
-  bits_shape = Concat <axis = 0> (rest_1d, tokens_1d, words_1d, word_bits_1d)
-  bits = Reshape (selected, bits_shape)
-  powers_i = Constant <value_ints = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768]> ()
-  powers_f = Cast <to = 1> (powers_i)
-  powers_shape = Constant <value_ints = [16, 1]> ()
-  powers = Reshape (powers_f, powers_shape)
-  word_values = MatMul (bits, powers)
-  word_values_3d = Squeeze (word_values, last_axis)
-  dictionary = Cast <to = 6> (word_values_3d)"""
+  chosen_own = ScatterElements <axis = -1> (empty, own_best, own_marks)
+  chosen_foreign = ScatterElements <axis = -1> (empty, foreign_best, foreign_marks)
+  chosen = Add (chosen_own, chosen_foreign)
+  bits = Reshape (chosen, bits_shape)
+  weighed = Mul (bits, powers)
+  words = ReduceSum <keepdims = 0> (weighed, last_axis)
+  dictionary = Cast <to = 6> (words)"""
 
 
-def body() -> str:
+def body(window_size: int) -> str:
     """Statements of the function: dictionary [n, N, ceil(N/16)] from x [B, H, W, C].
 
-    The best tokens of the own region and, where a shift makes regions, the best of the others are sorted apart; a
-    row takes all it can from the first list and the rest from the second, which is no longer than the smallest region
-    leaves to fill. Similarities must be finite.
+    The best tokens of the own region and, where a shift makes regions, the best of the others are sorted apart. A row
+    takes all it can from the first list, that is all but tokens of other regions, which end it with -inf; and the rest
+    from the second, which is no longer than the smallest region leaves to fill. Similarities must be finite.
     """
-    return sizes("x") + window_index() + same_region() + windows_of_x("windows_t") + SELECT + dictionary_sizes() + PACK
+    tokens = window_size**2
+    words = -(-tokens // 16)
+    powers = ", ".join(f"{2**bit}.0" for bit in range(16))
+    return (
+        sizes("x", window_size)
+        + window_index(window_size)
+        + same_region(window_size)
+        + integers("same_shape", [1, -1, tokens, tokens])
+        + """
+  same_here = Reshape (same, same_shape)"""
+        + windows_of_x("windows_t", window_size)
+        + SELECT
+        + integers("padded", [16 * words])
+        + integers("bits_shape", [-1, tokens, words, 16])
+        + f"""
+  powers = Constant <value = float[1, 1, 1, 16] {{{powers}}}> ()"""
+        + PACK
+    )
 
 
 OPERATOR = register(
