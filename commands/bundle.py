@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 
 from ..errors import InputError
 from ..terminal import Terminal
-from .options import Size, common_options, images_options, model_options
+from .options import VerificationOptions, common_options, model_options, verification_options
 from .verify import exit_on_miss, verify_file
 
 __all__ = ["bundle"]
@@ -35,7 +36,7 @@ __all__ = ["bundle"]
 @click.option("--overwrite", is_flag=True, help="Replace an older bundle.")
 @click.option("--reference", metavar="MODEL", help="Model an ONNX file came from, where the file cannot tell.")
 @model_options
-@images_options
+@verification_options
 @click.option("--no-verify", is_flag=True, help="Do not compare the ONNX file with the model.")
 @common_options
 @click.pass_obj
@@ -50,17 +51,14 @@ def bundle(
     overwrite: bool,
     reference: str | None,
     options: dict[str, Any],
-    images: tuple[Path, ...],
-    sizes: tuple[Size, ...],
-    min_psnr: float | None,
-    html: Path | None,
+    verification: VerificationOptions,
     no_verify: bool,
 ) -> None:
     """Put ONNX file, engines, parity report, model card and a Triton model repository into one folder.
 
     Exits with 1 when the ONNX file misses a rung of the ladder; the bundle is not written then.
     """
-    if no_verify and (images or sizes or min_psnr is not None or html or reference):
+    if no_verify and (reference or verification != VerificationOptions()):
         raise InputError("--no-verify leaves nothing for --images, --size, --min-psnr, --html and --reference to do.")
     from ..bundle import write_bundle
     from ..bundle.bundle import check_bundle
@@ -78,8 +76,8 @@ def bundle(
             check_bundle(output, artifact, engines, overwrite)
             report, page = None, None
             if not no_verify:
-                page = html or Path(folder) / "parity.html"
-                report = verify_file(terminal, source, model, artifact, images, sizes, min_psnr, page)
+                page = verification.html or Path(folder) / "parity.html"
+                report = verify_file(terminal, source, model, artifact, replace(verification, html=page))
                 exit_on_miss([report])
             with terminal.working(f"Writing {output}"):
                 written = write_bundle(output, artifact, engines, report, page=page, **more)

@@ -11,7 +11,7 @@ import click
 from ..errors import InputError, OutputError
 from ..terminal import Terminal
 from .engine_source import Wanted, converted
-from .options import Size, SizeType, common_options, images_options, model_options
+from .options import Size, SizeType, VerificationOptions, common_options, model_options, verification_options
 from .verify import exit_on_miss, verify_file
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ __all__ = ["onnx"]
     help="Fix the size (rows x columns, batch 1) instead of leaving it free.",
 )
 @click.option("--decomposed", is_flag=True, help="Plain ONNX only, for tools that know no functions.")
-@images_options
+@verification_options
 @click.option("--no-verify", is_flag=True, help="Do not compare the file with the model.")
 @common_options
 @click.pass_obj
@@ -51,10 +51,7 @@ def onnx(
     opset: int | None,
     static: Size | None,
     decomposed: bool,
-    images: tuple[Path, ...],
-    sizes: tuple[Size, ...],
-    min_psnr: float | None,
-    html: Path | None,
+    verification: VerificationOptions,
     no_verify: bool,
 ) -> None:
     """Export MODEL to ONNX and verify the file against PyTorch, in dB, on real pictures.
@@ -69,9 +66,9 @@ def onnx(
 
     if not is_onnx(output):
         raise OutputError(f"{output} does not end in .onnx, by which the other verbs know it.", fix="Add the suffix.")
-    if no_verify and (images or sizes or min_psnr is not None or html):
+    if no_verify and verification != VerificationOptions():
         raise InputError("--no-verify leaves nothing for --images, --size, --min-psnr and --html to do.")
-    for file in filter(None, (output, html)):
+    for file in filter(None, (output, verification.html)):
         check_output(file, overwrite=True)
     if fp16 and bf16:
         raise InputError("--fp16 and --bf16 exclude each other.")
@@ -95,7 +92,7 @@ def onnx(
     for kept in artifact.conversion.get("float32_nodes", ()):
         terminal.note(f"In float32: {kept['count']} {kept['op']} ({kept['reason']})")
     result: dict[str, Any] = {"artifact": artifact.to_json()}
-    reports = [] if no_verify else [verify_file(terminal, str(output), loaded, artifact, images, sizes, min_psnr, html)]
+    reports = [] if no_verify else [verify_file(terminal, str(output), loaded, artifact, verification)]
     for report in reports:
         result["parity"] = report.to_json()
     terminal.result(result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,15 @@ import click
 
 from ..terminal import Terminal
 
-__all__ = ["Size", "SizeType", "common_options", "images_options", "model_options", "stacked"]
+__all__ = [
+    "Size",
+    "SizeType",
+    "VerificationOptions",
+    "common_options",
+    "model_options",
+    "stacked",
+    "verification_options",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Size = tuple[int, int]
@@ -100,23 +109,54 @@ def model_options(command: Command, attention: str = "--attention") -> Command:
     return options(collected)  # type: ignore[return-value]
 
 
-images_options = stacked(
-    click.option(
-        "--images",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        help="Picture or folder to verify on; may be repeated. Default: the packaged samples.",
-    ),
-    click.option(
-        "--size",
-        "sizes",
-        multiple=True,
-        type=SizeType(),
-        metavar="HxW",
-        help="Crop to rows x columns; may be repeated.",
-    ),
-    click.option("--min-psnr", type=float, metavar="DB", help="Floor of the ONNX rungs instead of the ladder's own."),
-    click.option(
-        "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as a page with pictures, too."
-    ),
-)
+@dataclass(frozen=True)
+class VerificationOptions:
+    """What a verification looks at, and the page it writes.
+
+    Attributes:
+        images: Image files and folders; the packaged samples where empty.
+        sizes: (rows, columns) of the crops; where empty, sizes that suit the file.
+        min_psnr: Floor of the ONNX rungs in dB; None for the ladder's own.
+        html: The page; None for none.
+    """
+
+    images: tuple[Path, ...] = ()
+    sizes: tuple[Size, ...] = ()
+    min_psnr: float | None = None
+    html: Path | None = None
+
+
+def verification_options(command: Command) -> Command:
+    """Adds the options of a verification and hands them over as one `VerificationOptions`, ``verification``."""
+
+    @functools.wraps(command)
+    def collected(*arguments: Any, **keywords: Any) -> Any:
+        given = {field.name: keywords.pop(field.name) for field in fields(VerificationOptions)}
+        return command(*arguments, verification=VerificationOptions(**given), **keywords)
+
+    options = stacked(
+        click.option(
+            "--images",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            help="Picture or folder to verify on; may be repeated. Default: the packaged samples.",
+        ),
+        click.option(
+            "--size",
+            "sizes",
+            multiple=True,
+            type=SizeType(),
+            metavar="HxW",
+            help="Crop to rows x columns; may be repeated.",
+        ),
+        click.option(
+            "--min-psnr", type=float, metavar="DB", help="Floor of the ONNX rungs instead of the ladder's own."
+        ),
+        click.option(
+            "--html",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Write the report as a page with pictures, too.",
+        ),
+    )
+    return options(collected)  # type: ignore[return-value]

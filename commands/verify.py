@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InputError, ParityMissed
 from ..terminal import Terminal
-from .options import Size, common_options, images_options, model_options
+from .options import VerificationOptions, common_options, model_options, verification_options
 
 if TYPE_CHECKING:
     from ..export import OnnxArtifact
@@ -23,7 +22,7 @@ __all__ = ["exit_on_miss", "verify", "verify_file"]
 @click.argument("sources", nargs=-1, required=True, metavar="MODEL_OR_FILE...")
 @click.option("--reference", metavar="MODEL", help="Model a file came from, where the file cannot tell.")
 @model_options
-@images_options
+@verification_options
 @click.option("--blocks", is_flag=True, help="Show what half precision costs every block; a float32 file as float16.")
 @common_options
 @click.pass_obj
@@ -32,10 +31,7 @@ def verify(
     sources: tuple[str, ...],
     reference: str | None,
     options: dict[str, Any],
-    images: tuple[Path, ...],
-    sizes: tuple[Size, ...],
-    min_psnr: float | None,
-    html: Path | None,
+    verification: VerificationOptions,
     blocks: bool,
 ) -> None:
     """Compare ONNX files and engines with the models they came from, in dB, on real pictures.
@@ -47,22 +43,22 @@ def verify(
     from ..imaging import check_output
     from ..parity.pairs import open_pair
 
-    if html is not None:
+    if verification.html is not None:
         if len(sources) > 1:
             raise InputError("--html writes the page of one report.", fix="Verify one file at a time.")
-        check_output(html, overwrite=True)
+        check_output(verification.html, overwrite=True)
     reports, shown = [], {}
     for source in sources:
         terminal.note(f"Opening {source}")
         if is_engine(source):
             if blocks:
                 raise InputError("--blocks looks into ONNX files.", fix="Leave it out, or verify the ONNX file.")
-            reports.append(_verify_engine(terminal, source, reference, options, images, sizes, min_psnr, html))
+            reports.append(_verify_engine(terminal, source, reference, options, verification))
             continue
         with open_pair(source, reference, options) as (model, artifact):
-            reports.append(verify_file(terminal, source, model, artifact, images, sizes, min_psnr, html))
+            reports.append(verify_file(terminal, source, model, artifact, verification))
             if blocks:
-                shown[source] = _show_blocks(terminal, source, model, artifact, images, sizes)
+                shown[source] = _show_blocks(terminal, source, model, artifact, verification)
     passed = all(report.passed for report in reports)
     found = [r.to_json() | ({"blocks": shown[r.subject]} if r.subject in shown else {}) for r in reports]
     terminal.result({"passed": passed, "reports": found})
@@ -74,24 +70,21 @@ def verify_file(
     subject: str,
     model: Restorer,
     artifact: OnnxArtifact,
-    paths: tuple[Path, ...],
-    sizes: tuple[Size, ...],
-    min_psnr: float | None,
-    html: Path | None,
+    verification: VerificationOptions,
 ) -> ParityReport:
     """Judges a file against its model, shows the table and writes the page that was asked for."""
     from ..parity import verification_images, verify
     from ..parity.tables import COLUMNS, report_rows
 
-    images = verification_images(artifact, paths, sizes)
+    images = verification_images(artifact, verification.images, verification.sizes)
     with terminal.working(f"Verifying {subject}") as progress:
-        report = verify(model, artifact, images, min_psnr=min_psnr, subject=subject, progress=progress)
+        report = verify(model, artifact, images, min_psnr=verification.min_psnr, subject=subject, progress=progress)
     terminal.table(f"Parity of {subject}", COLUMNS, report_rows(report))
-    if html is not None:
+    if verification.html is not None:
         from ..parity.page import write_page
 
-        write_page(report, model, artifact, images, html)
-        terminal.note(f"Wrote {html}")
+        write_page(report, model, artifact, images, verification.html)
+        terminal.note(f"Wrote {verification.html}")
     return report
 
 
@@ -100,15 +93,14 @@ def _show_blocks(
     subject: str,
     model: Restorer,
     artifact: OnnxArtifact,
-    paths: tuple[Path, ...],
-    sizes: tuple[Size, ...],
+    verification: VerificationOptions,
 ) -> dict[str, Any]:
     """Shows what half precision costs every block of a file; returns the report."""
     from ..parity import verification_images
     from ..parity.quality import block_quality
     from ..parity.tables import QUALITY_COLUMNS, quality_rows
 
-    images = verification_images(artifact, paths, sizes)
+    images = verification_images(artifact, verification.images, verification.sizes)
     with terminal.working(f"Looking at the blocks of {subject}") as progress:
         report = block_quality(model, artifact, images, subject=subject, progress=progress)
     terminal.table(f"{report.precision} in the blocks of {subject}", QUALITY_COLUMNS, quality_rows(report))
@@ -122,13 +114,10 @@ def _verify_engine(
     source: str,
     reference: str | None,
     options: dict[str, Any],
-    paths: tuple[Path, ...],
-    sizes: tuple[Size, ...],
-    min_psnr: float | None,
-    html: Path | None,
+    verification: VerificationOptions,
 ) -> ParityReport:
     """Judges an engine on the GPU of this machine."""
-    if html is not None:
+    if verification.html is not None:
         raise InputError(
             "--html shows ONNX files; an engine has a table.", fix="Leave it out, or verify the ONNX file."
         )
@@ -139,11 +128,13 @@ def _verify_engine(
     from ..parity.tables import COLUMNS, report_rows
 
     engine = read_engine(source)
-    images = engine_images(engine, paths, sizes)
+    images = engine_images(engine, verification.images, verification.sizes)
     model = reference_model(engine, reference, options)
     runner = open_runner(source, {})
     with terminal.working(f"Verifying {source}") as progress:
-        report = verify_engine(model, engine, runner, images, min_psnr=min_psnr, subject=source, progress=progress)
+        report = verify_engine(
+            model, engine, runner, images, min_psnr=verification.min_psnr, subject=source, progress=progress
+        )
     terminal.table(f"Parity of {source}", COLUMNS, report_rows(report))
     return report
 
