@@ -13,7 +13,7 @@ from agileir_export.models.layers import Block
 from ..export import networks
 
 
-@pytest.mark.parametrize("kind", list(networks.SHAPES))
+@pytest.mark.parametrize("kind", networks.EXPORTED)
 def test_every_linear_layer_and_convolution_is_found_by_its_module_path(kind: str, folder: Path) -> None:
     import torch
 
@@ -26,7 +26,7 @@ def test_every_linear_layer_and_convolution_is_found_by_its_module_path(kind: st
         if isinstance(module, torch.nn.Linear | torch.nn.Conv2d) and ".groupatt." not in name and ".cpb" not in name
     }
     wanted = {name for name in wanted if "bias_mlp" not in name and "relative" not in name}
-    if kind == "agileir":
+    if artifact.spec.family == "agileir":
         wanted |= {f"{n}.attn.proj" for n, m in model.named_modules() if isinstance(m, Block)}
     names = [layer.name for layer in layers]
     assert len(set(names)) == len(names)

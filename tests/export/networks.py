@@ -21,6 +21,25 @@ SHAPES: dict[str, dict[str, Any]] = {
         "window_size": 4,
         "scale": 2,
     },
+    "agileir-mixed": {
+        "family": "agileir",
+        "embed_dim": 12,
+        "depths": (2, 1),
+        "num_heads": (3, 2),
+        "key_dims": (4, 6),
+        "window_size": 4,
+        "scale": 2,
+    },
+    "agileir-bias": {
+        "family": "agileir",
+        "embed_dim": 12,
+        "depths": (2,),
+        "num_heads": (3,),
+        "key_dims": (4,),
+        "window_size": 4,
+        "scale": 3,
+        "batch_norm": False,
+    },
     "semanir": {
         "family": "semanir",
         "embed_dim": 12,
@@ -83,16 +102,20 @@ SHAPES: dict[str, dict[str, Any]] = {
         "task": "jpeg",
     },
 }
-"""Hyper-parameters by name; one name a family and reconstruction head."""
+"""Hyper-parameters by name; one name a family, form of its attention and reconstruction head."""
+
+EXPORTED = tuple(kind for kind in SHAPES if kind != "agileir-mixed")
+"""Those that export with functions; the attention of the other differs by stage."""
 
 ONE_A_FAMILY = ("agileir", "semanir", "swinir-light")
 
 
-def build(kind: str, **changes: Any) -> Restorer:
-    """A network in evaluation mode with random weights, the same for the same arguments."""
+def build(kind: str, seed: int | None = 0, **changes: Any) -> Restorer:
+    """A network in evaluation mode, with random weights unless the seed is None; the same for the same arguments."""
     hyperparameters = {**SHAPES[kind], **changes}
     network = FAMILIES[hyperparameters.pop("family")].build(**hyperparameters)
-    randomise(network, 0)
+    if seed is not None:
+        randomise(network, seed)
     return network.eval()
 
 

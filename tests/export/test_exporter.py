@@ -56,7 +56,7 @@ def operators(model: onnx.ModelProto) -> list[str]:
 # ---- what it computes ----
 
 
-@pytest.mark.parametrize("kind", networks.SHAPES)
+@pytest.mark.parametrize("kind", networks.EXPORTED)
 def test_every_network_at_every_size(kind: str, folder: Path) -> None:
     """The size of the trace (2, 3, 2) and sizes that would be special cases of it, with one image and with three."""
     artifact, model = networks.exported(folder, kind), networks.shared(kind)
@@ -106,7 +106,7 @@ def test_decomposed(kind: str, folder: Path) -> None:
 
 
 def test_bodies_that_differ_need_decomposed(tmp_path: Path) -> None:
-    model, path = networks.build("agileir", num_heads=(3, 2), key_dims=(4, 6)), tmp_path / "model.onnx"
+    model, path = networks.build("agileir-mixed"), tmp_path / "model.onnx"
     with pytest.raises(Unsupported, match="--decomposed"):
         export_onnx(model, path)
     assert list(tmp_path.iterdir()) == []
@@ -116,7 +116,7 @@ def test_bodies_that_differ_need_decomposed(tmp_path: Path) -> None:
 # ---- what it looks like ----
 
 
-@pytest.mark.parametrize("kind", networks.SHAPES)
+@pytest.mark.parametrize("kind", networks.EXPORTED)
 def test_free_dimensions_are_named(kind: str, folder: Path) -> None:
     artifact = networks.exported(folder, kind)
     graph = onnx.load(artifact.path).graph
@@ -129,7 +129,7 @@ def test_free_dimensions_are_named(kind: str, folder: Path) -> None:
     assert types == {onnx.TensorProto.FLOAT}
 
 
-@pytest.mark.parametrize("kind", networks.SHAPES)
+@pytest.mark.parametrize("kind", networks.EXPORTED)
 def test_operators_are_single_nodes(kind: str, folder: Path) -> None:
     """LayerNormalization and Gelu too; no padding, no windows and no masks in the main graph."""
     artifact = networks.exported(folder, kind)
@@ -281,7 +281,7 @@ def test_nothing_local_is_in_the_file(folder: Path) -> None:
     ]
     words = [str(path) for path in local if len(path.parts) > 1]
     words += ["site-packages", ".py", "Traceback", "stack_trace", "pkg.torch"]
-    for kind in networks.SHAPES:
+    for kind in networks.EXPORTED:
         data = networks.exported(folder, kind).path.read_bytes()
         assert not [word for word in words if word.encode() in data]
         assert data.count(b'File "') == 0

@@ -16,7 +16,7 @@ from agileir_export.models import (
     load_model,
 )
 
-from .small import build
+from ..export.networks import build
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_gradients")
 
@@ -25,7 +25,7 @@ FIRST = "conv_first.weight"
 TABLE = "layers.0.residual_group.blocks.0.attn.relative_position_bias_table"
 
 
-def state_of(kind: str = "swinir") -> dict[str, Tensor]:
+def state_of(kind: str = "swinir-classical") -> dict[str, Tensor]:
     return dict(build(kind).state_dict())
 
 

@@ -20,12 +20,11 @@ from agileir_export.models import (
 )
 from agileir_export.models.agileir import GroupAttention
 
+from ..export.networks import build
 from . import naive
-from .small import HYPERPARAMETERS, build
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_gradients")
 
-SMALL = HYPERPARAMETERS["agileir"]
 DERIVED = ("relative_position_index", "attn_mask", "num_batches_tracked")
 
 
@@ -54,7 +53,7 @@ def attention_reference(module: GroupAttention, x: Tensor, block: int, training:
 @pytest.mark.parametrize("window_size", [4, 5])
 @pytest.mark.parametrize("size", [(8, 12), (4, 4), (5, 3)])
 def test_the_network_is_the_papers_formula(size: tuple[int, int], window_size: int) -> None:
-    network = build("agileir", window_size=window_size)
+    network = build("agileir-mixed", window_size=window_size)
     state, images = doubles(network), random_images(2, 3, *size)
     expected = naive.columnar(
         state,
@@ -71,7 +70,7 @@ def test_the_network_is_the_papers_formula(size: tuple[int, int], window_size: i
 @pytest.mark.parametrize("block", [0, 1], ids=["unshifted", "shifted"])
 @pytest.mark.parametrize(("groups", "key_dim"), [(3, 4), (2, 6), (1, 3), (12, 2)])
 def test_folded_and_unfolded_batch_norm_agree(groups: int, key_dim: int, block: int) -> None:
-    network = build("agileir", depths=(2,), num_heads=(groups,), key_dims=(key_dim,), seed=groups)
+    network = build("agileir-mixed", depths=(2,), num_heads=(groups,), key_dims=(key_dim,), seed=groups)
     module = first_attention(network, block)
     assert module.shift_size == 2 * block
     x = torch.randn(2, 8, 12, 12, generator=torch.Generator().manual_seed(1))
@@ -87,7 +86,7 @@ def test_folded_and_unfolded_batch_norm_agree(groups: int, key_dim: int, block: 
 
 @pytest.mark.parametrize("block", [0, 1], ids=["unshifted", "shifted"])
 def test_training_uses_and_gathers_batch_statistics(block: int) -> None:
-    module = first_attention(build("agileir"), block).train()
+    module = first_attention(build("agileir-mixed"), block).train()
     x = torch.randn(2, 8, 12, 12, generator=torch.Generator().manual_seed(1))
     expected = attention_reference(module, x, block, training=True)
     running = attention_reference(module, x, block, training=False)
@@ -104,7 +103,7 @@ def test_training_uses_and_gathers_batch_statistics(block: int) -> None:
 
 @torch.enable_grad()
 def test_training_reaches_every_parameter() -> None:
-    for kind in ("agileir", "agileir-bias"):
+    for kind in ("agileir-mixed", "agileir-bias"):
         network = build(kind).train()
         network(random_images(1, 3, 8, 8)).square().mean().backward()
         for name, parameter in network.named_parameters():
@@ -138,13 +137,13 @@ def test_biases_take_the_place_of_batch_norm() -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_bypassed_attention_returns_its_input(training: bool) -> None:
-    module = first_attention(build("agileir", attention="bypassed"), 1).train(training)
+    module = first_attention(build("agileir-mixed", attention="bypassed"), 1).train(training)
     x = torch.randn(1, 8, 8, 12)
     assert torch.equal(module(x), x)
 
 
 def test_a_bypassed_network_is_the_released_one() -> None:
-    paper, bypassed = build("agileir"), build("agileir", attention="bypassed")
+    paper, bypassed = build("agileir-mixed"), build("agileir-mixed", attention="bypassed")
     images = random_images(1, 3, 9, 8)
     state = doubles(bypassed)
     expected = naive.columnar(
@@ -160,7 +159,7 @@ def test_a_bypassed_network_is_the_released_one() -> None:
         torch.testing.assert_close(network(images).double(), expected, rtol=0, atol=1e-5)
     assert (paper(images) - bypassed(images)).abs().max() > 0.01
     with pytest.raises(ValueError, match="paper"):
-        build("agileir", attention="other")
+        build("agileir-mixed", attention="other")
 
 
 # ---- released checkpoints ----
@@ -223,7 +222,7 @@ def released_state(seed: int = 0) -> naive.State:
 
 
 def test_the_keys_are_those_of_the_released_code() -> None:
-    found = {key: tuple(value.shape) for key, value in build("agileir").state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in build("agileir-mixed").state_dict().items()}
     ignored = ("relative_position_index", "attn_mask")  # derived, not kept
     wanted = {k: v for k, v in expected_shapes().items() if not k.endswith(ignored)}
     assert found == wanted
@@ -313,7 +312,7 @@ def test_the_form_of_attention_is_checked(tmp_path: Path) -> None:
 
 
 def test_folding_leaves_no_batch_norm_and_no_group_convolution() -> None:
-    network = build("agileir")
+    network = build("agileir-mixed")
     folded = fold(network)
     modules = [type(m) for m in folded.modules()]
     assert torch.nn.BatchNorm2d not in modules
@@ -330,6 +329,6 @@ def test_folding_leaves_no_batch_norm_and_no_group_convolution() -> None:
 def test_groups_must_divide_the_width() -> None:
     for groups in (5, 0):
         with pytest.raises(ValueError, match=f"12 channels do not divide into {groups} groups"):
-            build("agileir", num_heads=(groups, 2))
+            build("agileir-mixed", num_heads=(groups, 2))
     with pytest.raises(ValueError):
-        build("agileir", key_dims=(4,))
+        build("agileir-mixed", key_dims=(4,))

@@ -31,7 +31,7 @@ def test_an_unknown_architecture(suffix: str, tmp_path: Path) -> None:
         assert family in error.why
 
 
-KINDS = ("swinir", "swinir-real", "agileir", "semanir", "semanir-unet")
+KINDS = ("swinir-classical", "swinir-real", "agileir-mixed", "semanir", "semanir-unet")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,9 +135,9 @@ def reshaped(value: Tensor) -> list[Tensor]:
     "kind",
     [
         "swinir-real",
-        "agileir",
+        "agileir-mixed",
         "semanir",
-        *(pytest.param(k, marks=pytest.mark.slow) for k in ("swinir", "semanir-unet")),
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("swinir-classical", "semanir-unet")),
     ],
 )
 def test_whatever_shape_one_tensor_has_the_error_is_typed(kind: str, tmp_path: Path) -> None:
@@ -172,6 +172,6 @@ def test_heads_that_do_not_divide_the_width_are_refused(heads: int, tmp_path: Pa
 def test_a_gap_or_a_huge_number_among_the_stages_is_a_missing_key(tmp_path: Path) -> None:
     state = state_of()
     state["layers.99999999999.conv.weight"] = torch.ones(1)
-    refused(write(tmp_path, saved(state)), "layers.2", "missing")
-    state = {k: v for k, v in state_of("agileir").items() if ".groupatt.qkvs.1." not in k}
+    refused(write(tmp_path, saved(state)), "layers.1", "missing")
+    state = {k: v for k, v in state_of("agileir-mixed").items() if ".groupatt.qkvs.1." not in k}
     refused(write(tmp_path, saved(state)), "blocks.0.attn.groupatt.qkvs.1", "missing")

@@ -19,12 +19,12 @@ from agileir_export.models import (
 )
 from agileir_export.resizing import pad_to_multiple
 
+from ..export.networks import SHAPES, build
 from . import naive
-from .small import HYPERPARAMETERS, build
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_gradients")
 
-KINDS = list(HYPERPARAMETERS)
+KINDS = list(SHAPES)
 SIZES = [(1, 1), (1, 40), (40, 1), (5, 7), (4, 4), (45, 70), (3, 2)]
 
 

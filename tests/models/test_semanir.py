@@ -14,8 +14,8 @@ import agileir_export.models.semanir as semanir
 from agileir_export.errors import CheckpointError, InputError
 from agileir_export.models import fold, load_model, set_top_k, use_operators
 
+from ..export.networks import build
 from . import naive
-from .small import build
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_gradients")
 
@@ -45,10 +45,10 @@ def test_the_columnar_network_is_the_formula(size: tuple[int, int], top_k: int) 
         state,
         images.double(),
         attention=naive.semantic_attention(state, 4, top_k),
-        depths=(2, 2),
+        depths=(1, 2),
         multiple=4,
         upsampler="pixelshuffle",
-        scale=2,
+        scale=3,
     )
     torch.testing.assert_close(network(images).double(), expected, rtol=0, atol=1e-5)
 
@@ -84,7 +84,7 @@ def unet_reference(state: naive.State, images: Tensor, top_k: int) -> Tensor:
 
 @pytest.mark.parametrize("size", [(16, 32), (13, 7)])
 def test_the_u_shaped_network_is_the_formula(size: tuple[int, int]) -> None:
-    network = build("semanir-unet")
+    network = build("semanir-unet", depths=(2, 1, 1))
     images = random_images(2, 1, *size)
     expected = unet_reference(doubles(network), images.double(), 5)
     torch.testing.assert_close(network(images).double(), expected, rtol=0, atol=1e-5)
@@ -216,7 +216,7 @@ def test_top_k_below_one_is_refused(top_k: int) -> None:
 
 
 def test_top_k_of_a_network_without_dictionary_is_refused() -> None:
-    for kind in ("swinir", "agileir"):
+    for kind in ("swinir-light", "agileir"):
         with pytest.raises(ValueError, match="SemanIR"):
             set_top_k(build(kind), 8)
     with pytest.raises(InputError, match=r"top_k 8 .*agileir_tiny_x2.*SemanIR"):

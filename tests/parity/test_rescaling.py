@@ -32,7 +32,7 @@ FLOOR = 60.0
 
 def each_or_slow(quick: Iterable[str]) -> list[Any]:
     """All networks; those not named are marked slow."""
-    return [kind if kind in quick else pytest.param(kind, marks=pytest.mark.slow) for kind in networks.SHAPES]
+    return [kind if kind in quick else pytest.param(kind, marks=pytest.mark.slow) for kind in networks.EXPORTED]
 
 
 def pictures(kind: str, *sizes: tuple[int, int]) -> list[TestImage]:
