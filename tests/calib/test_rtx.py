@@ -9,11 +9,12 @@ import pytest
 
 from agileir_export.calib import CalibrationOptions, calibrate
 from agileir_export.calib.layers import find_layers
-from agileir_export.engines.audit import judge, kernels_from_rtx_log, product_nodes, quantised_nodes
+from agileir_export.engines.audit import judge, product_nodes, quantised_nodes
+from agileir_export.engines.profiles import Profile
 from agileir_export.export import OnnxArtifact, export_onnx
 from agileir_export.models import load_model
 
-from ..engines.rtx_builds import log_of_build, needs_rtx
+from ..engines.rtx_builds import kernels_of_build, needs_rtx
 from ..export import networks
 
 pytestmark = needs_rtx
@@ -29,9 +30,9 @@ def assert_int8_kernels(source: OnnxArtifact, path: Path, rest: str) -> None:
     quantised = quantised_nodes(graph)
     named = {layer.node: layer.name for layer in find_layers(onnx.load(source.path))}
     assert {named[node] for node in quantised} == {*report.recipe.int8}
-    m, channels = source.spec.pad_multiple, source.spec.channels
-    profile = [(1, channels, m, m), (1, channels, 4 * m, 4 * m), (2, channels, 6 * m, 8 * m)]
-    kernels = kernels_from_rtx_log(log_of_build(artifact.path, ("SM86", "SM89"), profile))
+    m = source.spec.pad_multiple
+    profile = Profile((1, m, m), (1, 4 * m, 4 * m), (2, 6 * m, 8 * m))
+    kernels = kernels_of_build(artifact.path, profile, gpus=("sm86", "sm89"))
     audit = judge(kernels, "int8", quantised, product_nodes(graph))
     assert audit.passed, audit.problems
     int8 = {

@@ -16,16 +16,16 @@ from agileir_export.engines.audit import (
     Kernel,
     float32_nodes,
     judge,
-    kernels_from_rtx_log,
     product_nodes,
     quantised_nodes,
 )
 from agileir_export.engines.kernels import PRODUCTS
+from agileir_export.engines.profiles import Profile
 from agileir_export.export import OnnxArtifact
 from agileir_export.export.precision import write_precision
 
 from ..export import networks
-from .rtx_builds import log_of_build, needs_rtx
+from .rtx_builds import kernels_of_build, needs_rtx
 
 pytestmark = needs_rtx
 
@@ -102,7 +102,7 @@ def products(kernels: list[Kernel]) -> dict[str, str]:
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 def test_an_engine_of_one_type_passes_for_this_type_only(precision: str, tmp_path: Path) -> None:
     path = chain(tmp_path / "model.onnx", [precision] * 2)
-    kernels = kernels_from_rtx_log(log_of_build(path))
+    kernels = kernels_of_build(path)
     found = products(kernels)
     assert {name: found[name] for name in ("product_0", "product_1", "convolution")} == dict.fromkeys(
         ("product_0", "product_1", "convolution"), precision
@@ -118,7 +118,7 @@ def test_an_engine_of_one_type_passes_for_this_type_only(precision: str, tmp_pat
 def test_one_product_left_in_float_is_named(tmp_path: Path) -> None:
     """The types in the log are those of each product, not of the network, or of the first input."""
     path = chain(tmp_path / "model.onnx", ["float16", "float32", "float16"])
-    kernels = kernels_from_rtx_log(log_of_build(path))
+    kernels = kernels_of_build(path)
     found = products(kernels)
     assert [found[f"product_{number}"] for number in range(3)] == ["float16", "float32", "float16"]
     audit = judge(kernels, "float16", products=product_nodes(onnx.load(path)))
@@ -131,7 +131,7 @@ def test_one_product_left_in_float_is_named(tmp_path: Path) -> None:
 
 def test_int8_kernels_are_told_from_those_that_stayed_float(tmp_path: Path) -> None:
     path = quantised(tmp_path / "model.onnx")
-    kernels = kernels_from_rtx_log(log_of_build(path))
+    kernels = kernels_of_build(path)
     assert quantised_nodes(onnx.load(path)) == ["product_0"]
     found = products(kernels)
     assert (found["product_0"], found["product_1"]) == ("int8", "float32")
@@ -142,22 +142,31 @@ def test_int8_kernels_are_told_from_those_that_stayed_float(tmp_path: Path) -> N
 
 
 def test_an_unquantised_engine_is_not_int8(tmp_path: Path) -> None:
-    kernels = kernels_from_rtx_log(log_of_build(chain(tmp_path / "model.onnx", ["float16"])))
+    kernels = kernels_of_build(chain(tmp_path / "model.onnx", ["float16"]))
     assert judge(kernels, "int8").problems == ("no kernel computes in int8",)
 
 
 def test_one_list_serves_all_compute_capabilities(tmp_path: Path) -> None:
-    messages = log_of_build(chain(tmp_path / "model.onnx", ["float16"]), ("SM86", "SM89", "SM120"))
-    kernels = kernels_from_rtx_log(messages)
+    kernels = kernels_of_build(chain(tmp_path / "model.onnx", ["float16"]), gpus=("sm86", "sm89", "sm120"))
     assert {kernel.engine for kernel in kernels} == {0}
     assert judge(kernels, "float16").passed
 
 
-def test_without_detailed_profiling_nothing_is_claimed(tmp_path: Path) -> None:
-    kernels = kernels_from_rtx_log(log_of_build(chain(tmp_path / "model.onnx", ["float16"]), detailed=False))
-    audit = judge(kernels, "float16")
+WITHOUT_DETAILS = """
+import sys
+import tensorrt_rtx_bindings as trt
+trt.ProfilingVerbosity.DETAILED = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
+sys.modules[__name__] = trt
+"""
+
+
+def test_without_detailed_profiling_nothing_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tensorrt_rtx.py").write_text(WITHOUT_DETAILS)
+    monkeypatch.syspath_prepend(tmp_path)  # the building process searches here, too
+    audit = judge(kernels_of_build(chain(tmp_path / "model.onnx", ["float16"])), "float16")
     assert not audit.passed
-    assert {share.precision for share in audit.shares} <= {"unknown"}
+    assert audit.shares == ()
+    assert "lists no kernels: it was built without detailed profiling" in audit.problems[0]
 
 
 @pytest.fixture(scope="session")
@@ -167,9 +176,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def audited(artifact: OnnxArtifact) -> tuple[Audit, list[Kernel], list[str]]:
     """Builds a file for free sizes, and judges the engine by the file's own precision."""
-    m, channels = artifact.spec.pad_multiple, artifact.spec.channels
-    profile = [(1, channels, m, m), (1, channels, 2 * m, 3 * m), (2, channels, 6 * m, 7 * m)]
-    kernels = kernels_from_rtx_log(log_of_build(artifact.path, profile=profile))
+    m = artifact.spec.pad_multiple
+    kernels = kernels_of_build(artifact.path, Profile((1, m, m), (1, 2 * m, 3 * m), (2, 6 * m, 7 * m)))
     model = onnx.load(artifact.path)
     names = product_nodes(model)
     intended = float32_nodes(model, artifact.conversion.get("float32_nodes", ()))

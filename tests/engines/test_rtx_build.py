@@ -9,7 +9,6 @@ from typing import Any
 import onnx
 import pytest
 
-from agileir_export.engines.audit import kernels_from_rtx_log
 from agileir_export.engines.build_process import BuildResult, build_in_process
 from agileir_export.engines.building import make_engine
 from agileir_export.engines.profile_choice import choose_profiles
@@ -21,7 +20,7 @@ from agileir_export.models import build_preset, randomise
 
 from ..export import networks
 from .builds import request
-from .rtx_builds import needs_rtx
+from .rtx_builds import kernels_of, needs_rtx
 
 pytestmark = needs_rtx
 
@@ -40,8 +39,7 @@ def free_profile(artifact: OnnxArtifact, largest: int = 6) -> Profile:
 
 def products(result: BuildResult) -> Counter[str]:
     """Number of matrix products by number type."""
-    kernels = kernels_from_rtx_log([message for _, message in result.messages])
-    return Counter(kernel.precision for kernel in kernels if kernel.kind in ("gemm", "attention"))
+    return Counter(kernel.precision for kernel in kernels_of(result) if kernel.kind in ("gemm", "attention"))
 
 
 def assert_float_products(result: BuildResult, artifact: OnnxArtifact) -> None:

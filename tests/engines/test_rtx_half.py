@@ -10,10 +10,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from agileir_export.engines.audit import kernels_from_rtx_log
 from agileir_export.export.precision import HALF_PRECISIONS, convert_precision
 
-from .rtx_builds import log_of_build, needs_rtx
+from .rtx_builds import kernels_of_build, needs_rtx
 
 pytestmark = needs_rtx
 
@@ -54,7 +53,7 @@ def network(path: Path, precision: str, scale: float) -> Path:
 def test_quantised_products_stay_int8_between_half_ones(precision: str, scale: float, tmp_path: Path) -> None:
     """Scales below float16's smallest normal number stay float32, between Casts, and the kernels are the same."""
     path = network(tmp_path / "model.onnx", precision, scale)
-    kernels = kernels_from_rtx_log(log_of_build(path, ("SM86", "SM89")))
+    kernels = kernels_of_build(path, gpus=("sm86", "sm89"))
     found = Counter(kernel.precision for kernel in kernels if kernel.kind == "gemm")
     assert found["int8"] == 1
     assert set(found) == {"int8", precision}
