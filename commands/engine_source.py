@@ -15,6 +15,7 @@ from ..terminal import Terminal
 from .prepared import PreparedFiles, source_facts
 
 if TYPE_CHECKING:
+    from ..calib import CalibrationOptions
     from ..export import OnnxArtifact
 
 __all__ = ["Calibration", "Wanted", "check_onnx_output", "converted", "engine_source"]
@@ -38,6 +39,29 @@ class Calibration:
     ground_truth: tuple[Path, ...] = ()
     psnr_budget: float | None = None
     recipe: Path | None = None
+
+    def check(self) -> None:
+        """Refuses what no file can be calibrated with.
+
+        Raises:
+            InputError: A budget out of range, or a recipe that is none.
+            ImageError: A picture is missing.
+        """
+        from ..calib import read_recipe
+        from ..calib.crops import list_files
+
+        self.options().check()
+        if self.recipe is not None:
+            read_recipe(self.recipe)
+        for paths in filter(None, (self.images, self.ground_truth)):
+            list_files(paths, seed=0)
+
+    def options(self) -> CalibrationOptions:
+        """The options of `calib.calibrate`: everything that does not become INT8 is in float16."""
+        from ..calib import CalibrationOptions
+
+        options = CalibrationOptions(rest="float16", every_layer=False)
+        return options if self.psnr_budget is None else replace(options, psnr_budget=self.psnr_budget)
 
 
 @dataclass(frozen=True)
@@ -191,11 +215,8 @@ def converted(terminal: Terminal, artifact: OnnxArtifact, wanted: Wanted, folder
 
 def _calibrated(terminal: Terminal, artifact: OnnxArtifact, how: Calibration, folder: Path) -> OnnxArtifact:
     """The file in INT8, everything else in float16."""
-    from ..calib import CalibrationOptions, calibrate, read_recipe
+    from ..calib import calibrate, read_recipe
 
-    options = CalibrationOptions(rest="float16", every_layer=False)
-    if how.psnr_budget is not None:
-        options = replace(options, psnr_budget=how.psnr_budget)
     recipe = None if how.recipe is None else read_recipe(how.recipe)
     with terminal.counting(f"Calibrating {artifact.spec.name}") as progress:
         written, report = calibrate(
@@ -203,7 +224,7 @@ def _calibrated(terminal: Terminal, artifact: OnnxArtifact, how: Calibration, fo
             folder / f"{artifact.path.stem}.int8.onnx",
             how.images,
             ground_truth=how.ground_truth,
-            options=options,
+            options=how.options(),
             recipe=recipe,
             progress=progress,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ from .options import Size, SizeType, common_options, model_options, stacked
 
 if TYPE_CHECKING:
     from ..engines.audit import Audit
-    from ..engines.request import BuildRequest
+    from ..engines.profile_choice import Sizes
+    from ..engines.request import BuildOptions, BuildRequest
+    from ..engines.targets import Target
     from ..export import OnnxArtifact
 
 __all__ = ["trt"]
@@ -196,6 +199,8 @@ def trt(
     )
     from ..engines.cache import EngineCache
     from ..engines.opening import is_onnx
+    from ..engines.profile_choice import read_sizes
+    from ..engines.request import check_options
     from ..engines.targets import choose_target
 
     chosen = [name for name in PRECISIONS if details.pop(name)]
@@ -205,17 +210,19 @@ def trt(
     if keep_onnx is not None:
         check_onnx_output(keep_onnx, source)
     product = choose_target(target)
-    if not dry_run and (chosen == ["int8"] or not is_onnx(source)):  # exports and calibrations take long
-        check_target(product, details["gpus"] or product.default_gpus)
-    wanted = Wanted(
-        PRECISIONS[chosen[0]] if chosen else None,
-        static,
-        rescale=not no_rescale,
-        calibration=_calibration(details, chosen == ["int8"]),
-    )
+    calibration = _calibration(details, chosen == ["int8"])
+    minimum, optimum, maximum = (details.pop(name) for name in ("minimum", "optimum", "maximum"))
+    sizes = read_sizes(details.pop("profiles"), minimum, optimum, maximum, static)
+    operators = details.pop("operators")
+    build_options = _build_options(product, operators == "plugin", chosen == ["tf32"], details)
+    precision = PRECISIONS[chosen[0]] if chosen else None if is_onnx(source) else "float32"
+    check_options(build_options, precision)
+    if not dry_run and precision is not None:  # exports and conversions take long
+        check_target(product, build_options.gpus)
+    wanted = Wanted(precision, static, rescale=not no_rescale, calibration=calibration)
     cache = None if no_cache else EngineCache()
     with engine_source(terminal, source, options, wanted, keep=not no_cache) as artifact:
-        request = _request(artifact, product.name, chosen == ["tf32"], static, details)
+        request = _request(artifact, build_options, sizes, operators)
         if dry_run:
             _show(terminal, artifact, request, output)
             engine_facts(artifact, request)
@@ -241,7 +248,8 @@ def _calibration(details: dict[str, Any], int8: bool) -> Calibration:
     """The options of a calibration, which are for --int8 only.
 
     Raises:
-        InputError: One was given without, or together with a recipe, which leaves it nothing to do.
+        InputError: One was given without, or together with a recipe, which leaves it nothing to do; or see
+            `Calibration.check`.
     """
     given = {name: details.pop(name) for name in ("images", "ground_truth", "psnr_budget", "recipe")}
     idle = [name for name, value in given.items() if value not in (None, ())]
@@ -249,7 +257,10 @@ def _calibration(details: dict[str, Any], int8: bool) -> Calibration:
         raise InputError(f"--{idle[0].replace('_', '-')} is for calibrating.", fix="Give it together with --int8.")
     if given["recipe"] is not None and len(idle) > 1:
         raise InputError(f"--recipe measures nothing: it leaves nothing for --{idle[0].replace('_', '-')} to do.")
-    return Calibration(**given)
+    calibration = Calibration(**given)
+    if int8:
+        calibration.check()
+    return calibration
 
 
 def _effort(build: Mapping[str, Any]) -> str:
@@ -266,34 +277,32 @@ def _keep(artifact: OnnxArtifact, path: Path) -> None:
     write_atomic(path, artifact.path.read_bytes(), overwrite=True)
 
 
-def _request(
-    artifact: OnnxArtifact, target: str, tf32: bool, static: Size | None, details: dict[str, Any]
-) -> BuildRequest:
-    """The options as a request; those of profiles and operators are resolved."""
+def _build_options(product: Target, plugins: bool, tf32: bool, details: dict[str, Any]) -> BuildOptions:
+    from ..engines.request import BuildOptions
+
+    return BuildOptions(
+        target=product.name,
+        gpus=details.pop("gpus") or product.default_gpus,
+        tf32=tf32,
+        use_plugins=plugins,
+        workspace_bytes=details.pop("workspace"),
+        **details,
+    )
+
+
+def _request(artifact: OnnxArtifact, options: BuildOptions, sizes: Sizes, operators: str) -> BuildRequest:
+    """The request to build from a file; profiles and operators are resolved."""
     from ..engines.profile_choice import choose_profiles
     from ..engines.request import BuildRequest, choose_plugins
-    from ..engines.targets import TARGETS
 
-    product = TARGETS[target]
+    resolved = replace(options, use_plugins=choose_plugins(operators, options.target_entry, artifact))
     return BuildRequest(
+        **vars(resolved),
         onnx=artifact.path,
         sha256=artifact.sha256,
         network=artifact.spec.name,
         precision=artifact.precision,
-        target=target,
-        profiles=choose_profiles(
-            artifact,
-            names=details.pop("profiles"),
-            minimum=details.pop("minimum"),
-            optimum=details.pop("optimum"),
-            maximum=details.pop("maximum"),
-            static=static,
-        ),
-        gpus=details.pop("gpus") or product.default_gpus,
-        tf32=tf32,
-        use_plugins=choose_plugins(details.pop("operators"), product, artifact),
-        workspace_bytes=details.pop("workspace"),
-        **details,
+        profiles=choose_profiles(artifact, sizes),
     )
 
 

@@ -25,8 +25,7 @@ from .audit import (
 )
 from .build_process import BuildResult, build_in_process
 from .cuda_driver import probe_gpu
-from .profiles import check_profiles
-from .request import BuildRequest, check_request
+from .request import BuildRequest, check_options, check_request
 from .targets import Target, check_capabilities, load_target
 
 if TYPE_CHECKING:
@@ -136,13 +135,12 @@ def engine_facts(artifact: OnnxArtifact, request: BuildRequest) -> tuple[dict[st
     Raises:
         InputError: Profiles or numbers the file or the target does not take.
         Unsupported: The target cannot do what is asked.
+        OutputError: The timing cache cannot be written.
         EnvironmentProblem: The target, its GPU or its driver is not here.
     """
     target = request.target_entry
-    check_request(request)
-    check_profiles(request.profiles, artifact)
-    if request.timing_cache is not None:
-        check_output(request.timing_cache, overwrite=True)
+    check_options(request, request.precision)
+    check_request(request, artifact)
     trt = check_target(target, request.gpus)
     gpu, capability, driver = ("", "", "") if request.gpus else _gpu_here()
     return request.facts(trt.__version__, gpu, driver), request.gpus or (capability,)
@@ -156,8 +154,7 @@ def check_target(target: Target, gpus: tuple[str, ...]) -> Any:
         gpus: Compute capabilities such as ``"sm86"``; empty for the GPU of this machine.
 
     Raises:
-        InputError: A GPU is unknown or named twice.
-        Unsupported: The target builds for the GPU at hand only.
+        InputError: A GPU is unknown.
         EnvironmentProblem: The target, its GPU or its driver is not here.
     """
     verdict = target.verdict()

@@ -178,7 +178,7 @@ TYPES = {"b16": "bfloat16", "bf16": "bfloat16", "fp8_e4m3": "float8", "fp4": "fl
 def _turing_float32(failure: Failure, match: re.Match[str], title: str) -> AgileIRError:
     return Unsupported(
         f"{title} has no float32 matrix products for Turing (sm75), and {failure.subject} holds {match[1]}.",
-        fix="Build with --fp16, or leave sm75 out of --gpu.",
+        fix="Leave sm75 out of --gpu, or build with --fp16; SemanIR chooses its keys in float32 all the same.",
     )
 
 

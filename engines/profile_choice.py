@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..errors import InputError
 from ..export.artifact import OnnxArtifact
 from .profiles import Profile, check_profiles, parse_shape, preset_profile, static_profile
 
-__all__ = ["DEFAULT_PRESET", "choose_profiles"]
+__all__ = ["DEFAULT_PRESET", "NOTHING_SAID", "Sizes", "choose_profiles", "read_sizes"]
 
 DEFAULT_PRESET = "default"
 
 
-def choose_profiles(
-    artifact: OnnxArtifact,
+@dataclass(frozen=True)
+class Sizes:
+    """What a user says of sizes, of whatever file.
+
+    Attributes:
+        nearby: Profiles whose sides are rounded up to what a model needs.
+        exact: Profiles to take as they are.
+    """
+
+    nearby: tuple[Profile, ...] = ()
+    exact: tuple[Profile, ...] = ()
+
+
+NOTHING_SAID = Sizes()
+
+
+def read_sizes(
     names: Sequence[str] = (),
     minimum: Sequence[str] = (),
     optimum: Sequence[str] = (),
     maximum: Sequence[str] = (),
     static: tuple[int, int] | None = None,
-) -> tuple[Profile, ...]:
-    """The profiles of an engine: presets first, then those given by their sizes.
-
-    Nothing said means the only size of a static file, and one image of 64 to 512 pixels a side otherwise.
+) -> Sizes:
+    """Sizes as a user gives them; what no engine of any file can have is refused.
 
     Args:
-        artifact: The ONNX file.
         names: Names of presets.
         minimum: Smallest size of each profile, ``HxW`` or ``BxHxW``.
         optimum: Best size of each.
         maximum: Largest size of each.
-        static: Rows and columns (pixels) of the only size; rounded up to what the model needs.
+        static: Rows and columns (pixels) of the only size.
 
     Raises:
-        InputError: Not as many smallest as best and largest sizes; something that is no size or preset; `static`
-            together with others; or see `check_profiles`.
+        InputError: Not as many smallest as best and largest sizes; something that is no size or preset; not
+            min <= opt <= max; `static` together with others.
     """
     given = {"--min": len(minimum), "--opt": len(optimum), "--max": len(maximum)}
     if len(set(given.values())) > 1:
@@ -45,18 +58,33 @@ def choose_profiles(
             + ".",
             fix="Give each as often as there are profiles.",
         )
-    profiles = [preset_profile(name, artifact) for name in names]
-    profiles += [
+    presets = tuple(map(preset_profile, names))
+    exact = tuple(
         Profile(parse_shape(low), parse_shape(best), parse_shape(high))
         for low, best, high in zip(minimum, optimum, maximum, strict=True)
-    ]
-    if static is not None:
-        if profiles:
-            raise InputError("--static names the only size.", fix="Leave out --profile, --min, --opt and --max.")
-        multiple = artifact.spec.pad_multiple
-        rows, columns = (size + -size % multiple for size in static)
-        profiles = [Profile(*([(1, rows, columns)] * 3))]
-    if not profiles:
-        profiles = [static_profile(artifact) or preset_profile(DEFAULT_PRESET, artifact)]
+    )
+    if static is None:
+        return Sizes(presets, exact)
+    if presets or exact:
+        raise InputError("--static names the only size.", fix="Leave out --profile, --min, --opt and --max.")
+    return Sizes((Profile(*([(1, *static)] * 3)),))
+
+
+def choose_profiles(artifact: OnnxArtifact, sizes: Sizes = NOTHING_SAID) -> tuple[Profile, ...]:
+    """The profiles of an engine: presets first, then those given by their sizes.
+
+    Nothing said means the only size of a static file, and one image of 64 to 512 pixels a side otherwise.
+
+    Args:
+        artifact: The ONNX file.
+        sizes: What is asked for.
+
+    Raises:
+        InputError: See `check_profiles`.
+    """
+    fixed = static_profile(artifact)
+    if sizes == NOTHING_SAID:
+        sizes = Sizes((preset_profile(DEFAULT_PRESET),)) if fixed is None else Sizes(exact=(fixed,))
+    profiles = (*(profile.rounded_up(artifact.spec.pad_multiple) for profile in sizes.nearby), *sizes.exact)
     check_profiles(profiles, artifact)
-    return tuple(profiles)
+    return profiles

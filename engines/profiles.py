@@ -24,11 +24,23 @@ class Profile:
         minimum: Smallest batch, rows (pixels) and columns (pixels).
         optimum: What the engine is fastest at.
         maximum: Largest batch, rows and columns.
+
+    Raises:
+        InputError: Not 1 <= minimum <= optimum <= maximum.
     """
 
     minimum: Shape
     optimum: Shape
     maximum: Shape
+
+    def __post_init__(self) -> None:
+        names = ("batch", "rows", "columns")
+        for name, low, best, high in zip(names, self.minimum, self.optimum, self.maximum, strict=True):
+            if not 1 <= low <= best <= high:
+                raise InputError(
+                    f"The profile {self} has no order in its {name}: min {low}, opt {best}, max {high}.",
+                    fix="Give min <= opt <= max, at least 1.",
+                )
 
     def __contains__(self, shape: Shape) -> bool:
         return all(low <= size <= high for low, size, high in zip(self.minimum, shape, self.maximum, strict=True))
@@ -36,6 +48,15 @@ class Profile:
     def __str__(self) -> str:
         shapes = (self.minimum, self.optimum, self.maximum)
         return "..".join(dict.fromkeys("x".join(map(str, shape)) for shape in shapes))
+
+    def rounded_up(self, multiple: int) -> Profile:
+        """The profile with all sides rounded up to a multiple (pixels)."""
+
+        def rounded(shape: Shape) -> Shape:
+            batch, rows, columns = shape
+            return batch, rows + -rows % multiple, columns + -columns % multiple
+
+        return Profile(rounded(self.minimum), rounded(self.optimum), rounded(self.maximum))
 
     def to_json(self) -> dict[str, list[int]]:
         """The profile as a JSON object."""
@@ -51,9 +72,9 @@ class Profile:
         try:
             shapes = [tuple(int(size) for size in data[key]) for key in ("min", "opt", "max")]
             minimum, optimum, maximum = ((batch, rows, columns) for batch, rows, columns in shapes)
-        except (KeyError, TypeError) as error:
+            return cls(minimum, optimum, maximum)
+        except (KeyError, TypeError, InputError) as error:
             raise ValueError(f"not a profile: {data}") from error
-        return cls(minimum, optimum, maximum)
 
 
 PRESETS: dict[str, tuple[Shape, Shape, Shape]] = {
@@ -70,21 +91,15 @@ PRESETS: dict[str, tuple[Shape, Shape, Shape]] = {
 """Smallest, best and largest size by name; sides are rounded up to what a model needs."""
 
 
-def preset_profile(name: str, artifact: OnnxArtifact) -> Profile:
-    """A preset, with its sides rounded up to the model's multiple.
+def preset_profile(name: str) -> Profile:
+    """A preset; its sides are still to be rounded up to the model's multiple.
 
     Raises:
         InputError: No preset has this name.
     """
     if name not in PRESETS:
         raise InputError(f"{name!r} is not a profile.", fix=f"Choose one of {', '.join(PRESETS)}, or give --min/--max.")
-    multiple = artifact.spec.pad_multiple
-
-    def rounded(shape: Shape) -> Shape:
-        batch, rows, columns = shape
-        return batch, rows + -rows % multiple, columns + -columns % multiple
-
-    return Profile(*(rounded(shape) for shape in PRESETS[name]))
+    return Profile(*PRESETS[name])
 
 
 def static_profile(artifact: OnnxArtifact) -> Profile | None:
@@ -114,23 +129,18 @@ def check_profiles(profiles: Sequence[Profile], artifact: OnnxArtifact) -> None:
     """Refuses profiles an engine of this file cannot have.
 
     Raises:
-        InputError: None at all, not min <= opt <= max, a side that is no multiple of what the model needs, or another
-            size than that of a static file.
+        InputError: None at all, a side that is no multiple of what the model needs, or another size than that of a
+            static file.
     """
     if not profiles:
         raise InputError("An engine needs a profile.", fix="Give --min, --opt and --max, or a --profile by name.")
-    names = ("batch", "rows", "columns")
     multiple = artifact.spec.pad_multiple
     fixed = static_profile(artifact)
     for profile in profiles:
-        for name, low, best, high in zip(names, profile.minimum, profile.optimum, profile.maximum, strict=True):
-            if not 1 <= low <= best <= high:
-                raise InputError(
-                    f"The profile {profile} has no order in its {name}: min {low}, opt {best}, max {high}.",
-                    fix="Give min <= opt <= max, at least 1.",
-                )
-            if name != "batch" and any(size % multiple for size in (low, best, high)):
-                wrong = next(size for size in (low, best, high) if size % multiple)
+        sides = ([shape[axis] for shape in (profile.minimum, profile.optimum, profile.maximum)] for axis in (1, 2))
+        for name, sizes in zip(("rows", "columns"), sides, strict=True):
+            wrong = next((size for size in sizes if size % multiple), None)
+            if wrong is not None:
                 nearest = [size for size in (wrong - wrong % multiple, wrong + -wrong % multiple) if size]
                 raise InputError(
                     f"The profile {profile} has {wrong} {name}, which is no multiple of {multiple}.",

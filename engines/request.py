@@ -15,29 +15,35 @@ from typing import Any
 from .. import __version__
 from ..errors import InputError, Unsupported
 from ..export.artifact import OnnxArtifact
+from ..imaging import check_output
 from .facts import code_digest
-from .profiles import Profile
+from .profiles import Profile, check_profiles
 from .targets import TARGETS, Target
 
-__all__ = ["COMPATIBILITY", "BuildRequest", "check_request", "choose_plugins", "kernel_digest"]
+__all__ = [
+    "COMPATIBILITY",
+    "BuildOptions",
+    "BuildRequest",
+    "check_options",
+    "check_request",
+    "choose_plugins",
+    "kernel_digest",
+]
 
 COMPATIBILITY = ("none", "same-capability", "ampere-plus")
 """Other GPUs of TensorRT's an engine may run on: none, those of its compute capability, Ampere and all later ones."""
 
 MAXIMUM_OPTIMIZATION_LEVEL = 5
 
+TURING = "sm75"
 
-@dataclass(frozen=True)
-class BuildRequest:
-    """One engine to build. The precision is that of the ONNX file: networks are strongly typed.
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How an engine is to be built, of whatever file.
 
     Attributes:
-        onnx: The file.
-        sha256: Digest of its bytes.
-        network: Name of the model, by which the cache compares builds.
-        precision: What the file holds and the audit expects: ``"float32"``, ``"float16"``, ``"bfloat16"``, ``"int8"``.
         target: Name of the target.
-        profiles: Sizes, one optimisation profile each.
         gpus: Compute capabilities such as ``"sm86"``; empty for the GPU at hand.
         tf32: Let float32 products round their factors to 10 bits (TF32).
         use_plugins: Run the operators as plugins instead of by their ONNX function bodies.
@@ -48,12 +54,7 @@ class BuildRequest:
         timing_cache: File of TensorRT's kernel timings, read and written back; it changes the time of a build only.
     """
 
-    onnx: Path
-    sha256: str
-    network: str
-    precision: str
     target: str
-    profiles: tuple[Profile, ...]
     gpus: tuple[str, ...] = ()
     tf32: bool = False
     use_plugins: bool = False
@@ -67,6 +68,25 @@ class BuildRequest:
     def target_entry(self) -> Target:
         """The target's entry in the registry."""
         return TARGETS[self.target]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest(BuildOptions):
+    """One engine to build. The precision is that of the ONNX file: networks are strongly typed.
+
+    Attributes:
+        onnx: The file.
+        sha256: Digest of its bytes.
+        network: Name of the model, by which the cache compares builds.
+        precision: What the file holds and the audit expects: ``"float32"``, ``"float16"``, ``"bfloat16"``, ``"int8"``.
+        profiles: Sizes, one optimisation profile each.
+    """
+
+    onnx: Path
+    sha256: str
+    network: str
+    precision: str
+    profiles: tuple[Profile, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The request as a JSON object, with absolute paths."""
@@ -112,32 +132,55 @@ class BuildRequest:
         }
 
 
-def check_request(request: BuildRequest) -> None:
-    """Refuses what a target cannot do, before anything is started.
+def check_options(options: BuildOptions, precision: str | None) -> None:
+    """Refuses what no file can be built with, before anything is started.
+
+    Args:
+        options: How to build.
+        precision: What the engine's file will hold; None where that is not known yet.
 
     Raises:
-        InputError: A number out of its range.
-        Unsupported: Plugins, or compatibility with other machines, from a target without them; TF32 for a file that is
-            not float32.
+        InputError: A number out of its range, or a GPU named twice.
+        Unsupported: Plugins, or compatibility with other machines, from a target without them; GPUs of a target that
+            builds for the one at hand; a precision that a GPU does not have.
+        OutputError: The timing cache cannot be written.
     """
-    target = request.target_entry
-    level = request.optimization_level
+    target, level = options.target_entry, options.optimization_level
     if level is not None and not 0 <= level <= MAXIMUM_OPTIMIZATION_LEVEL:
         raise InputError(f"The optimisation level {level} is not in 0..{MAXIMUM_OPTIMIZATION_LEVEL}.")
-    if request.workspace_bytes is not None and request.workspace_bytes < 1:
-        raise InputError(f"The workspace must be at least one byte, got {request.workspace_bytes}.")
-    if request.tf32 and request.precision != "float32":
-        raise InputError(
-            f"TF32 is for float32 products, and {request.onnx} holds {request.precision}.",
-            fix="Leave --tf32 out, or start from a float32 file.",
+    if options.workspace_bytes is not None and options.workspace_bytes < 1:
+        raise InputError(f"The workspace must be at least one byte, got {options.workspace_bytes}.")
+    if not target.plugins:
+        _check_plain_target(options, target)
+    if options.timing_cache is not None:
+        check_output(options.timing_cache, overwrite=True)
+    if options.gpus and not target.builds_without_gpu:
+        raise Unsupported(
+            f"{target.title} builds for the GPU of the machine, not for {', '.join(options.gpus)}.",
+            why="It times its kernels on that GPU.",
+            fix="Leave --gpu out and build on the GPU the engine is for, or use --target rtx.",
         )
-    if target.plugins:
-        return
+    if len(set(options.gpus)) < len(options.gpus):
+        raise InputError(f"A GPU is named twice: {', '.join(options.gpus)}.", fix="Name each once.")
+    if TURING in options.gpus and precision in ("bfloat16", "float32"):
+        lacking = {
+            "bfloat16": f"{TURING} cannot compute in bfloat16.",
+            "float32": f"{target.title} has no float32 matrix products for Turing ({TURING}).",
+        }
+        raise Unsupported(
+            lacking[precision],
+            why=f"{target.title} builds one engine for all GPUs of --gpu.",
+            fix=f"Build with --fp16, or leave {TURING} out of --gpu.",
+        )
+
+
+def _check_plain_target(options: BuildOptions, target: Target) -> None:
+    """Refuses what a target without plugins does not have."""
     refused = {
-        "takes no plugins": request.use_plugins,
-        "makes no version-compatible engines": request.version_compatible,
-        "knows no compatibility levels": request.hardware_compatible != "none",
-        "keeps no timing cache": request.timing_cache is not None,
+        "takes no plugins": options.use_plugins,
+        "makes no version-compatible engines": options.version_compatible,
+        "knows no compatibility levels": options.hardware_compatible != "none",
+        "keeps no timing cache": options.timing_cache is not None,
     }
     fixes = {
         "takes no plugins": "Use --attention decomposed or auto: it runs the operators by their ONNX function bodies.",
@@ -148,6 +191,20 @@ def check_request(request: BuildRequest) -> None:
     for what, asked in refused.items():
         if asked:
             raise Unsupported(f"{target.title} {what}.", fix=fixes[what])
+
+
+def check_request(request: BuildRequest, artifact: OnnxArtifact) -> None:
+    """Refuses what a file cannot be built with; `check_options` refuses what none can.
+
+    Raises:
+        InputError: TF32 for a file that is not float32; or see `check_profiles`.
+    """
+    if request.tf32 and request.precision != "float32":
+        raise InputError(
+            f"TF32 is for float32 products, and {request.onnx} holds {request.precision}.",
+            fix="Leave --tf32 out, or start from a float32 file.",
+        )
+    check_profiles(request.profiles, artifact)
 
 
 def choose_plugins(choice: str, target: Target, artifact: OnnxArtifact) -> bool:

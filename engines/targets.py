@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import EnvironmentProblem, InputError, Unsupported
+from ..errors import EnvironmentProblem, InputError
 from .doctor import Diagnosis, TargetVerdict, diagnose
 
 __all__ = ["AUTO", "TARGETS", "Target", "check_capabilities", "choose_target", "load_target"]
@@ -116,16 +116,9 @@ def check_capabilities(target: Target, trt: Any, gpus: tuple[str, ...]) -> None:
         gpus: Such as ``"sm86"``; empty for the target's own choice.
 
     Raises:
-        Unsupported: Capabilities were named for a target that builds for the GPU at hand.
-        InputError: One is unknown, or named twice.
+        InputError: One is unknown.
     """
     if not target.builds_without_gpu:
-        if gpus:
-            raise Unsupported(
-                f"{target.title} builds for the GPU of the machine, not for {', '.join(gpus)}.",
-                why="It times its kernels on that GPU.",
-                fix="Leave --gpu out and build on the GPU the engine is for, or use --target rtx.",
-            )
         return
     known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
     for gpu in gpus:
@@ -133,5 +126,3 @@ def check_capabilities(target: Target, trt: Any, gpus: tuple[str, ...]) -> None:
             raise InputError(
                 f"{target.title} {trt.__version__} knows no GPU {gpu!r}.", fix=f"Choose among {', '.join(known)}."
             )
-    if len(set(gpus)) < len(gpus):
-        raise InputError(f"A GPU is named twice: {', '.join(gpus)}.", fix="Name each once.")

@@ -12,11 +12,17 @@ from typing import Any
 import pytest
 
 from agileir_export.engines.doctor import Diagnosis, Surroundings, TargetVerdict
-from agileir_export.engines.profile_choice import choose_profiles
+from agileir_export.engines.profile_choice import choose_profiles, read_sizes
 from agileir_export.engines.profiles import Profile
-from agileir_export.engines.request import BuildRequest, check_request, choose_plugins, kernel_digest
+from agileir_export.engines.request import (
+    BuildRequest,
+    check_options,
+    check_request,
+    choose_plugins,
+    kernel_digest,
+)
 from agileir_export.engines.targets import TARGETS, check_capabilities, choose_target, load_target
-from agileir_export.errors import EnvironmentProblem, InputError, Unsupported
+from agileir_export.errors import EnvironmentProblem, InputError, OutputError, Unsupported
 from agileir_export.export.artifact import OnnxArtifact
 from agileir_export.models.spec import ModelSpec
 
@@ -90,14 +96,10 @@ def test_capabilities_are_those_of_the_module() -> None:
     with pytest.raises(InputError, match=r"knows no GPU 'sm90'") as caught:
         check_capabilities(RTX, trt, ("sm86", "sm90"))
     assert "sm75, sm80, sm86, sm89, sm120, sm121" in caught.value.fix
-    with pytest.raises(InputError, match="twice"):
-        check_capabilities(RTX, trt, ("sm86", "sm86"))
 
 
 def test_tensorrt_builds_for_the_gpu_at_hand() -> None:
     check_capabilities(TENSORRT, types.SimpleNamespace(), ())
-    with pytest.raises(Unsupported, match="not for sm86"):
-        check_capabilities(TENSORRT, types.SimpleNamespace(), ("sm86",))
 
 
 # ---- requests ----
@@ -164,7 +166,11 @@ def test_plugins_are_known_by_their_kernels() -> None:
         ({"optimization_level": 6}, InputError, "level 6"),
         ({"optimization_level": -1}, InputError, "level -1"),
         ({"workspace_bytes": 0}, InputError, "at least one byte"),
-        ({"tf32": True, "precision": "float16"}, InputError, "TF32"),
+        ({"gpus": ("sm86", "sm86")}, InputError, "twice"),
+        ({"gpus": ("sm86",), "target": "tensorrt"}, Unsupported, "not for sm86"),
+        ({"gpus": ("sm86", "sm75"), "precision": "bfloat16"}, Unsupported, "sm75 cannot compute in bfloat16"),
+        ({"gpus": ("sm75",)}, Unsupported, "no float32 matrix products for Turing"),
+        ({"timing_cache": Path("gone/t"), "target": "tensorrt", "gpus": ()}, OutputError, "no folder gone"),
         ({"use_plugins": True}, Unsupported, "takes no plugins"),
         ({"version_compatible": True}, Unsupported, "version-compatible"),
         ({"hardware_compatible": "ampere-plus"}, Unsupported, "compatibility levels"),
@@ -172,13 +178,29 @@ def test_plugins_are_known_by_their_kernels() -> None:
     ],
 )
 def test_what_a_target_cannot_do_is_refused_early(changes: dict[str, Any], kind: type[Exception], word: str) -> None:
+    asked = request(Path("a.onnx"), **changes)
     with pytest.raises(kind, match=word) as caught:
-        check_request(request(Path("a.onnx"), **changes))
+        check_options(asked, asked.precision)
     assert type(caught.value) is kind
 
 
 def test_tensorrt_takes_all_of_it() -> None:
-    check_request(dataclasses.replace(FULL, use_plugins=True, version_compatible=True))
+    check_options(dataclasses.replace(FULL, gpus=(), use_plugins=True, version_compatible=True), "float32")
+
+
+def test_turing_takes_what_is_not_known_yet() -> None:
+    asked = request(Path("a.onnx"), gpus=("sm75",))
+    for precision in (None, "float16", "int8"):
+        check_options(asked, precision)
+
+
+def test_what_a_file_cannot_be_built_with() -> None:
+    asked = request(Path("a.onnx"), profiles=(Profile(*[(1, 16, 16)] * 3),))
+    check_request(asked, artifact())
+    with pytest.raises(InputError, match=r"TF32 is for float32 products, and a\.onnx holds float16"):
+        check_request(dataclasses.replace(asked, tf32=True, precision="float16"), artifact())
+    with pytest.raises(InputError, match="no multiple of 7"):
+        check_request(asked, artifact(7))
 
 
 def test_plugins_are_chosen_where_they_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,19 +227,19 @@ def test_the_default_is_one_image_of_64_to_512() -> None:
 def test_a_static_file_has_its_own_profile() -> None:
     fixed = artifact(profile={"batch": 1, "height": 48, "width": 64})
     only = (Profile(*[(1, 48, 64)] * 3),)
-    assert choose_profiles(fixed) == choose_profiles(fixed, static=(48, 60)) == only
+    assert choose_profiles(fixed) == choose_profiles(fixed, read_sizes(static=(48, 60))) == only
     with pytest.raises(InputError, match="exported for 1x48x64 only"):
-        choose_profiles(fixed, names=["tiles"])
+        choose_profiles(fixed, read_sizes(["tiles"]))
 
 
 def test_presets_and_sizes_together() -> None:
-    found = choose_profiles(artifact(), ["720p"], ["8x16", "2x8x8"], ["16x16", "2x8x8"], ["2x64x64", "2x8x8"])
-    assert found == (
+    sizes = read_sizes(["720p"], ["8x16", "2x8x8"], ["16x16", "2x8x8"], ["2x64x64", "2x8x8"])
+    assert choose_profiles(artifact(), sizes) == (
         Profile(*[(1, 720, 1280)] * 3),
         Profile((1, 8, 16), (1, 16, 16), (2, 64, 64)),
         Profile(*[(2, 8, 8)] * 3),
     )
-    assert choose_profiles(artifact(), static=(9, 16)) == (Profile(*[(1, 16, 16)] * 3),)
+    assert choose_profiles(artifact(), read_sizes(static=(9, 16))) == (Profile(*[(1, 16, 16)] * 3),)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +249,6 @@ def test_presets_and_sizes_together() -> None:
         ({"minimum": ["8x8"], "optimum": ["8x8"], "maximum": ["16x16", "16x16"]}, "2 x --max"),
         ({"minimum": ["64x64"], "optimum": ["32x32"], "maximum": ["128x128"]}, "no order in its rows"),
         ({"minimum": ["64x64"], "optimum": ["64x64"], "maximum": ["64x32"]}, "no order in its columns"),
-        ({"minimum": ["9x8"], "optimum": ["16x16"], "maximum": ["16x16"]}, "9 rows, which is no multiple of 8"),
         ({"minimum": ["8by8"], "optimum": ["8x8"], "maximum": ["8x8"]}, "'8by8' is not a size"),
         ({"names": ["8k"]}, "'8k' is not a profile"),
         ({"names": ["tiles"], "static": (8, 8)}, "--static names the only size"),
@@ -235,4 +256,10 @@ def test_presets_and_sizes_together() -> None:
 )
 def test_profiles_that_cannot_be(given: dict[str, Any], word: str) -> None:
     with pytest.raises(InputError, match=word):
-        choose_profiles(artifact(), **given)
+        read_sizes(**given)
+
+
+def test_sizes_are_taken_as_they_are_and_presets_rounded() -> None:
+    with pytest.raises(InputError, match="9 rows, which is no multiple of 8"):
+        choose_profiles(artifact(), read_sizes((), ["9x8"], ["16x16"], ["16x16"]))
+    assert choose_profiles(artifact(7), read_sizes(["540p"])) == (Profile(*[(1, 546, 966)] * 3),)

@@ -21,7 +21,7 @@ from agileir_export.engines.artifact import read_engine
 from agileir_export.engines.audit import Audit
 from agileir_export.engines.building import build_engine, engine_facts, make_engine, write_engine
 from agileir_export.engines.cache import EngineCache
-from agileir_export.engines.profile_choice import choose_profiles
+from agileir_export.engines.profile_choice import choose_profiles, read_sizes
 from agileir_export.engines.request import BuildRequest
 from agileir_export.errors import AuditMissed, InputError, OutputError
 from agileir_export.export.artifact import OnnxArtifact
@@ -50,7 +50,7 @@ def ask_for(artifact: OnnxArtifact, **changes: Any) -> BuildRequest:
     given = {
         "sha256": artifact.sha256,
         "precision": artifact.precision,
-        "profiles": choose_profiles(artifact, static=(8, 8)),
+        "profiles": choose_profiles(artifact, read_sizes(static=(8, 8))),
         **changes,
     }
     return request(artifact.path, **given)

@@ -56,7 +56,13 @@ def test_a_profile_holds_what_is_between() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [{}, {"min": [1, 2], "opt": [1, 2, 3], "max": [1, 2, 3]}, {"min": None, "opt": [], "max": []}]
+    "data",
+    [
+        {},
+        {"min": [1, 2], "opt": [1, 2, 3], "max": [1, 2, 3]},
+        {"min": None, "opt": [], "max": []},
+        {"min": [1, 8, 8], "opt": [1, 4, 8], "max": [1, 8, 8]},
+    ],
 )
 def test_damaged_json_is_refused(data: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
@@ -66,7 +72,7 @@ def test_damaged_json_is_refused(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize("multiple", [4, 8, 16, 32])
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_be_built(name: str, multiple: int) -> None:
-    profile = preset_profile(name, artifact(multiple))
+    profile = preset_profile(name).rounded_up(multiple)
     check_profiles([profile], artifact(multiple))
     for rounded, wanted in zip((profile.minimum, profile.optimum, profile.maximum), PRESETS[name], strict=True):
         assert rounded[0] == wanted[0]
@@ -75,7 +81,16 @@ def test_every_preset_can_be_built(name: str, multiple: int) -> None:
 
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(InputError, match="'4k' is not a profile"):
-        preset_profile("4k", artifact())
+        preset_profile("4k")
+
+
+def test_a_profile_without_order_cannot_be() -> None:
+    with pytest.raises(InputError, match="no order in its rows: min 64, opt 16, max 64"):
+        square(64, 16, 64)
+    with pytest.raises(InputError, match="no order in its batch: min 1, opt 4, max 2"):
+        Profile((1, 8, 8), (4, 8, 8), (2, 8, 8))
+    with pytest.raises(InputError, match="no order in its rows: min 0"):
+        square(0, 8, 8)
 
 
 def test_what_no_engine_can_have_is_refused() -> None:
@@ -83,12 +98,6 @@ def test_what_no_engine_can_have_is_refused() -> None:
     check_profiles([square(8, 16, 64), Profile((1, 8, 8), (2, 8, 8), (9, 8, 8))], plain)
     with pytest.raises(InputError, match="needs a profile"):
         check_profiles([], plain)
-    with pytest.raises(InputError, match="no order in its rows: min 64, opt 16, max 64"):
-        check_profiles([square(64, 16, 64)], plain)
-    with pytest.raises(InputError, match="no order in its batch: min 1, opt 4, max 2"):
-        check_profiles([Profile((1, 8, 8), (4, 8, 8), (2, 8, 8))], plain)
-    with pytest.raises(InputError, match="no order in its rows: min 0"):
-        check_profiles([square(0, 8, 8)], plain)
     with pytest.raises(InputError, match="has 20 columns, which is no multiple of 8") as refused:
         check_profiles([Profile((1, 8, 8), (1, 16, 20), (1, 32, 32))], plain)
     assert refused.value.fix == "Give 16 or 24."

@@ -1,0 +1,144 @@
+"""The verb ``trt``: what depends on options alone is refused before a model is exported or a file is converted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agileir_export import calib, export, models
+from agileir_export.export import precision
+
+from ..engines.rtx_builds import needs_rtx
+from .command import PRESET, document, run, written
+
+MODEL, FILE = (PRESET, "--random-weights", "0"), ("{onnx}",)
+RTX, TENSORRT = ("--target", "rtx"), ("--target", "tensorrt")
+FROM_64 = ("--min", "64x64", "--opt", "64x64", "--max")
+RECIPE = ("--int8", "--recipe")
+
+REFUSED = [
+    (2, (*RTX, "--bf16"), "one precision, not --fp16 and --bf16"),
+    (2, (*RTX, "--psnr-budget", "0.2"), "--psnr-budget is for calibrating"),
+    (2, (*RTX, "--min", "64x64"), "needs --min, --opt and --max; given are 1 x --min, 0 x --opt, 0 x --max"),
+    (2, (*RTX, *FROM_64, "64x64", *FROM_64[:4]), "given are 2 x --min, 2 x --opt, 1 x --max"),
+    (2, (*RTX, *FROM_64, "32x64"), "no order in its rows: min 64, opt 64, max 32"),
+    (2, (*RTX, *FROM_64, "64x32"), "no order in its columns: min 64, opt 64, max 32"),
+    (2, (*RTX, *FROM_64, "64x64", "--min", "2x8x8", "--opt", "8x8", "--max", "8x8"), "no order in its batch: min 2"),
+    (2, (*RTX, *FROM_64, "64"), "'64' is not a size"),
+    (2, (*RTX, "--profile", "8k"), "'8k' is not a profile"),
+    (2, (*RTX, "--static", "8x8", "--profile", "tiles"), "names the only size"),
+    (2, (*RTX, "--static", "8x8", *FROM_64, "64x64"), "names the only size"),
+    (2, (*RTX, "--optimization-level", "9"), r"level 9 is not in 0\.\.5"),
+    (2, (*TENSORRT, "--optimization-level", "-1"), r"level -1 is not in 0\.\.5"),
+    (2, (*RTX, "--workspace", "0"), "at least one byte"),
+    (2, (*RTX, "--gpu", "sm86,sm89,sm86"), "named twice"),
+    (2, (*TENSORRT, "--timing-cache", "gone/t"), "there is no folder gone"),
+    (3, (*TENSORRT, "--gpu", "sm86"), "builds for the GPU of the machine, not for sm86"),
+    (3, (*RTX, "--attention", "plugin"), "takes no plugins"),
+    (3, (*RTX, "--version-compatible"), "no version-compatible engines"),
+    (3, (*RTX, "--hardware-compatible", "ampere-plus"), "no compatibility levels"),
+    (3, (*RTX, "--timing-cache", "t"), "no timing cache"),
+]
+"""With ``--fp16``."""
+
+REFUSED_PRECISIONS = [
+    (3, ("--bf16", "--gpu", "sm86,sm75"), r"sm75 cannot compute in bfloat16.*--fp16"),
+    (3, ("--fp32", "--gpu", "sm75"), r"no float32 matrix products for Turing \(sm75\).*--fp16"),
+    (3, ("--tf32", "--gpu", "sm75"), r"no float32 matrix products for Turing \(sm75\).*--fp16"),
+    (2, (*RECIPE, "r.json", "--images", "photos"), "leaves nothing for --images"),
+    (2, (*RECIPE, "none.json"), r"Cannot read the recipe none\.json"),
+    (2, (*RECIPE, "{broken}"), "is not a recipe"),
+    (2, ("--int8", "--psnr-budget", "-1"), "at least 0 dB and finite"),
+    (2, ("--int8", "--images", "none.png"), r"no file or folder none\.png"),
+    (2, ("--int8", "--ground-truth", "none"), "no file or folder none"),
+]
+
+WORK = {export: ("export_onnx",), models: ("load_model",), precision: ("write_precision",), calib: ("calibrate",)}
+"""What takes long, by the room it is in."""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGILEIR_EXPORT_CACHE", str(tmp_path_factory.mktemp("engines")))
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The work that was begun, by name."""
+    names: list[str] = []
+    for room, functions in WORK.items():
+        for name in functions:
+            real = getattr(room, name)
+
+            def counted(*arguments: Any, real: Any = real, name: str = name, **keywords: Any) -> Any:
+                names.append(name)
+                return real(*arguments, **keywords)
+
+            monkeypatch.setattr(room, name, counted)
+    return names
+
+
+def assert_refused_at_once(
+    code: int, given: tuple[str, ...], message: str, files: dict[str, Path], begun: list[str]
+) -> None:
+    arguments = [argument.format_map(files) for argument in given]
+    result = run("trt", *arguments, "-o", "a.plan")
+    assert (result.exit_code, result.stdout) == (code, ""), result.output
+    _, error = result.stderr.split("error: ")
+    assert re.search(message, " ".join(error.split()))
+    assert document(run("trt", *arguments, "-o", "a.plan", "--json"))["error"]["exit_code"] == code
+    assert run("trt", *arguments, "-o", "a.plan", "--dry-run").exit_code == code
+    assert (begun, written()) == ([], [])
+
+
+@pytest.mark.parametrize("source", [MODEL, FILE], ids=["model", "file"])
+@pytest.mark.parametrize(("code", "given", "message"), REFUSED, ids=[" ".join(given) for _, given, _ in REFUSED])
+def test_options_that_cannot_be(
+    source: tuple[str, ...],
+    code: int,
+    given: tuple[str, ...],
+    message: str,
+    files: dict[str, Path],
+    begun: list[str],
+) -> None:
+    assert_refused_at_once(code, (*source, "--fp16", *given), message, files, begun)
+
+
+@pytest.mark.parametrize("source", [MODEL, FILE], ids=["model", "file"])
+@pytest.mark.parametrize(
+    ("code", "given", "message"), REFUSED_PRECISIONS, ids=[" ".join(given) for _, given, _ in REFUSED_PRECISIONS]
+)
+def test_precisions_that_cannot_be(
+    source: tuple[str, ...],
+    code: int,
+    given: tuple[str, ...],
+    message: str,
+    files: dict[str, Path],
+    begun: list[str],
+) -> None:
+    assert_refused_at_once(code, (*source, *RTX, *given), message, files, begun)
+
+
+def test_a_model_is_built_in_float32_unless_told_otherwise(files: dict[str, Path], begun: list[str]) -> None:
+    assert_refused_at_once(3, (*MODEL, *RTX, "--gpu", "sm75"), "no float32 matrix products", files, begun)
+
+
+@needs_rtx
+@pytest.mark.parametrize("source", [MODEL, FILE], ids=["model", "file"])
+def test_a_gpu_that_the_target_does_not_know(source: tuple[str, ...], files: dict[str, Path], begun: list[str]) -> None:
+    arguments = [argument.format_map(files) for argument in source]
+    result = run("trt", *arguments, *RTX, "--fp16", "--gpu", "sm90", "-o", "a.plan")
+    assert result.exit_code == 2
+    assert "knows no GPU 'sm90'" in result.stderr
+    assert (begun, written()) == ([], [])
+
+
+def test_work_that_is_begun_is_seen(begun: list[str]) -> None:
+    run("trt", *MODEL, *RTX, "--fp16", "--static", "8x8", "-o", "a.plan", "--dry-run")
+    assert begun == ["load_model", "export_onnx", "write_precision"]
+    begun.clear()
+    run("trt", *MODEL, *RTX, *FROM_64, "66x64", "-o", "a.plan", "--dry-run")
+    assert begun == ["load_model", "export_onnx"], "only the file tells what sides must be multiples of"
