@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 __all__ = [
+    "FLOAT32_STEP",
     "accumulate",
     "bias_position",
     "pixels",
@@ -21,6 +22,9 @@ __all__ = [
 ]
 
 LOWEST = tl.constexpr(-3.4028234663852886e38)
+
+FLOAT32_STEP = 8 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 8) else 16
+"""Fewest channels that a float32 `tl.dot` sums over: what it takes at a time where registers are short."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]

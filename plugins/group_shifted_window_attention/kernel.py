@@ -8,7 +8,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from ..blocks import LOWEST, accumulate, pixels, position_bias, regions, same_region_or_masked
+from ..blocks import FLOAT32_STEP, LOWEST, accumulate, pixels, position_bias, regions, same_region_or_masked
 from ..launch import MAX_SHARED_BYTES, Launch, Shape, block_size, check_image, pick
 
 __all__ = ["OUTPUT_TYPE", "TACTICS", "group_shifted_window_attention_kernel", "launch", "output_shape"]
@@ -343,7 +343,7 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
             "kernel_height": kernel_height,
             "kernel_width": kernel_width,
             "rows_at_once": 3 if key_lanes <= 16 else 1,
-            "input_step": 8 if dtype == "float32" else 16,
+            "input_step": FLOAT32_STEP if dtype == "float32" else 16,
             "queries": queries,
             "keys": min(keys, queries),
         },

@@ -8,7 +8,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from ..blocks import pixels, regions
+from ..blocks import FLOAT32_STEP, pixels, regions
 from ..launch import Launch, Shape, block_size, check_image, pick
 from ..packing import WORD_BITS, words
 
@@ -194,7 +194,7 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
             "channels": image[3],
             "rows": rows,
             "columns": columns,
-            "step": 8 if dtype == "float32" else 32,
+            "step": FLOAT32_STEP if dtype == "float32" else 32,
         },
         window_size=window_size,
         programs=-(-tokens // rows),
