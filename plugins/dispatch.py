@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import warnings
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .launch import Launch
+
 if TYPE_CHECKING:
     from torch._library.custom_ops import CustomOpDef
 
-__all__ = ["kernel_module", "register_cuda", "run_kernel"]
+__all__ = ["kernel_module", "plan_kernel", "register_cuda", "run_kernel", "start_kernel", "type_name"]
 
 OLDEST_CAPABILITY = (8, 0)
 """The kernels use tensor-core instructions (bfloat16, TF32) that came with Ampere."""
@@ -27,27 +30,42 @@ def kernel_module(torch_name: str) -> ModuleType:
     return importlib.import_module(f".{torch_name}.kernel", __package__)
 
 
-def run_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[str, int], tactic: int = 1) -> Tensor:
-    """Runs an operator's kernel.
+def plan_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[str, int], tactic: int = 1) -> Launch:
+    """How an operator's kernel is started for these tensors; nothing is compiled or started yet.
+
+    Args:
+        torch_name: Such as ``"shifted_window_attention"``.
+        tensors: The operator's tensors in order.
+        attributes: Its integer arguments by name.
+        tactic: Which of the kernel's tactics, from 1.
+
+    Raises:
+        ValueError: The kernel was not made for these shapes or types.
+    """
+    kinds = {tensor.dtype for tensor in tensors}
+    if not kinds <= {tensors[0].dtype, torch.int32}:
+        raise ValueError(f"{torch_name}: the kernel takes tensors of one type, got {', '.join(map(str, kinds))}")
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    launch: Launch = kernel_module(torch_name).launch(shapes, attributes, type_name(tensors[0]), tactic)
+    return launch
+
+
+def start_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[str, int], launch: Launch) -> Tensor:
+    """Starts an operator's kernel on PyTorch's current stream of the tensors' device.
 
     Args:
         torch_name: Such as ``"shifted_window_attention"``.
         tensors: The operator's tensors in order, on one CUDA device (or on the CPU under Triton's interpreter).
         attributes: Its integer arguments by name.
-        tactic: Which of the kernel's tactics, from 1.
+        launch: What `plan_kernel` answered for them.
 
     Returns:
         The operator's output.
-
-    Raises:
-        ValueError: The kernel was not made for these shapes or types; nothing was started.
     """
     module = kernel_module(torch_name)
     image = tensors[0]
     shapes = [tuple(tensor.shape) for tensor in tensors]
-    dtype = str(image.dtype).removeprefix("torch.")
-    launch = module.launch(shapes, attributes, dtype, tactic)
-    output_type = getattr(torch, module.OUTPUT_TYPE or dtype)
+    output_type = getattr(torch, module.OUTPUT_TYPE or type_name(image))
     output = image.new_empty(module.output_shape(shapes, attributes), dtype=output_type)
     if output.numel() == 0:
         return output
@@ -64,6 +82,20 @@ def run_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[s
             enable_fp_fusion=True,
         )
     return output
+
+
+def run_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[str, int], tactic: int = 1) -> Tensor:
+    """`plan_kernel`, then `start_kernel`.
+
+    Raises:
+        ValueError: The kernel was not made for these shapes or types; nothing was started.
+    """
+    return start_kernel(torch_name, tensors, attributes, plan_kernel(torch_name, tensors, attributes, tactic))
+
+
+def type_name(tensor: Tensor) -> str:
+    """A tensor's type as the kernels name it, such as ``"float16"``."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 @cache
@@ -100,11 +132,13 @@ def register_cuda(operator: CustomOpDef, torch_name: str, attributes: Sequence[s
     def on_cuda(*arguments: Any) -> Tensor:
         tensors, numbers = arguments[:-count], arguments[-count:]
         same_device = all(tensor.device == tensors[0].device for tensor in tensors)
+        named = dict(zip(attributes, numbers, strict=True))
+        launch: Launch | None = None
         if same_device and _capable(tensors[0].device.index):
-            try:
-                return run_kernel(torch_name, tensors, dict(zip(attributes, numbers, strict=True)))
-            except ValueError:
-                pass
+            with contextlib.suppress(ValueError):
+                launch = plan_kernel(torch_name, tensors, named)
+        if launch is not None:  # from here on, an error is an error: no kernel is replaced in silence
+            return start_kernel(torch_name, tensors, named, launch)
         result: Tensor = reference(*arguments)
         return result
 

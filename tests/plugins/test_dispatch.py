@@ -40,30 +40,51 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def test_a_kernel_gets_tensors_and_named_numbers(on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "run_kernel", lambda *arguments: arguments)
+    monkeypatch.setattr(dispatch, "plan_kernel", lambda *arguments: "the launch")
+    monkeypatch.setattr(dispatch, "start_kernel", lambda *arguments: arguments)
     x, y = torch.ones(2), torch.ones(2)
-    name, tensors, numbers = on_cuda(x, y, 7)
+    name, tensors, numbers, launch = on_cuda(x, y, 7)
     assert name == "some_operator" and tensors[0] is x and tensors[1] is y and numbers == {"number": 7}
+    assert launch == "the launch"
 
 
 def test_what_no_kernel_was_made_for_runs_the_reference(
     on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*arguments: Any) -> Tensor:
+    def refuse(*arguments: Any) -> Any:
         raise ValueError("no kernel for this")
 
-    monkeypatch.setattr(dispatch, "run_kernel", refuse)
+    monkeypatch.setattr(dispatch, "plan_kernel", refuse)
     assert on_cuda(torch.ones(1), torch.ones(1), 3).item() == 5
     with pytest.raises(ValueError, match="reference refuses"):
         on_cuda(torch.ones(1), torch.ones(1).double(), 3)
 
 
+def test_a_kernel_that_fails_is_not_replaced_in_silence(
+    on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any) -> Any:
+        raise ValueError("the compiler refuses")
+
+    monkeypatch.setattr(dispatch, "plan_kernel", lambda *arguments: "the launch")
+    monkeypatch.setattr(dispatch, "start_kernel", broken)
+    with pytest.raises(ValueError, match="the compiler refuses"):
+        on_cuda(torch.ones(1), torch.ones(1), 3)
+
+
 def test_tensors_of_two_devices_never_reach_a_kernel(
     on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "run_kernel", lambda *arguments: pytest.fail("a kernel was started"))
+    monkeypatch.setattr(dispatch, "plan_kernel", lambda *arguments: pytest.fail("a kernel was wanted"))
     with pytest.raises(RuntimeError, match="not on the expected device"):
         on_cuda(torch.ones(1), torch.ones(1, device="meta"), 3)
+
+
+def test_no_kernel_for_tensors_of_different_types() -> None:
+    call = next(call for call in CALLS if call.label == "SwinIR light")
+    qkv, table = tensors_of(call, torch.float16)
+    with pytest.raises(ValueError, match=r"one type, got .*torch\.float32"):
+        dispatch.plan_kernel(call.operator, [qkv, table.float()], call.attributes)
 
 
 @pytest.mark.parametrize(
