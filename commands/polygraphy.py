@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..errors import InputError
 from ..terminal import Terminal
 from .options import Size, SizeType, common_options
 
@@ -20,8 +21,8 @@ __all__ = ["polygraphy"]
     type=click.Path(path_type=Path),
     help="Another ONNX file of the network for the other side, such as its half precision, or a built engine.",
 )
-@click.option("--trt", "target", flag_value="trt", help="The other side is TensorRT.")
-@click.option("--rtx", "target", flag_value="rtx", help="The other side is TensorRT-RTX.")
+@click.option("--trt", is_flag=True, help="The other side is TensorRT.")
+@click.option("--rtx", is_flag=True, help="The other side is TensorRT-RTX.")
 @click.option(
     "--images",
     multiple=True,
@@ -38,7 +39,8 @@ def polygraphy(
     terminal: Terminal,
     model: Path,
     against: Path | None,
-    target: str | None,
+    trt: bool,
+    rtx: bool,
     images: tuple[Path, ...],
     size: Size | None,
     psnr: float | None,
@@ -54,6 +56,13 @@ def polygraphy(
     from ..imaging import check_output, write_atomic
     from ..parity.polygraphy import plan_comparison
 
+    if trt and rtx:
+        raise InputError(
+            "--trt and --rtx: ONNX Runtime is compared with one of them.",
+            why="polygraphy loads either TensorRT or TensorRT-RTX in a run, never both.",
+            fix="Give one of them, and make a script for each.",
+        )
+    target = "trt" if trt else "rtx" if rtx else None
     if output is not None:
         check_output(output, overwrite)
     with terminal.working("Looking at the pictures"):

@@ -69,19 +69,22 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
         self.group.add_argument(
             "--agileir-images",
             nargs="*",
+            action="extend",
             default=None,
             metavar="PATH",
             help="Pictures or folders of pictures to run on, padded to what the model takes; "
-            "the pictures packaged with agileir-export where no PATH is given.",
+            "the pictures packaged with agileir-export where no PATH is given. May be repeated.",
         )
         self.group.add_argument(
             "--agileir-size",
+            action="append",
             default=None,
             metavar="HxW",
             help="Cut the middle of every picture to rows x columns. Default: the whole picture.",
         )
         self.group.add_argument(
             "--agileir-psnr",
+            action="append",
             type=float,
             default=None,
             metavar="DB",
@@ -105,16 +108,23 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
             plugins: Whether to register TensorRT plugins for our files.
         """
         self.images: list[str] | None = args_util.get(args, "agileir_images")
-        self.size = _size(args_util.get(args, "agileir_size"))
-        self.psnr: float | None = args_util.get(args, "agileir_psnr")
+        self.size = _size(_only(args, "agileir_size"))
+        self.psnr: float | None = _only(args, "agileir_psnr")
         self.plugins = not args_util.get(args, "agileir_no_plugins")
         if self.images is not None:
+            _refuse_others(args, self.arg_groups[DataLoaderArgs], "--agileir-images", "which are the inputs")
             self._feed_pictures()
         elif self.size is not None:
             G_LOGGER.critical("--agileir-size cuts the pictures of --agileir-images, which is not given.")
         if self.psnr is not None:
             if math.isnan(self.psnr):
                 G_LOGGER.critical("--agileir-psnr: a floor of NaN dB cannot be reached.")
+            _refuse_others(
+                args,
+                self.arg_groups[CompareFuncSimpleArgs],
+                "--agileir-psnr",
+                "which stands in for the comparison 'simple'",
+            )
             self._compare_pictures()
         if getattr(config, "USE_TENSORRT_RTX", False):
             self._keep_float32()
@@ -125,8 +135,6 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
     def _feed_pictures(self) -> None:
         """The data loader becomes `Pictures`."""
         loader, model = self.arg_groups[DataLoaderArgs], self.arg_groups[ModelArgs].path
-        if loader.load_inputs_paths or loader.data_loader_script:
-            G_LOGGER.critical("--agileir-images cannot be combined with --load-inputs or --data-loader-script.")
         if model is None:
             G_LOGGER.critical("--agileir-images needs a model file: its metadata says what pictures it takes.")
         from .hooks import Pictures, polygraphy_errors
@@ -210,6 +218,25 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
 
         if "pluginref" in self.arg_groups[RunnerSelectArgs].runners.keys():  # noqa: SIM118  # not a mapping
             group.add_to_script_impl = add_to_script
+
+
+def _only(args: Any, name: str) -> Any:
+    """The value of an option of ours, None where it is not given; two different ones are refused."""
+    values = list(dict.fromkeys(args_util.get(args, name) or [None]))
+    if len(values) > 1:
+        option, given = f"--{name.replace('_', '-')}", " and ".join(map(str, values))
+        G_LOGGER.critical(f"{option} is given as {given}, and a run has one. Give it once.")
+    return values[0]
+
+
+def _refuse_others(args: Any, group: BaseArgs, option: str, reason: str) -> None:
+    """Refuses the options of a group of polygraphy's where one of ours would leave them nothing to do."""
+    actions = group.group._group_actions  # polygraphy warns of its own idle options by them, too
+    idle = [action.option_strings[0] for action in actions if args_util.get(args, action.dest) not in (None, [])]
+    if idle:
+        G_LOGGER.critical(
+            f"{', '.join(idle)} cannot be combined with {option}, {reason}. Leave the one or the other out."
+        )
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -37,6 +37,8 @@ def test_what_is_refused(trial: Path, files: dict[str, Path]) -> None:
         ("polygraphy", "none.onnx", "--trt"): "does not exist",
         ("polygraphy", trial, "--trt", "-o", "none/compare.sh"): "no folder",
         ("polygraphy", trial, "--trt", "--size", "big"): "is not a size",
+        ("polygraphy", trial, "--trt", "--rtx"): "--trt and --rtx: ONNX Runtime is compared with one of them",
+        ("polygraphy", trial, "--rtx", "--against", files["onnx"], "--trt", "-o", "a.sh"): "make a script for each",
     }
     for arguments, message in refusals.items():
         result = run(*arguments)

@@ -183,9 +183,22 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "size without pictures": (("--agileir-size", "8x8"), "which is not given"),
     "no size": (("--agileir-images", "--agileir-size", "big"), "is not a size"),
     "two sources": (("--agileir-images", "--data-loader-script", "loader.py"), "cannot be combined"),
+    "two kinds of inputs": (("--agileir-images", "--load-inputs", "inputs"), "--load-inputs cannot be combined"),
     "two judges": (("--agileir-psnr", "40", "--compare-func-script", "judge.py"), "cannot be combined"),
     "nothing to compare": (("--agileir-psnr", "40"), "nothing to compare"),
     "no number": (("--agileir-psnr", "nan"), "cannot be reached"),
+    "two floors": (("--agileir-psnr", "100", "--agileir-psnr", "50"), "given as 100.0 and 50.0"),
+    "two sizes": (("--agileir-images", "--agileir-size", "8x8", "--agileir-size", "4x4"), "given as 8x8 and 4x4"),
+    "random pictures": (
+        ("--agileir-images", "--seed", "1", "--val-range", "[0,1]", "--iterations", "2"),
+        "--seed, --val-range, --iterations cannot be combined with --agileir-images, which are the inputs",
+    ),
+    "another backend": (("--agileir-images", "--data-loader-backend-module", "torch"), "--data-loader-backend-module"),
+    "two yardsticks": (
+        ("--onnxrt", "--agileir-psnr", "40", "--atol", "1e-3", "--rtol", "1e-3", "--check-error-stat", "mean"),
+        "--rtol, --atol, --check-error-stat cannot be combined with --agileir-psnr, which stands in",
+    ),
+    "heat without a stove": (("--onnxrt", "--agileir-psnr", "40", "--save-heatmaps", "heat"), "--save-heatmaps"),
 }
 
 
@@ -201,6 +214,17 @@ def test_what_is_refused_is_refused_before_anything_runs(
     assert status == 1
     assert message in said
     assert "Activating" not in said and "Traceback" not in said
+
+
+def test_pictures_may_be_named_one_by_one_and_options_repeated(
+    polygraphy: Polygraphy, model: OnnxArtifact, samples: list[tuple[str, Path]], tmp_path: Path
+) -> None:
+    (_, first), (_, second), *_ = samples
+    given = ("--agileir-images", first, "--agileir-images", second)
+    repeated = ("--agileir-psnr", 90, "--agileir-psnr", 90.0, "--agileir-size", "8x8", "--agileir-size", "8x8")
+    made = script(polygraphy, tmp_path, model.path, "--onnxrt", "--onnxrt", *given, *repeated)
+    assert f"[{str(first)!r}, {str(second)!r}], size=(8, 8))" in made
+    assert "FixedPeakPsnr(90.0)" in made
 
 
 def test_a_file_of_someone_else_takes_no_pictures(polygraphy: Polygraphy, model: OnnxArtifact, tmp_path: Path) -> None:
