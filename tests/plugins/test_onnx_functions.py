@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -24,14 +23,6 @@ NAMES = sorted(OPERATORS)
 WINDOW = {"window_size": 4}
 GROUPS = {"groups": 3, "key_dim": 4, "value_dim": 5, "kernel_height": 3, "kernel_width": 5}
 """What bodies are written for, in tests of the text alone."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # ---- one-node models ----
