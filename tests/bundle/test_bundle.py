@@ -28,8 +28,8 @@ TILE = Profile((1, 64, 64), (4, 64, 64), (8, 64, 64))
 
 
 @pytest.fixture(scope="session")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> OnnxArtifact:
-    return networks.exported(networks.folder(tmp_path_factory), KIND)
+def artifact(folder: Path) -> OnnxArtifact:
+    return networks.exported(folder, KIND)
 
 
 def engine(folder: Path, artifact: OnnxArtifact, name: str, **changes: Any) -> EngineArtifact:
@@ -128,8 +128,8 @@ def test_triton_reads_names_shapes_batching_and_warm_up(artifact: OnnxArtifact, 
     assert plain.platform == "onnxruntime_onnx"
 
 
-def test_a_static_file_has_no_batching(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    static = networks.exported(networks.folder(tmp_path_factory), KIND, static=(8, 12))
+def test_a_static_file_has_no_batching(tmp_path: Path, folder: Path) -> None:
+    static = networks.exported(folder, KIND, static=(8, 12))
     (config,) = configs(write_bundle(tmp_path / "out", static, name="fixed").folder).values()
     assert config.max_batch_size == 0
     assert not config.HasField("dynamic_batching")

@@ -19,11 +19,6 @@ Pictures = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return networks.folder(tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
 def small(folder: Path) -> OnnxArtifact:
     """A super-resolution file whose calibration takes about a second."""
     return networks.exported(folder, "swinir-light")

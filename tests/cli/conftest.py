@@ -17,11 +17,11 @@ from .command import KIND, PRESET, run
 
 
 @pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def files(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Files to name: checkpoints, an exported file, pictures, and what is none of these."""
-    folder = tmp_path_factory.mktemp("files")
-    exported = networks.exported(networks.folder(tmp_path_factory), KIND)
-    found = {"onnx": exported.path, "samples": folder / "samples"}
+    exported = networks.exported(folder, KIND)
+    here = tmp_path_factory.mktemp("files")
+    found = {"onnx": exported.path, "samples": here / "samples"}
     checkpoints = {"swinir": networks.shared(KIND), "semanir": networks.shared("semanir")}
     checkpoints["mixed"] = networks.shared("agileir-mixed")
     released = checkpoints["released"] = networks.build("agileir")
@@ -29,18 +29,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         if name.endswith("proj.1.bn.weight"):  # the scale that the released code never trains
             torch.nn.init.zeros_(parameter)
     for name, model in checkpoints.items():
-        found[name] = folder / f"{name}.pth"
+        found[name] = here / f"{name}.pth"
         torch.save(model.state_dict(), found[name])
-    found["text"] = folder / "text.pth"
-    found["broken"] = folder / "broken.onnx"
+    found["text"] = here / "text.pth"
+    found["broken"] = here / "broken.onnx"
     for name in ("text", "broken"):
         found[name].write_text("no network")
-    found["foreign"] = folder / "foreign.onnx"
+    found["foreign"] = here / "foreign.onnx"
     onnx.save(
         onnx.parser.parse_model('<ir_version: 9, opset_import: ["": 20]> g (float x) => (float y) {y = Abs(x)}'),
         found["foreign"],
     )
-    found["picture"] = folder / "picture.png"
+    found["picture"] = here / "picture.png"
     write_image(found["picture"], Image(networks.images(1, 3, 5, 7)[0]))
     found["samples"].mkdir()
     return found

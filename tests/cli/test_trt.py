@@ -38,8 +38,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session")
-def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    exported = networks.exported(networks.folder(tmp_path_factory), "swinir-light")
+def half(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    exported = networks.exported(folder, "swinir-light")
     return write_precision(exported, tmp_path_factory.mktemp("half") / "half.onnx", "float16").path
 
 
@@ -67,10 +67,8 @@ def products(told: dict[str, Any]) -> dict[str, set[str]]:
     "family",
     [pytest.param("agileir", marks=pytest.mark.slow), pytest.param("semanir", marks=pytest.mark.slow), "swinir"],
 )
-def test_every_family_in_every_precision(
-    family: str, option: str, precision: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    source = networks.exported(networks.folder(tmp_path_factory), FAMILIES[family]).path
+def test_every_family_in_every_precision(family: str, option: str, precision: str, folder: Path) -> None:
+    source = networks.exported(folder, FAMILIES[family]).path
     result = run("trt", source, option, *SMALL, "-o", "a.plan", "--json")
     assert result.exit_code == 0, result.stderr
     told = document(result)
@@ -125,8 +123,8 @@ def test_tf32_is_an_engine_of_its_own(tmp_path_factory: pytest.TempPathFactory) 
 
 @needs_rtx
 @pytest.mark.slow
-def test_a_float_file_is_calibrated(tmp_path_factory: pytest.TempPathFactory) -> None:
-    source = networks.exported(networks.folder(tmp_path_factory), "swinir-light").path
+def test_a_float_file_is_calibrated(folder: Path) -> None:
+    source = networks.exported(folder, "swinir-light").path
     result = run(
         "trt", source, "--int8", "--psnr-budget", "50", *SMALL, "-o", "a.plan", "--keep-onnx", "a.onnx", "--json"
     )
@@ -255,9 +253,9 @@ def test_what_tensorrt_rtx_refuses(
 
 
 @needs_rtx
-def test_an_error_does_not_name_a_folder_that_is_gone(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_an_error_does_not_name_a_folder_that_is_gone(folder: Path) -> None:
     """SemanIR chooses its keys in float32, which Turing's products are not."""
-    source = networks.exported(networks.folder(tmp_path_factory), "semanir").path
+    source = networks.exported(folder, "semanir").path
     result = run("trt", source, *HERE, "--fp16", "--static", "8x8", "--gpu", "sm75")
     assert result.exit_code == 3
     assert "no float32 matrix products" in result.stderr

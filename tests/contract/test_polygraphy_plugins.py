@@ -41,14 +41,14 @@ NAMES = [
     ("version", "cuda"), [("11.4.0.106", "cu13"), pytest.param("10.16.1.11", "cu12", marks=pytest.mark.slow)]
 )
 def test_the_plugins_are_registered_when_the_file_is_read(
-    version: str, cuda: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    version: str, cuda: str, tmp_path: Path, folder: Path
 ) -> None:
     pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
     try:
         environment = make(version, cuda)
     except CannotMake as reason:
         pytest.skip(f"no lean TensorRT {version}: {reason}")
-    model = networks.exported(networks.folder(tmp_path_factory), "swinir-light").path
+    model = networks.exported(folder, "swinir-light").path
     installed = polygraphy_tool.install(tmp_path / "installed")
     variables = polygraphy_tool.environment(installed)
     script = tmp_path / "script.py"

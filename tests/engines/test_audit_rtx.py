@@ -169,11 +169,6 @@ def test_without_detailed_profiling_nothing_is_claimed(tmp_path: Path, monkeypat
     assert "lists no kernels: it was built without detailed profiling" in audit.problems[0]
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return networks.folder(tmp_path_factory)
-
-
 def audited(artifact: OnnxArtifact) -> tuple[Audit, list[Kernel], list[str]]:
     """Builds a file for free sizes, and judges the engine by the file's own precision."""
     m = artifact.spec.pad_multiple

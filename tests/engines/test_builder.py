@@ -129,8 +129,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def half(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> OnnxArtifact:
-    exported = networks.exported(networks.folder(tmp_path_factory), "swinir-light")
+def half(tmp_path: Path, folder: Path) -> OnnxArtifact:
+    exported = networks.exported(folder, "swinir-light")
     return write_precision(exported, tmp_path / "sound.onnx", "float16")
 
 
@@ -153,8 +153,8 @@ def test_an_engine_of_tensorrt_is_built_audited_and_described(half: OnnxArtifact
 
 
 @pytest.mark.usefixtures("here")
-def test_an_engine_in_another_precision_is_refused(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    single = networks.exported(networks.folder(tmp_path_factory), "swinir-light")
+def test_an_engine_in_another_precision_is_refused(tmp_path: Path, folder: Path) -> None:
+    single = networks.exported(folder, "swinir-light")
     sound = tmp_path / "sound.onnx"
     shutil.copy(single.path, sound)
     asking = asked(path=sound, sha256=single.sha256)

@@ -35,8 +35,8 @@ pytestmark = needs_rtx
 
 
 @pytest.fixture(scope="module")
-def half(tmp_path_factory: pytest.TempPathFactory) -> OnnxArtifact:
-    exported = networks.exported(networks.folder(tmp_path_factory), "swinir-light")
+def half(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> OnnxArtifact:
+    exported = networks.exported(folder, "swinir-light")
     return write_precision(exported, tmp_path_factory.mktemp("half") / "half.onnx", "float16")
 
 

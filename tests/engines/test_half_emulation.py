@@ -183,11 +183,6 @@ def test_subgraphs_are_refused() -> None:
 # ---- a whole network ----
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return networks.folder(tmp_path_factory)
-
-
 @pytest.mark.parametrize(("precision", "finite"), [("float16", False), ("bfloat16", True)])
 def test_a_stream_past_65504_is_not_hidden(precision: str, finite: bool, folder: Path, tmp_path: Path) -> None:
     """The first convolution times 1e6, which the normalisation after it undoes: float32 and bfloat16 take it."""

@@ -50,11 +50,6 @@ def assert_float_products(result: BuildResult, artifact: OnnxArtifact) -> None:
     assert found["float32"] >= 4 * blocks, found
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return networks.folder(tmp_path_factory)
-
-
 @pytest.mark.parametrize("gpu", GPUS)
 @pytest.mark.parametrize("kind", [*networks.ONE_A_FAMILY, "semanir-unet"])
 def test_every_family_builds_with_free_sizes(kind: str, gpu: str, folder: Path) -> None:

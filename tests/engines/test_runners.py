@@ -27,11 +27,6 @@ KINDS = ("swinir-light", "semanir-unet", "swinir-jpeg")
 """RGB and grey, scale 2 and 1, multiples 4, 8 and 7."""
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return networks.folder(tmp_path_factory)
-
-
 @pytest.fixture
 def runners(request: pytest.FixtureRequest, folder: Path) -> dict[str, Any]:
     kind = getattr(request, "param", "swinir-light")

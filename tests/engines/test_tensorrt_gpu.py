@@ -30,11 +30,6 @@ FLOOR = 80.0
 """dB against ONNX Runtime: both compute in float32, in another order, and TF32 is off."""
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return networks.folder(tmp_path_factory)
-
-
 @pytest.fixture(params=list(TARGETS))
 def target(request: pytest.FixtureRequest) -> str:
     verdict = TARGETS[request.param].verdict()

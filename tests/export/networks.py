@@ -127,16 +127,9 @@ def shared(kind: str) -> Restorer:
 
 @cache
 def exported(folder: Path, kind: str, **options: Any) -> OnnxArtifact:
-    """The exported file of `shared`, made once a session."""
+    """The exported file of `shared`, made once a session in the folder of that name."""
     name = "-".join([kind, *(f"{key}{value}" for key, value in options.items())])
     return export_onnx(shared(kind), folder / f"{name.replace(' ', '')}.onnx", **options)
-
-
-def folder(factory: Any) -> Path:
-    """The folder of a session's exported files, given pytest's ``tmp_path_factory``."""
-    found: Path = factory.getbasetemp() / "exported"
-    found.mkdir(exist_ok=True)
-    return found
 
 
 def images(*shape: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:

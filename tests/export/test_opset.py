@@ -19,11 +19,6 @@ from . import networks
 GROUPS = {"groups": 2, "key_dim": 4, "value_dim": 6, "kernel_height": 3, "kernel_width": 3}
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return networks.folder(tmp_path_factory)
-
-
 def small(body: str, opset: int) -> onnx.ModelProto:
     text = f'<ir_version: 8, opset_import: ["": {opset}]> g (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) {{ {body} }}'
     return onnx.parser.parse_model(text)

@@ -32,11 +32,6 @@ KEYS = "keys are chosen from it, and nearly equal ones flip in float16"
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return networks.folder(tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
 def swinir(folder: Path) -> OnnxArtifact:
     return networks.exported(folder, "swinir-light")
 

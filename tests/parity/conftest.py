@@ -4,14 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ..export import networks
 from ..small_samples import cut_samples, use_samples
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where `networks.exported` keeps the files of a session."""
-    return networks.folder(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

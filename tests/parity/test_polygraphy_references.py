@@ -111,10 +111,8 @@ def one_node(path: Path, number: int, shape: tuple[int, ...]) -> tuple[onnx.Mode
 
 @pytest.mark.parametrize("number", [0, 1], ids=["straight", "shifted"])
 @pytest.mark.parametrize(("kind", "channels"), [("agileir", 12), ("swinir-light", 36)])
-def test_polygraphys_runner_agrees_with_the_function_body(
-    kind: str, channels: int, number: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    artifact = networks.exported(networks.folder(tmp_path_factory), kind)
+def test_polygraphys_runner_agrees_with_the_function_body(kind: str, channels: int, number: int, folder: Path) -> None:
+    artifact = networks.exported(folder, kind)
     model, given, made = one_node(artifact.path, number, (2, 8, 12, channels))
     feed = {given: normal(seeded(number), 2, 8, 12, channels).numpy()}
     session = SessionFromOnnx(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -124,8 +122,8 @@ def test_polygraphys_runner_agrees_with_the_function_body(
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)  # float32 against float64
 
 
-def test_polygraphys_runner_refuses_without_a_traceback(tmp_path_factory: pytest.TempPathFactory) -> None:
-    artifact = networks.exported(networks.folder(tmp_path_factory), "swinir-light")
+def test_polygraphys_runner_refuses_without_a_traceback(folder: Path) -> None:
+    artifact = networks.exported(folder, "swinir-light")
     model, given, _ = one_node(artifact.path, 0, (1, 7, 8, 36))
     with (
         PluginRefRunner(GsFromOnnx(model)) as reference,

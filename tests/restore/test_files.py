@@ -161,8 +161,8 @@ def test_alpha_stays_in_range_and_colour_profile_travels() -> None:
 
 @pytest.mark.parametrize("channels", [3, 1])
 @pytest.mark.parametrize("bits", [8, 16])
-def test_through_a_real_file(channels: int, bits: int, tmp_path: Path, tmp_path_factory: Any) -> None:
-    artifact = networks.exported(networks.folder(tmp_path_factory), "swinir-light")
+def test_through_a_real_file(channels: int, bits: int, tmp_path: Path, folder: Path) -> None:
+    artifact = networks.exported(folder, "swinir-light")
     runner = OnnxRuntimeRunner(artifact)
     given = picture(channels, bits, alpha=True, exif=exif(6))
     write_image(tmp_path / "in.png", given)
