@@ -1,4 +1,4 @@
-"""What both GPU benchmarks share: finding the package, timing, memory, the description of the machine, JSON.
+"""What both GPU benchmarks share: options, finding the package, timing, memory, the description of the machine.
 
 Needs PyTorch (with its Triton) and numpy, nothing else.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.util
-import json
+import os
 import platform
 import statistics
 import subprocess
@@ -22,6 +22,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 SLICE_SECONDS = 0.4
 """Time given to the repetitions of one measurement."""
+
+WARM_SECONDS = 0.1
+"""Time of the calls before them that do not count: an idle GPU takes a while to raise its clocks."""
+
+
+class ContextLost(RuntimeError):
+    """A kernel has broken the process's CUDA context (an illegal address, say): nothing on the GPU works any more."""
 
 
 def find_package() -> None:
@@ -48,7 +55,30 @@ def arguments(description: str, output: str) -> argparse.ArgumentParser:
     parser.add_argument("--sizes", nargs="+", type=size, metavar="WxH", help="picture sizes")
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "float16", "bfloat16"))
     parser.add_argument("--budget", type=float, default=280.0, help="seconds in all; what is left is marked skipped")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the file: do what is not in it, or was skipped"
+    )
     return parser
+
+
+def no_gpu(device: str) -> str | None:
+    """Why nothing can be measured here, or None."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        return "no CUDA device was found; --device cpu tries the script out"
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
+        return "Triton is not installed: the operators would run as plain torch functions"
+    return None
+
+
+def start_again(deadline: float) -> None:
+    """Replaces this process, whose CUDA context is lost, by one that goes on with the file."""
+    left = deadline - time.monotonic()
+    print(f"the CUDA context is lost; going on in a new process, {left:.0f} s left", flush=True)
+    sys.stderr.flush()
+    os.closerange(3, 1024)  # the driver's files, too: what the old context holds is freed
+    os.execv(sys.executable, [sys.executable, *sys.argv, "--resume", "--budget", f"{max(left, 0):.0f}"])
 
 
 def repetitions(first_seconds: float, at_least: int = 5, at_most: int = 200) -> int:
@@ -87,12 +117,12 @@ def measure(function: Callable[[], Any], device: str) -> dict[str, Any]:
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
-    function()
-    torch.cuda.synchronize()
-    count = repetitions(time.perf_counter() - start)
+    seconds = clocked(function)
     peak = torch.cuda.max_memory_allocated() - before
-    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
+    start = time.perf_counter()
+    while time.perf_counter() - start < WARM_SECONDS:
+        seconds = clocked(function)
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repetitions(seconds))]
     for first, last in events:
         first.record()
         function()
@@ -101,22 +131,57 @@ def measure(function: Callable[[], Any], device: str) -> dict[str, Any]:
     return summary([first.elapsed_time(last) for first, last in events]) | {"peak_bytes": peak}
 
 
-def attempt(function: Callable[[], Any], device: str, deadline: float) -> dict[str, Any]:
-    """`measure`, or why there is no measurement: no time or no memory left, or an error, whose first line is kept."""
+def clocked(function: Callable[[], Any]) -> float:
+    """Seconds that one call takes until the GPU has done it."""
     import torch
 
+    start = time.perf_counter()
+    function()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def attempt(function: Callable[[], Any], device: str, deadline: float) -> dict[str, Any]:
+    """`measure`, or why there is no measurement: no time or no memory left, or an error, whose first line is kept.
+
+    Raises:
+        ContextLost: The error was one after which the GPU answers to nothing in this process.
+    """
     if time.monotonic() > deadline:
         return {"skipped": "time budget"}
     try:
         return measure(function, device)
-    except torch.cuda.OutOfMemoryError:
-        return {"skipped": "out of memory"}
     except Exception as error:
+        if out_of_memory(error):
+            return {"skipped": "out of memory"}
         first = next(iter(str(error).strip().splitlines()), "")
-        return {"failed": f"{type(error).__name__}: {first}"}
+        failure = f"{type(error).__name__}: {first}"
     finally:
-        if device == "cuda":
+        tidy(device)
+    return {"failed": failure}
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the GPU's memory is full."""
+    import torch
+
+    return isinstance(error, torch.cuda.OutOfMemoryError)
+
+
+def tidy(device: str) -> None:
+    """Gives cached memory back.
+
+    Raises:
+        ContextLost: The GPU does not answer any more.
+    """
+    import torch
+
+    if device == "cuda":
+        try:
+            torch.cuda.synchronize()
             torch.cuda.empty_cache()
+        except RuntimeError as error:
+            raise ContextLost(str(error).strip().splitlines()[0]) from error
 
 
 def driver_version() -> str:
@@ -160,11 +225,3 @@ def machine(device: str) -> dict[str, Any]:
             "driver": driver_version(),
         }
     return found
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Writes the document beside its place and moves it there, so that no half-written file is left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(json.dumps(document, indent=1) + "\n")
-    draft.replace(path)

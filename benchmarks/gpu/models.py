@@ -5,23 +5,28 @@ Usage, from any folder, with PyTorch (and the Triton it brings) and numpy instal
     python benchmarks/gpu/models.py --out benchmarks/results/models.json
 
 Weights are random: time and memory do not depend on them. The times are medians of CUDA-event timings of single
-forward passes. It ends within five minutes; what the time budget does not allow is marked skipped in the JSON.
+forward passes. It ends within five minutes; what the time budget does not allow is marked skipped in the JSON, and can
+be done with ``--resume``. Exit code 1: a variant failed, or the two results differ; the others were measured.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import measuring
+from record import Record
 
 PRESETS = ("agileir_x2", "agileir_light_x2", "swinir_classical_x2", "semanir_s_x2")
-SIZES = ((64, 64), (360, 640))
+SIZES = ((360, 640), (64, 64))
 DTYPES = ("float32", "float16", "bfloat16")
+LARGEST_ERROR = {"float32": 1e-2, "float16": 2e-1, "bfloat16": 1.0}
+"""Relative error beyond which the fused model is called wrong: dozens of layers, and chosen keys that may change."""
 
 
 def parse(given: Sequence[str] | None = None) -> Any:
@@ -44,29 +49,49 @@ def compared(stock: dict[str, Any], fused: dict[str, Any]) -> dict[str, float]:
     return answer
 
 
-def row(model: Any, preset: str, picture: tuple[int, int], dtype: str, device: str, deadline: float) -> dict[str, Any]:
-    """Both forms of one model at one size in one tensor type."""
+def measured(
+    record: Record, build: Callable[[], Any], preset: str, picture: tuple[int, int], dtype: str, deadline: float
+) -> None:
+    """Both forms of the model that `build` makes, at one size in one tensor type."""
     import torch
 
     from agileir_export.models import use_operators
 
-    images = torch.rand(1, model.spec.channels, *picture, device=device).to(getattr(torch, dtype))
-    result: dict[str, Any] = {"preset": preset, "dtype": dtype, "picture": [*picture], "variants": {}}
-    for name, use in (("fused", True), ("stock", False)):
-        use_operators(model, use)
-        result["variants"][name] = measuring.attempt(lambda: model(images), device, deadline)
-    return result | compared(result["variants"]["stock"], result["variants"]["fused"])
+    row = record.row(preset=preset, dtype=dtype, picture=[*picture])
+    forms = {"fused": True, "stock": False}
+    images: list[Any] = []
+
+    def result(fused: bool) -> Any:
+        model = build()  # here, where an error costs this variant only
+        if not images:
+            generator = torch.Generator(record.device).manual_seed(0)
+            drawn = torch.rand(1, model.spec.channels, *picture, generator=generator, device=record.device)
+            images.append(drawn.to(getattr(torch, dtype)))
+        use_operators(model, fused)
+        return model(images[0])
+
+    def measurement(fused: bool) -> dict[str, Any]:
+        return measuring.attempt(partial(result, fused), record.device, deadline)
+
+    done = [record.measure(row, name, partial(measurement, fused)) for name, fused in forms.items()]
+    if all(done) and images:
+        row |= compared(row["variants"]["stock"], row["variants"]["fused"])
+        record.compare(row, LARGEST_ERROR[dtype], lambda: {"relative_error": apart(result(True), result(False))})
 
 
-def text(result: dict[str, Any]) -> str:
-    """One line for the terminal."""
-    parts = [
-        f"{name} {found['median_ms']:.2f} ms" if "median_ms" in found else f"{name}: {next(iter(found.values()))}"
-        for name, found in result["variants"].items()
-    ]
-    parts += [f"{key} {result[key]:.2f}" for key in ("speedup", "memory_ratio") if key in result]
-    height, width = result["picture"]
-    return f"{result['preset']} ({result['dtype']}, {width}x{height}): {', '.join(parts)}"
+def built(preset: str, device: str, dtype: str) -> Any:
+    """A preset with random weights."""
+    import torch
+
+    from agileir_export.models import build_preset
+
+    torch.manual_seed(0)
+    return build_preset(preset).eval().to(device, getattr(torch, dtype))
+
+
+def apart(result: Any, expected: Any) -> float:
+    """Relative error of a result."""
+    return float((result.float() - expected.float()).norm() / expected.float().norm())
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -76,21 +101,21 @@ def main(given: Sequence[str] | None = None) -> int:
     measuring.find_package()
     import torch
 
-    from agileir_export.models import build_preset
-
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print("error: no CUDA device was found; --device cpu tries the script out", file=sys.stderr)
+    if problem := measuring.no_gpu(options.device):
+        print(f"error: {problem}", file=sys.stderr)
         return 4
-    document: dict[str, Any] = {"benchmark": "models", **measuring.machine(options.device), "rows": []}
-    with torch.inference_mode():
-        for dtype in sorted(options.dtypes, key=lambda each: each != "float16"):
-            for preset in options.presets:
-                model = build_preset(preset).eval().to(options.device, getattr(torch, dtype))
-                for picture in options.sizes:
-                    document["rows"].append(row(model, preset, picture, dtype, options.device, deadline))
-                    print(text(document["rows"][-1]), flush=True)
-                    measuring.write_json(options.out, document)
-    return 0
+    head = {"benchmark": "models", **measuring.machine(options.device)}
+    record = Record(options.out, head, options.device, options.resume)
+    try:
+        with torch.inference_mode():
+            for dtype in sorted(options.dtypes, key=lambda each: each != "float16"):
+                for preset in options.presets:
+                    build = cache(partial(built, preset, options.device, dtype))
+                    for picture in options.sizes:
+                        measured(record, build, preset, picture, dtype, deadline)
+    except measuring.ContextLost:
+        measuring.start_again(deadline)
+    return record.finish()
 
 
 if __name__ == "__main__":

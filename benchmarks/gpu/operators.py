@@ -6,7 +6,8 @@ Usage, from any folder, with PyTorch (and the Triton it brings) and numpy instal
 
 The times are medians of CUDA-event timings of single calls on tensors that are already on the device. Rates are what
 the definition of the operator must move and compute (``plugins/cost.py``) divided by that time, for all variants
-alike. It ends within five minutes; what the time budget does not allow is marked skipped in the JSON.
+alike. It ends within five minutes; what the time budget does not allow is marked skipped in the JSON, and can be done
+with ``--resume``. Exit code 1: a variant failed, or the operator's result is wrong; the others were measured.
 """
 
 from __future__ import annotations
@@ -14,16 +15,26 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import measuring
+from record import Record
 
 VARIANTS = ("operator", "eager", "sdpa", "compiled")
-SIZES = ((64, 64), (256, 256), (360, 640), (720, 1280))
-COMPILED_SIZES = ((64, 64), (360, 640))
-"""Sizes for torch.compile, which needs many seconds for each."""
+SIZES = ((360, 640), (64, 64), (720, 1280), (256, 256))
+"""The sizes that matter most come first, should the time budget end the run early."""
+
+COMPILED_SIZES = ((360, 640), (64, 64))
+"""Sizes for torch.compile, which needs many seconds for each and comes last."""
+
+COMPILE_SECONDS = 30.0
+"""Time that must be left for it."""
+
+LARGEST_ERROR = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+"""Relative error beyond which an operator's result is called wrong, by tensor type."""
 
 LABELS = ("AgileIR", "AgileIR light", "SwinIR", "SemanIR")
 
@@ -39,7 +50,7 @@ def parse(given: Sequence[str] | None = None) -> Any:
     return options
 
 
-def variants(call: Any, tensors: Sequence[Any], wanted: Sequence[str], compiled: bool) -> dict[str, Callable[[], Any]]:
+def variants(call: Any, tensors: Sequence[Any]) -> dict[str, Callable[[], Any]]:
     """The functions to be timed, by name; without those that do not exist for the operator."""
     import formulations
     import torch
@@ -50,11 +61,10 @@ def variants(call: Any, tensors: Sequence[Any], wanted: Sequence[str], compiled:
     attention = formulations.sdpa(call)
     if attention is not None:
         made["sdpa"] = lambda: attention(*tensors)
-    if compiled and "compiled" in wanted:
-        torch.compiler.reset()
-        function = torch.compile(plain, dynamic=False)
-        made["compiled"] = lambda: function(*tensors)
-    return {name: function for name, function in made.items() if name in wanted}
+    torch.compiler.reset()
+    function = torch.compile(plain, dynamic=False)
+    made["compiled"] = lambda: function(*tensors)
+    return made
 
 
 def rates(found: dict[str, Any], work: Any) -> dict[str, Any]:
@@ -68,8 +78,15 @@ def rates(found: dict[str, Any], work: Any) -> dict[str, Any]:
     }
 
 
-def row(call: Any, picture: tuple[int, int], dtype: str, options: Any, deadline: float) -> dict[str, Any]:
-    """All variants of one call at one size (padded to whole windows) in one tensor type."""
+def measured(
+    record: Record,
+    call: Any,
+    picture: tuple[int, int],
+    dtype: str,
+    names: Sequence[str],
+    deadline: float,
+) -> None:
+    """Some variants of one call at one size (padded to whole windows) in one tensor type."""
     import formulations
     import torch
 
@@ -79,34 +96,34 @@ def row(call: Any, picture: tuple[int, int], dtype: str, options: Any, deadline:
     height, width = (-(-side // window) * window for side in picture)
     kind = getattr(torch, dtype)
     work = cost(call.operator, call.shapes(1, height, width), call.attributes, kind.itemsize)
-    result: dict[str, Any] = {
-        "operator": call.operator,
-        "preset": call.label,
-        "attributes": dict(call.attributes),
-        "dtype": dtype,
-        "picture": [*picture],
-        "padded": [height, width],
-        "bytes_moved": work.bytes_moved,
-        "flops": work.flops,
-        "variants": {},
-    }
-    tensors = formulations.inputs(call, height, width, kind, options.device)
-    named = variants(call, tensors, options.variants, picture in COMPILED_SIZES)
-    for name, function in named.items():
-        result["variants"][name] = rates(measuring.attempt(function, options.device, deadline), work)
-    if {"operator", "eager"} <= {n for n, found in result["variants"].items() if "median_ms" in found}:
-        result |= formulations.difference(call, named["operator"](), named["eager"]())
-    return result
+    row = record.row(
+        operator=call.operator,
+        preset=call.label,
+        attributes=dict(call.attributes),
+        dtype=dtype,
+        picture=[*picture],
+        padded=[height, width],
+        bytes_moved=work.bytes_moved,
+        flops=work.flops,
+    )
+    functions: dict[str, Callable[[], Any]] = {}
 
+    def measurement(name: str) -> dict[str, Any]:
+        def function() -> Any:
+            if not functions:  # here, where an error costs this variant only
+                functions.update(variants(call, formulations.inputs(call, height, width, kind, record.device)))
+            return functions[name]()
 
-def text(result: dict[str, Any]) -> str:
-    """One line for the terminal."""
-    times = [
-        f"{name} {found['median_ms']:.3f} ms" if "median_ms" in found else f"{name}: {next(iter(found.values()))}"
-        for name, found in result["variants"].items()
-    ]
-    height, width = result["picture"]
-    return f"{result['operator']} ({result['preset']}, {result['dtype']}, {width}x{height}): {', '.join(times)}"
+        until = deadline - COMPILE_SECONDS if name == "compiled" else deadline
+        return rates(measuring.attempt(function, record.device, until), work)
+
+    there = [name for name in names if name != "sdpa" or formulations.sdpa(call) is not None]
+    done = {name for name in there if record.measure(row, name, partial(measurement, name))}
+    if {"operator", "eager"} <= done and functions:
+        results = functions["operator"], functions["eager"]
+        record.compare(
+            row, LARGEST_ERROR[dtype], lambda: formulations.difference(call, *(result() for result in results))
+        )
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -118,20 +135,26 @@ def main(given: Sequence[str] | None = None) -> int:
 
     from agileir_export.plugins.calls import CALLS
 
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print("error: no CUDA device was found; --device cpu tries the script out", file=sys.stderr)
+    if problem := measuring.no_gpu(options.device):
+        print(f"error: {problem}", file=sys.stderr)
         return 4
-    document: dict[str, Any] = {"benchmark": "operators", **measuring.machine(options.device), "rows": []}
+    head = {"benchmark": "operators", **measuring.machine(options.device)}
+    record = Record(options.out, head, options.device, options.resume)
     calls = [call for call in CALLS if call.label in options.labels]
-    with torch.inference_mode():
-        # The sizes that matter most come first, should the time budget end the run early.
-        for picture in sorted(options.sizes, key=lambda each: each not in COMPILED_SIZES):
-            for dtype in options.dtypes:
-                for call in calls:
-                    document["rows"].append(row(call, picture, dtype, options, deadline))
-                    print(text(document["rows"][-1]), flush=True)
-                    measuring.write_json(options.out, document)
-    return 0
+    plain = [name for name in options.variants if name != "compiled"]
+    rounds = [(plain, options.sizes)]
+    if "compiled" in options.variants:
+        rounds.append((["compiled"], [size for size in options.sizes if size in COMPILED_SIZES]))
+    try:
+        with torch.inference_mode():
+            for names, sizes in rounds:
+                for picture in sizes:
+                    for dtype in options.dtypes:
+                        for call in calls:
+                            measured(record, call, picture, dtype, names, deadline)
+    except measuring.ContextLost:
+        measuring.start_again(deadline)
+    return record.finish()
 
 
 if __name__ == "__main__":

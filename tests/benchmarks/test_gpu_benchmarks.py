@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +21,7 @@ from agileir_export.plugins.calls import CALLS, Call
 from agileir_export.plugins.cost import Cost
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
-NAMES = ("measuring", "formulations", "operators", "models")
+NAMES = ("measuring", "record", "formulations", "operators", "models")
 
 
 @pytest.fixture
@@ -75,6 +78,117 @@ def test_what_cannot_be_measured_says_why(scripts: SimpleNamespace) -> None:
     assert attempt(exhausted, "cpu", later) == {"skipped": "out of memory"}
     assert attempt(broken, "cpu", time.monotonic() - 1) == {"skipped": "time budget"}
     assert attempt(lambda: None, "cpu", later)["repetitions"] == 3
+
+
+def test_a_gpu_that_answers_no_more_is_told_from_a_failure(
+    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "synchronize", broken)
+    with pytest.raises(scripts.measuring.ContextLost, match="illegal memory access"):
+        scripts.measuring.attempt(broken, "cuda", time.monotonic() + 60)
+
+
+def test_a_new_process_goes_on_with_the_file(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda program, command: started.append(command))
+    monkeypatch.setattr(os, "closerange", lambda first, last: None)
+    monkeypatch.setattr(sys, "argv", ["operators.py", "--budget", "100", "--out", "x.json"])
+    scripts.measuring.start_again(time.monotonic() - 1)
+    (command,) = started
+    options = scripts.operators.parse(command[2:])
+    assert command[:2] == [sys.executable, "operators.py"]
+    assert options.resume and options.budget == 0 and options.out == Path("x.json")
+
+
+def test_without_triton_nothing_is_measured(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operators would run as plain functions, and be measured as what they are compared with."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "Triton is not installed" in scripts.measuring.no_gpu("cuda")
+
+
+# ---- the record ----
+
+
+ROW = {"preset": "p", "dtype": "float16", "picture": [6, 10]}
+TIME = {"median_ms": 2.0, "peak_bytes": 3 * 2**20}
+
+
+def record_of(scripts: SimpleNamespace, path: Path, resume: bool = False) -> Any:
+    return scripts.record.Record(path, {"benchmark": "b"}, "cpu", resume)
+
+
+def test_the_file_says_what_is_being_measured(scripts: SimpleNamespace, tmp_path: Path) -> None:
+    record = record_of(scripts, tmp_path / "r.json")
+    row = record.row(**ROW)
+    seen = []
+
+    def measurement() -> dict[str, Any]:
+        seen.append(json.loads(record.path.read_text())["rows"][0]["variants"])
+        return TIME
+
+    assert record.measure(row, "one", measurement)
+    assert seen == [{"one": {"failed": scripts.record.UNFINISHED}}]
+    assert json.loads(record.path.read_text())["rows"] == [{**ROW, "variants": {"one": TIME}}]
+
+
+def test_a_later_run_does_what_is_missing_or_was_skipped(scripts: SimpleNamespace, tmp_path: Path) -> None:
+    first = record_of(scripts, tmp_path / "r.json")
+    row = first.row(**ROW)
+    outcomes = {"timed": TIME, "late": {"skipped": "time budget"}, "bad": {"failed": "ValueError: no"}}
+    for name, found in outcomes.items():
+        first.measure(row, name, lambda found=found: found)
+    later = record_of(scripts, tmp_path / "r.json", resume=True)
+    row = later.row(**ROW | {"picture": (6, 10)})
+    asked: list[str] = []
+    for name in (*outcomes, "new"):
+        later.measure(row, name, lambda name=name: asked.append(name) or TIME)
+    assert asked == ["late", "new"] and len(later.document["rows"]) == 1
+    assert later.finish() == 1 and later.complaints == ["p float16 10x6: bad failed: ValueError: no"]
+
+
+def test_a_lost_gpu_is_in_the_file(scripts: SimpleNamespace, tmp_path: Path) -> None:
+    record = record_of(scripts, tmp_path / "r.json")
+
+    def measurement() -> dict[str, Any]:
+        raise scripts.measuring.ContextLost("illegal address")
+
+    with pytest.raises(scripts.measuring.ContextLost):
+        record.measure(record.row(**ROW), "one", measurement)
+    assert json.loads(record.path.read_text())["rows"][0]["variants"] == {"one": {"failed": "illegal address"}}
+
+
+@pytest.mark.parametrize(("error", "code"), [(0.01, 0), (0.03, 1), (float("nan"), 1)])
+def test_a_wrong_result_is_a_failure(
+    scripts: SimpleNamespace, tmp_path: Path, error: float, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = record_of(scripts, tmp_path / "r.json")
+    row = record.row(**ROW)
+    record.compare(row, 0.02, lambda: {"relative_error": error})
+    assert row["relative_error"] == (error if error == error else None)
+    assert record.finish() == code
+    assert ("WRONG" in capsys.readouterr().err) == bool(code)
+
+
+def test_a_comparison_that_does_not_fit_costs_nothing_else(scripts: SimpleNamespace, tmp_path: Path) -> None:
+    def exhausted() -> dict[str, float]:
+        raise torch.cuda.OutOfMemoryError("full")
+
+    def broken() -> dict[str, float]:
+        raise ValueError("shapes differ")
+
+    record = record_of(scripts, tmp_path / "r.json")
+    record.compare(record.row(**ROW), 1, exhausted)
+    assert record.finish() == 0
+    record.compare(record.row(**ROW), 1, broken)
+    assert record.complaints == ["p float16 10x6: the comparison failed: ValueError: shapes differ"]
+
+
+# ---- the benchmarks ----
 
 
 def test_rates_are_work_by_time(scripts: SimpleNamespace) -> None:
@@ -146,6 +260,36 @@ def test_operators_run_and_write_json(
     assert not list(tmp_path.rglob("*.part"))
 
 
+def test_what_an_operator_fails_at_does_not_stop_the_others(
+    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = sys.modules["agileir_export.plugins.calls"]
+    monkeypatch.setattr(calls, "CALLS", tuple(small(call) for call in CALLS if call.label == "SwinIR"))
+
+    def broken(*arguments: Any) -> Any:
+        raise RuntimeError("no kernel image")
+
+    monkeypatch.setattr(scripts.formulations, "operator", lambda call, tensors: broken)
+    out = tmp_path / "operators.json"
+    given = ["--device", "cpu", "--sizes", "10x6", "--dtypes", "float32", "--out", str(out)]
+    assert scripts.operators.main([*given, "--variants", "operator", "eager", "sdpa"]) == 1
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["variants"]["operator"] == {"failed": "RuntimeError: no kernel image"}
+    assert row["variants"]["eager"]["median_ms"] > 0 and row["variants"]["sdpa"]["median_ms"] > 0
+    assert "operator failed: RuntimeError: no kernel image" in capsys.readouterr().err
+
+
+def test_no_model_is_built_when_the_time_is_over(
+    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripts.models, "built", lambda *arguments: pytest.fail("a model was built"))
+    out = tmp_path / "models.json"
+    assert scripts.models.main(["--device", "cpu", "--budget", "-1", "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert len(rows) == 24
+    assert all(found == {"skipped": "time budget"} for row in rows for found in row["variants"].values())
+
+
 @pytest.mark.slow
 def test_models_run_and_write_json(scripts: SimpleNamespace, tmp_path: Path) -> None:
     out = tmp_path / "models.json"
@@ -154,6 +298,7 @@ def test_models_run_and_write_json(scripts: SimpleNamespace, tmp_path: Path) -> 
     (row,) = json.loads(out.read_text())["rows"]
     assert row["preset"] == "semanir_tiny_dn25" and row["picture"] == [8, 16]
     assert row["variants"]["stock"]["median_ms"] > 0 and row["speedup"] > 0
+    assert row["relative_error"] < 1e-4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
