@@ -16,6 +16,8 @@ import pytest
 
 import agileir_export
 
+from ..scripts import load_script
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "build.py"
 LAYERS = """Layers:
 Name: [ShapeHostToDeviceCopy 0], LayerType: ShapeHostToDevice, Inputs: [], Outputs: [ { Name: a, Datatype: Int64 }]
@@ -32,12 +34,7 @@ input
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def rows(bench: ModuleType) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import itertools
 import json
 import os
@@ -19,17 +18,14 @@ import pytest
 
 import agileir_export
 
+from ..scripts import load_script
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "cpu_inference.py"
 
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("cpu_inference", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def rows(bench: ModuleType) -> list[Any]:

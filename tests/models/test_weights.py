@@ -1,6 +1,5 @@
 """The packaged weights: their files, how fast they load, what they reach against ground truth."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -13,6 +12,8 @@ import torch
 from safetensors import safe_open
 
 from agileir_export.models import load_model, packaged_models
+
+from ..scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "models" / "weights"
@@ -74,9 +75,7 @@ def test_reaches_its_floor(name, data_dir):
 
 
 def test_evaluation_says_what_is_wrong(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("evaluate_tool", ROOT / "tools" / "evaluate.py")
-    evaluate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(evaluate)
+    evaluate = load_script(ROOT / "tools" / "evaluate.py")
     name = next(iter(packaged_models()))
     assert evaluate.main([name, "--data", str(tmp_path)]) == 2
     assert evaluate.main(["no_such_model", "--data", str(tmp_path)]) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -11,16 +10,14 @@ import pytest
 from agileir_export.plugins import resources
 from agileir_export.plugins.calls import CALLS
 
+from ..scripts import load_script
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kernel_table", ROOT / "tools" / "kernel_table.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "tools" / "kernel_table.py")
 
 
 def test_the_page_has_a_row_for_every_kernel_and_none_spills(script: ModuleType) -> None:

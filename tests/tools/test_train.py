@@ -2,11 +2,9 @@
 
 import csv
 import errno
-import importlib.util
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,8 @@ from safetensors.torch import load_file
 from agileir_export.errors import CheckpointError, ImageError, InputError, OutputError
 from agileir_export.models import FAMILIES, build_preset, randomise
 from agileir_export.parity.metrics import psnr
+
+from ..scripts import load_script
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -43,12 +43,7 @@ UNET = {
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("train_tool", TOOLS / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["train_tool"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["train_tool"]
+    return load_script(TOOLS / "train.py")
 
 
 @pytest.fixture(autouse=True)
