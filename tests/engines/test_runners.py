@@ -109,42 +109,37 @@ def test_the_torch_runner_evaluates() -> None:
 # ---- files of one size ----
 
 
+def shapes_fed(runner: OnnxRuntimeRunner) -> list[list[tuple[int, ...]]]:
+    """The shapes of the inputs of every later call of the runner's session."""
+    calls, session = [], runner.session
+
+    class Watched:
+        def run(self, names: Any, feed: dict[str, Any]) -> Any:
+            calls.append([array.shape for array in feed.values()])
+            return session.run(names, feed)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(session, name)
+
+    runner.session = Watched()  # type: ignore[assignment]
+    return calls
+
+
 @pytest.mark.parametrize("size", [(8, 12), (5, 9), (7, 12), (8, 10)], ids=str)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_static_file_takes_what_pads_to_its_size(batch: int, size: tuple[int, int], static: OnnxArtifact) -> None:
     """It holds one image: a batch goes through it one by one."""
     images = networks.images(batch, 3, *size)
     runner = OnnxRuntimeRunner(static)
-    calls = []
-    session = runner.session
-
-    class Counting:
-        def run(self, names: Any, feed: dict[str, Any]) -> Any:
-            calls.append([array.shape for array in feed.values()])
-            return session.run(names, feed)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(session, name)
-
-    runner.session = Counting()  # type: ignore[assignment]
+    calls = shapes_fed(runner)
     output = runner.run(images)
     assert calls == [[(1, 3, 8, 12)]] * batch
     assert networks.psnr(output, TorchRunner(networks.shared("swinir-light")).run(images)) >= 100
 
 
 def test_a_free_file_takes_a_batch_at_once(runners: dict[str, Any]) -> None:
-    runner, calls = runners["onnxruntime"], []
-    session = runner.session
-
-    class Counting:
-        def run(self, names: Any, feed: dict[str, Any]) -> Any:
-            calls.append([array.shape for array in feed.values()])
-            return session.run(names, feed)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(session, name)
-
-    runner.session = Counting()
+    runner = runners["onnxruntime"]
+    calls = shapes_fed(runner)
     runner.run(networks.images(3, 3, 8, 8))
     assert calls == [[(3, 3, 8, 8)]]
 
