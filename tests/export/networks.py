@@ -21,15 +21,6 @@ SHAPES: dict[str, dict[str, Any]] = {
         "window_size": 4,
         "scale": 2,
     },
-    "agileir-mixed": {
-        "family": "agileir",
-        "embed_dim": 12,
-        "depths": (2, 1),
-        "num_heads": (3, 2),
-        "key_dims": (4, 6),
-        "window_size": 4,
-        "scale": 2,
-    },
     "agileir-bias": {
         "family": "agileir",
         "embed_dim": 12,
@@ -102,6 +93,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "task": "jpeg",
     },
 }
+SHAPES["agileir-mixed"] = {**SHAPES["agileir"], "num_heads": (3, 2), "key_dims": (4, 6)}
 """Hyper-parameters by name; one name a family, form of its attention and reconstruction head."""
 
 EXPORTED = tuple(kind for kind in SHAPES if kind != "agileir-mixed")
