@@ -15,6 +15,7 @@ from agileir_export.engines import OnnxRuntimeRunner, TensorRTRunner
 from agileir_export.engines.artifact import EngineArtifact
 from agileir_export.engines.building import build_engine
 from agileir_export.engines.device_memory import open_memory
+from agileir_export.engines.doctor import diagnose
 from agileir_export.engines.plan_loading import deserialize
 from agileir_export.engines.profiles import Profile
 from agileir_export.engines.request import BuildRequest
@@ -32,23 +33,39 @@ FLOOR = 80.0
 
 @pytest.fixture(params=list(TARGETS))
 def target(request: pytest.FixtureRequest) -> str:
-    verdict = TARGETS[request.param].verdict()
+    name: str = request.param
+    check = TARGETS[name].check.replace("build", "run")
+    verdict = next(verdict for verdict in diagnose().targets if verdict.name == check)
     if not verdict.works:
         pytest.skip(verdict.why_not)
     if not torch.cuda.is_available():
         pytest.skip("PyTorch reaches no GPU")
-    name: str = request.param
     return name
 
 
+@pytest.fixture(scope="session")
+def built() -> dict[tuple[str, str, bool], EngineArtifact]:
+    """Engines by target, network and use of plugins: TensorRT needs up to minutes for one."""
+    return {}
+
+
 @pytest.fixture
-def engine(target: str, folder: Path, tmp_path: Path) -> Callable[..., tuple[EngineArtifact, OnnxArtifact]]:
+def engine(
+    target: str,
+    folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    built: dict[tuple[str, str, bool], EngineArtifact],
+) -> Callable[..., tuple[EngineArtifact, OnnxArtifact]]:
     def build(kind: str, plugins: bool = False) -> tuple[EngineArtifact, OnnxArtifact]:
         artifact = networks.exported(folder, kind)
-        multiple = artifact.spec.pad_multiple
-        whole = Profile((1, multiple, multiple), (1, 8 * multiple, 8 * multiple), (2, 16 * multiple, 16 * multiple))
-        tile = Profile(*[(4, 8 * multiple, 8 * multiple)] * 3)
-        return build_with(target, artifact, tmp_path / "model.plan", (whole, tile), plugins), artifact
+        key = target, kind, plugins
+        if key not in built:
+            multiple = artifact.spec.pad_multiple
+            whole = Profile((1, multiple, multiple), (1, 8 * multiple, 8 * multiple), (2, 16 * multiple, 16 * multiple))
+            tile = Profile(*[(4, 8 * multiple, 8 * multiple)] * 3)
+            path = tmp_path_factory.mktemp("engine") / "model.plan"
+            built[key] = build_with(target, artifact, path, (whole, tile), plugins)
+        return built[key], artifact
 
     return build
 
@@ -166,9 +183,9 @@ def test_addresses_are_aligned(target: str) -> None:
     assert all(block.address % 256 == 0 for block in blocks)
 
 
-def test_a_plan_that_is_damaged(target: str, engine: Callable[..., Any]) -> None:
+def test_a_plan_that_is_damaged(target: str, engine: Callable[..., Any], tmp_path: Path) -> None:
     plan, _ = engine("swinir-light")
-    cut = plan.path.with_name("cut.plan")
+    cut = tmp_path / "cut.plan"
     cut.write_bytes(plan.path.read_bytes()[:1000])
     memory = open_memory()
     with memory.current(), pytest.raises(AgileIRError, match=r"cut\.plan"):
