@@ -15,6 +15,7 @@ from torch.nn.functional import conv2d, scaled_dot_product_attention
 
 from agileir_export.plugins import plain_attention, plain_dictionary, plain_group_attention
 from agileir_export.plugins.calls import Call
+from agileir_export.plugins.dispatch import kernel_module, run_kernel
 from agileir_export.plugins.packing import unpack
 from agileir_export.plugins.windows import from_windows, position_bias, shift_mask, to_windows
 
@@ -38,10 +39,20 @@ def inputs(call: Call, height: int, width: int, dtype: torch.dtype, device: str)
     return tensors
 
 
-def operator(call: Call, tensors: Sequence[Tensor]) -> Callable[[], Tensor]:
-    """The custom operator."""
+def operator(call: Call, tensors: Sequence[Tensor], tactic: int = 1) -> Callable[[], Tensor]:
+    """The custom operator; for another tactic than its own, the kernel."""
+    if tactic > 1:
+        return lambda: run_kernel(call.operator, tensors, call.attributes, tactic)
     function = getattr(torch.ops.agileir, call.operator)
     return lambda: function(*tensors, *call.attributes.values())
+
+
+def tactics(call: Call) -> int:
+    """Number of tactics the operator's kernel has; 1 without Triton."""
+    try:
+        return len(kernel_module(call.operator).TACTICS)
+    except ImportError:
+        return 1
 
 
 def eager(call: Call) -> Function:

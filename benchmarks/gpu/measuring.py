@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.util
+import math
 import os
 import platform
 import statistics
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +184,34 @@ def tidy(device: str) -> None:
             torch.cuda.empty_cache()
         except RuntimeError as error:
             raise ContextLost(str(error).strip().splitlines()[0]) from error
+
+
+def limits(device: str) -> dict[str, float]:
+    """What a GPU reaches on simple work: bytes that a copy reads and writes, half-precision products.
+
+    The sizes fill a large GPU; where they do not fit, the limit is left out. Products are of random numbers: zeros run
+    faster than pictures do.
+    """
+    import torch
+
+    if device == "cpu":
+        return {}
+
+    def copying() -> Any:
+        source, target = torch.empty(2, 2**31, dtype=torch.uint8, device=device)
+        return lambda: target.copy_(source)
+
+    def multiplying() -> Any:
+        left, right = torch.randn(2, 8192, 8192, device=device).half()
+        return lambda: left @ right
+
+    answer = {}
+    for name, make, work in (("tb_per_s", copying, 2**32), ("tflop_per_s", multiplying, 2 * 8192**3)):
+        made = cache(make)
+        found = attempt(lambda made=made: made()(), device, math.inf)  # type: ignore[misc]
+        if "median_ms" in found:
+            answer[name] = work / found["median_ms"] / 1e9
+    return answer
 
 
 def driver_version() -> str:

@@ -1,4 +1,4 @@
-"""Each operator on a GPU: the kernel against plain torch, scaled_dot_product_attention, and torch.compile.
+"""Each operator on a GPU: the kernel against plain torch, scaled_dot_product_attention, torch.compile, and its tactics.
 
 Usage, from any folder, with PyTorch (and the Triton it brings) and numpy installed::
 
@@ -6,8 +6,9 @@ Usage, from any folder, with PyTorch (and the Triton it brings) and numpy instal
 
 The times are medians of CUDA-event timings of single calls on tensors that are already on the device. Rates are what
 the definition of the operator must move and compute (``plugins/cost.py``) divided by that time, for all variants
-alike. It ends within five minutes; what the time budget does not allow is marked skipped in the JSON, and can be done
-with ``--resume``. Exit code 1: a variant failed, or the operator's result is wrong; the others were measured.
+alike; "limits" in the JSON is what the machine reaches on a copy and on a matrix product. It ends within five minutes;
+what the time budget does not allow is marked skipped in the JSON, and can be done with ``--resume``. Exit code 1: a
+variant failed, or the operator's result is wrong; the others were measured.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import measuring
 from record import Record
 
-VARIANTS = ("operator", "eager", "sdpa", "compiled")
+VARIANTS = ("operator", "eager", "sdpa", "tactic2", "tactic3", "compiled")
 SIZES = ((360, 640), (64, 64), (720, 1280), (256, 256))
 """The sizes that matter most come first, should the time budget end the run early."""
 
@@ -58,6 +59,8 @@ def variants(call: Any, tensors: Sequence[Any]) -> dict[str, Callable[[], Any]]:
     made: dict[str, Callable[[], Any]] = {"operator": formulations.operator(call, tensors)}
     plain = formulations.eager(call)
     made["eager"] = lambda: plain(*tensors)
+    for tactic in range(2, formulations.tactics(call) + 1):
+        made[f"tactic{tactic}"] = formulations.operator(call, tensors, tactic)
     attention = formulations.sdpa(call)
     if attention is not None:
         made["sdpa"] = lambda: attention(*tensors)
@@ -65,6 +68,18 @@ def variants(call: Any, tensors: Sequence[Any]) -> dict[str, Callable[[], Any]]:
     function = torch.compile(plain, dynamic=False)
     made["compiled"] = lambda: function(*tensors)
     return made
+
+
+def existing(call: Any, device: str) -> set[str]:
+    """The variants that there are of an operator on a device."""
+    import formulations
+
+    names = {"operator", "eager", "compiled"}
+    if formulations.sdpa(call) is not None:
+        names.add("sdpa")
+    if device == "cuda":
+        names |= {f"tactic{tactic}" for tactic in range(2, formulations.tactics(call) + 1)}
+    return names
 
 
 def rates(found: dict[str, Any], work: Any) -> dict[str, Any]:
@@ -117,8 +132,8 @@ def measured(
         until = deadline - COMPILE_SECONDS if name == "compiled" else deadline
         return rates(measuring.attempt(function, record.device, until), work)
 
-    there = [name for name in names if name != "sdpa" or formulations.sdpa(call) is not None]
-    done = {name for name in there if record.measure(row, name, partial(measurement, name))}
+    there = existing(call, record.device)
+    done = {name for name in names if name in there and record.measure(row, name, partial(measurement, name))}
     if {"operator", "eager"} <= done and functions:
         results = functions["operator"], functions["eager"]
         record.compare(
@@ -138,7 +153,7 @@ def main(given: Sequence[str] | None = None) -> int:
     if problem := measuring.no_gpu(options.device):
         print(f"error: {problem}", file=sys.stderr)
         return 4
-    head = {"benchmark": "operators", **measuring.machine(options.device)}
+    head = {"benchmark": "operators", **measuring.machine(options.device), "limits": measuring.limits(options.device)}
     record = Record(options.out, head, options.device, options.resume)
     calls = [call for call in CALLS if call.label in options.labels]
     plain = [name for name in options.variants if name != "compiled"]

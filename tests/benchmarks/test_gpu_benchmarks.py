@@ -80,6 +80,49 @@ def test_what_cannot_be_measured_says_why(scripts: SimpleNamespace) -> None:
     assert attempt(lambda: None, "cpu", later)["repetitions"] == 3
 
 
+class Event:
+    """Stands for a CUDA event: the clock is the number of calls so far, in milliseconds."""
+
+    calls = 0
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        self.time = Event.calls
+
+    def elapsed_time(self, last: Event) -> float:
+        return float(last.time - self.time)
+
+
+def test_a_measurement_on_cuda(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On stand-ins: every event pair holds one call; the peak is that of one call, without what was there before."""
+    peak = 0
+
+    def function() -> None:
+        nonlocal peak
+        Event.calls += 1
+        peak = max(peak, 1000 + 30)
+        time.sleep(0.01)
+
+    def forget() -> None:
+        nonlocal peak
+        peak = 0
+
+    for name, stand_in in {
+        "Event": Event,
+        "synchronize": lambda: None,
+        "memory_allocated": lambda: 1000,
+        "max_memory_allocated": lambda: peak,
+        "reset_peak_memory_stats": forget,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    found = scripts.measuring.measure(function, "cuda")
+    assert found["median_ms"] == found["minimum_ms"] == found["maximum_ms"] == 1
+    assert found["peak_bytes"] == 30
+    assert 5 <= found["repetitions"] <= 40
+
+
 def test_a_gpu_that_answers_no_more_is_told_from_a_failure(
     scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +234,25 @@ def test_a_comparison_that_does_not_fit_costs_nothing_else(scripts: SimpleNamesp
 # ---- the benchmarks ----
 
 
+def test_limits_by_hand(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripts.measuring, "attempt", lambda function, device, deadline: {"median_ms": 2.0})
+    found = scripts.measuring.limits("cuda")
+    assert found == {"tb_per_s": pytest.approx(2**32 / 2e9), "tflop_per_s": pytest.approx(8192**3 / 1e9)}
+    monkeypatch.setattr(scripts.measuring, "attempt", lambda function, device, deadline: {"skipped": "out of memory"})
+    assert scripts.measuring.limits("cuda") == scripts.measuring.limits("cpu") == {}
+
+
+def test_which_variants_there_are(scripts: SimpleNamespace) -> None:
+    pytest.importorskip("triton", reason="the tactics are those of the kernels")
+    dictionary = next(call for call in CALLS if call.operator == "key_semantic_dictionary")
+    group = next(call for call in CALLS if call.operator == "group_shifted_window_attention")
+    existing = scripts.operators.existing
+    assert existing(dictionary, "cuda") == {"operator", "eager", "compiled", "tactic2", "tactic3"}
+    assert existing(group, "cuda") == {"operator", "eager", "sdpa", "compiled", "tactic2"}
+    assert existing(group, "cpu") == {"operator", "eager", "sdpa", "compiled"}
+    assert set.union(*(existing(call, "cuda") for call in CALLS)) == set(scripts.operators.VARIANTS)
+
+
 def test_rates_are_work_by_time(scripts: SimpleNamespace) -> None:
     work = Cost(bytes_read=3 * 10**9, bytes_written=10**9, flops=8 * 10**12)
     found = scripts.operators.rates({"median_ms": 2.0}, work)
@@ -269,7 +331,7 @@ def test_what_an_operator_fails_at_does_not_stop_the_others(
     def broken(*arguments: Any) -> Any:
         raise RuntimeError("no kernel image")
 
-    monkeypatch.setattr(scripts.formulations, "operator", lambda call, tensors: broken)
+    monkeypatch.setattr(scripts.formulations, "operator", lambda *arguments: broken)
     out = tmp_path / "operators.json"
     given = ["--device", "cpu", "--sizes", "10x6", "--dtypes", "float32", "--out", str(out)]
     assert scripts.operators.main([*given, "--variants", "operator", "eager", "sdpa"]) == 1
