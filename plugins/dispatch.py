@@ -42,11 +42,11 @@ def plan_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[
     Raises:
         ValueError: The kernel was not made for these shapes or types.
     """
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    launch: Launch = kernel_module(torch_name).launch(shapes, attributes, type_name(tensors[0]), tactic)
     kinds = {tensor.dtype for tensor in tensors}
     if not kinds <= {tensors[0].dtype, torch.int32}:
         raise ValueError(f"{torch_name}: the kernel takes tensors of one type, got {', '.join(map(str, kinds))}")
-    shapes = [tuple(tensor.shape) for tensor in tensors]
-    launch: Launch = kernel_module(torch_name).launch(shapes, attributes, type_name(tensors[0]), tactic)
     return launch
 
 

@@ -16,7 +16,10 @@ from agileir_export.plugins import OPERATORS
 
 from . import networks
 
-GROUPS = {"groups": 2, "key_dim": 4, "value_dim": 6, "kernel_height": 3, "kernel_width": 3}
+STATICS = {
+    "GroupShiftedWindowAttention": {"groups": 2, "key_dim": 4, "value_dim": 6, "kernel_height": 3, "kernel_width": 3},
+    "KeySemanticDictionary": {"region_holds_all": 0},
+}
 
 
 def small(body: str, opset: int) -> onnx.ModelProto:
@@ -106,9 +109,8 @@ def test_operators_of_ours_have_schemas_and_unknown_ones_have_none() -> None:
 @pytest.mark.parametrize("name", OPERATORS)
 def test_function_bodies_are_valid_in_half_precision(name: str) -> None:
     """In every opset, but for a convolution in bfloat16 before 22."""
-    groups = GROUPS if name == "GroupShiftedWindowAttention" else {}
     for opset in (18, 20, 22, 23):
-        function = OPERATORS[name].function(opset, window_size=4, **groups)
+        function = OPERATORS[name].function(opset, window_size=4, **STATICS.get(name, {}))
         assert body_refusal(function, "float16", opset) is None
         refusal = body_refusal(function, "bfloat16", opset)
         filtered = name == "GroupShiftedWindowAttention" and opset < 22

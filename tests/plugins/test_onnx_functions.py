@@ -21,7 +21,10 @@ OPSETS = (18, 20, 23)
 TYPES = {torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16, torch.int32: TensorProto.INT32}
 NAMES = sorted(OPERATORS)
 WINDOW = {"window_size": 4}
-GROUPS = {"groups": 3, "key_dim": 4, "value_dim": 5, "kernel_height": 3, "kernel_width": 5}
+MORE = {
+    "GroupShiftedWindowAttention": {"groups": 3, "key_dim": 4, "value_dim": 5, "kernel_height": 3, "kernel_width": 5},
+    "KeySemanticDictionary": {"region_holds_all": 0},
+}
 """What bodies are written for, in tests of the text alone."""
 
 
@@ -33,8 +36,7 @@ def torch_operator(operator: Operator) -> Any:
 
 
 def function(operator: Operator, opset: int = MINIMUM_OPSET) -> onnx.FunctionProto:
-    groups = GROUPS if operator.name == "GroupShiftedWindowAttention" else {}
-    return operator.function(opset, **WINDOW, **groups)
+    return operator.function(opset, **WINDOW, **MORE.get(operator.name, {}))
 
 
 @cache
@@ -241,6 +243,23 @@ def test_dictionary_bits_are_equal(features: str, grid: Grid) -> None:
     for top_k in sorted({1, 2, max(1, tokens // 3), max(1, tokens - 1), tokens, tokens + 5}):
         for typed in (x, x.half()):
             compare("KeySemanticDictionary", (typed,), (grid.window, grid.shift, top_k))
+
+
+def test_the_short_body_is_taken_only_where_every_region_holds_all() -> None:
+    """Regions of the corner window are the smallest; siblings with half a window of shift and none must agree."""
+    operator = OPERATORS["KeySemanticDictionary"]
+    taken = 0
+    for window, shift in ((w, s) for w in range(1, 10) for s in range(w)):
+        sides = [side for side in (shift, window - shift) if side]
+        smallest = min(a * b for a in sides for b in sides)
+        for top_k in range(1, window * window + 2):
+            numbers = {"window_size": window, "shift_size": shift, "top_k": top_k}
+            short = operator.statics({}, numbers)
+            assert not short["region_holds_all"] or top_k <= smallest
+            taken += short["region_holds_all"]
+            if shift == window // 2:
+                assert short == operator.statics({}, numbers | {"shift_size": 0})
+    assert taken
 
 
 @pytest.mark.parametrize("shift", [0, 4])
