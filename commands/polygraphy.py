@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..errors import InputError
+from ..errors import InputError, OutputError
 from ..terminal import Terminal
 from .options import Size, SizeType, common_options
 
@@ -65,6 +65,13 @@ def polygraphy(
     target = "trt" if trt else "rtx" if rtx else None
     if output is not None:
         check_output(output, overwrite)
+        compared = [file for file in (model, against) if file is not None and file.exists()]
+        if output.exists() and any(output.samefile(file) for file in compared):
+            raise OutputError(
+                f"{output} is a file that the script compares.",
+                why="The script would replace it.",
+                fix="Choose another name.",
+            )
     with terminal.working("Looking at the pictures"):
         comparison = plan_comparison(model, target, against=against, images=images, size=size, floor=psnr)
     script = comparison.script()

@@ -45,3 +45,11 @@ def test_what_is_refused(trial: Path, files: dict[str, Path]) -> None:
         assert result.exit_code == 2, arguments
         assert message in result.stderr
     assert written() == []
+
+
+def test_a_compared_file_is_not_replaced_by_the_script(trial: Path, files: dict[str, Path]) -> None:
+    before = files["onnx"].read_bytes()
+    for arguments in ((files["onnx"], "--trt"), (trial, "--against", files["onnx"])):
+        result = run("polygraphy", *arguments, "-o", files["onnx"], "--overwrite")
+        assert result.exit_code == 2 and "is a file that the script compares" in result.stderr
+    assert files["onnx"].read_bytes() == before
