@@ -156,12 +156,15 @@ def test_kernels_agree_with_the_reference_on_a_gpu(call: Any, dtype: torch.dtype
     tensors = tensors_of(call, dtype)
     function = getattr(torch.ops.agileir, call.operator)
     expected = function(*tensors, *call.attributes.values())
-    result = dispatch.run_kernel(call.operator, [tensor.cuda() for tensor in tensors], call.attributes).cpu()
-    if call.operator == "key_semantic_dictionary":
-        assert torch.equal(result, expected)
-        return
     limit = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}[dtype]
-    assert (result.float() - expected.float()).norm() <= limit * expected.float().norm()
+    for tactic in range(1, len(dispatch.kernel_module(call.operator).TACTICS) + 1):
+        on_gpu = [tensor.cuda() for tensor in tensors]
+        result = dispatch.run_kernel(call.operator, on_gpu, call.attributes, tactic).cpu()
+        if call.operator == "key_semantic_dictionary":
+            assert torch.equal(result, expected), f"tactic {tactic}"
+        else:
+            error = (result.float() - expected.float()).norm() / expected.float().norm()
+            assert error <= limit, f"tactic {tactic}"
 
 
 @pytest.mark.gpu

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# What only a GPU can show, in parts that each end within ten minutes. README.md beside this says what they need.
+# Usage: measure_all.sh FOLDER PART...   with the parts kernels, operators, models, engines, plans
+# PYTHON names the interpreter (default: python3). A part that fails does not stop the next; the exit code tells.
+set -u -o pipefail
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+[ $# -ge 2 ] || { sed -n '2,4s/^# //p' "$0"; exit 2; }
+mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
+shift
+python=${PYTHON:-python3}
+link=$(mktemp -d)
+trap 'rm -rf "$link"' EXIT
+ln -s "$root" "$link/agileir_export" # the checkout as the package, whatever its folder is called
+export PYTHONPATH="$link${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+cd "$root" || exit 2
+failed=0
+
+# step SECONDS LOG COMMAND...
+step() {
+    local seconds=$1 log=$out/$2.log
+    shift 2
+    echo "== $*"
+    timeout -k 10 "$seconds" "$@" 2>&1 | tee -a "$log"
+    local code=$?
+    [ $code -eq 124 ] && echo "== stopped after $seconds s" | tee -a "$log"
+    [ $code -eq 0 ] || { failed=1; echo "== exit code $code" | tee -a "$log"; }
+}
+
+gpu_tests() { # SECONDS LOG FILE EXPRESSION; -P: the folders of the checkout are not modules
+    step "$1" "$2" "$python" -P -m pytest -q -rfEs --tb=short -p no:cacheprovider -m gpu "$3" -k "$4"
+}
+
+kernels() { # a process for each operator: after an illegal address nothing works any more in its own
+    local file=tests/plugins/test_dispatch.py others=tests/plugins/test_kernels_on_gpu.py running=()
+    gpu_tests 240 kernels_1 $file "agree and key_semantic_dictionary" >/dev/null & running+=($!)
+    gpu_tests 240 kernels_2 $file "agree and key_semantic_attention" >/dev/null & running+=($!)
+    gpu_tests 240 kernels_3 $file "agree and group_shifted" >/dev/null & running+=($!)
+    gpu_tests 240 kernels_4 $file "agree and shifted_window and not group" >/dev/null & running+=($!)
+    gpu_tests 240 kernels_5 $file "not agree" >/dev/null & running+=($!)
+    gpu_tests 240 kernels_6 $others "" >/dev/null & running+=($!)
+    wait "${running[@]}"
+    cat "$out"/kernels_?.log >"$out/kernels.log" && rm "$out"/kernels_?.log
+    cat "$out/kernels.log"
+    grep -q '^== exit code' "$out/kernels.log" && failed=1
+}
+
+operators() { step 400 operators "$python" benchmarks/gpu/operators.py --resume --out "$out/gpu_operators.json"; }
+
+models() { step 400 models "$python" benchmarks/gpu/models.py --resume --out "$out/gpu_models.json"; }
+
+engines() { gpu_tests 560 engines tests/engines/test_tensorrt_gpu.py ""; }
+
+cli() { step 300 plans "$python" -c 'from agileir_export.cli import main; main()' "$@"; }
+
+plans() { # TensorRT's engines of two packaged models, with plugins and without, each built, verified and used
+    local model precision attention plan
+    for attention in plugin decomposed; do
+        for model in agileir_tiny_x2 semanir_tiny_x2; do
+            for precision in fp16 fp32; do
+                plan=$link/$model-$precision-$attention.plan
+                cli trt $model --target tensorrt --$precision --attention $attention --profile tiles --no-cache -o "$plan"
+                [ -f "$plan" ] || continue
+                cli verify "$plan"
+                cli restore "$plan" parity/samples/chelsea.png -o "$link/$model-$precision-$attention.png"
+            done
+        done
+    done
+}
+
+for part in "$@"; do
+    case $part in
+    kernels | operators | models | engines | plans) "$part" ;;
+    *) echo "no such part: $part" >&2; exit 2 ;;
+    esac
+done
+exit $failed
