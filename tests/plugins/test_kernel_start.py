@@ -1,0 +1,79 @@
+"""Kernels started the way they are on a GPU, through Triton's own launcher, up to the driver, which is a stand-in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from agileir_export.plugins.calls import CALLS, Call
+from agileir_export.plugins.dispatch import kernel_module, run_kernel
+
+pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
+
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+
+DEVICE = 99
+"""Triton keeps what it compiled by device: on a machine with a GPU nothing else must meet this one's."""
+
+STREAM = 77
+
+
+class Driver:
+    """Stands for the CUDA driver of an H100 or H200: takes binaries, and notes what is started."""
+
+    def __init__(self) -> None:
+        self.loaded: list[tuple[str, bytes, int]] = []
+        self.started: list[tuple[Any, ...]] = []
+        self.utils = self
+        self.launcher_cls = lambda source, metadata: lambda *arguments: self.started.append(arguments)
+
+    def get_current_device(self) -> int:
+        return DEVICE
+
+    def get_current_stream(self, device: int) -> int:
+        assert device == DEVICE
+        return STREAM
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+    def get_device_properties(self, device: int) -> dict[str, int]:
+        return {"max_shared_mem": 227 * 1024, "max_num_regs": 65536, "multiprocessor_count": 132, "warpSize": 32}
+
+    def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
+        self.loaded.append((name, binary, shared))
+        module, function, registers, spills, threads = 1, 2, 128, 0, 1024
+        return module, function, registers, spills, threads
+
+
+@pytest.mark.parametrize(
+    "call",
+    [call for call in CALLS if call.label in ("AgileIR tiny", "SwinIR JPEG", "SemanIR tiny denoising")],
+    ids=lambda call: call.operator,
+)
+def test_a_kernel_is_started_with_its_tensors_on_the_current_stream(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = Driver()
+    monkeypatch.setattr(driver, "_active", stand_in)
+    window = call.attributes["window_size"]
+    batch, height, width = 2, 2 * window, 3 * window
+    shapes = call.shapes(batch, height, width)
+    tensors = [
+        torch.zeros(shape, dtype=torch.int32 if index in call.integer_inputs else torch.float16)
+        for index, shape in enumerate(shapes)
+    ]
+    output = run_kernel(call.operator, tensors, call.attributes)
+    launch = kernel_module(call.operator).launch(shapes, call.attributes, "float16")
+    ((name, binary, _),) = stand_in.loaded
+    assert name == launch.kernel.__name__ and binary.startswith(b"\x7fELF")
+    ((*start, stream, function, _, _, _, _), *rest) = [started[:9] for started in stand_in.started]
+    assert start == [launch.programs * batch * 2 * 3, 1, 1] and (stream, function, rest) == (STREAM, 2, [])
+    given = stand_in.started[0][9:]
+    *pointers, rows, columns, last = given[: len(tensors) + 3]
+    assert all(pointer is tensor for pointer, tensor in zip(pointers, tensors, strict=True))
+    assert (rows, columns) == (height, width) and last is output
+    assert list(given[len(tensors) + 3 :]) == [launch.constants[n] for n in launch.kernel.arg_names[len(tensors) + 3 :]]
