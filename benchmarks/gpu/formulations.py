@@ -6,6 +6,7 @@ explicit additive mask in the tensor type, which holds position bias, shift mask
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,7 +34,8 @@ def inputs(call: Call, height: int, width: int, dtype: torch.dtype, device: str)
             top_k = window * window // 2
             tensors.append(torch.ops.agileir.key_semantic_dictionary(features, window, shift, top_k))
         else:
-            scale = shape[-1] ** -0.5 if index == 1 and len(shape) == 3 else 1.0
+            # Weights keep the variance of what they sum over: logits of a hundred would amplify every rounding.
+            scale = math.prod(shape[2:]) ** -0.5 if index and len(shape) > 2 else 0.5
             drawn = torch.randn(shape, generator=generator, device=device) * scale
             tensors.append(drawn.to(dtype))
     return tensors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -145,7 +146,9 @@ def tensors_of(call: Any, dtype: torch.dtype) -> list[Tensor]:
         elif call.operator == "key_semantic_dictionary":
             tensors.append(torch.randint(-2, 3, shape, generator=generator).to(dtype))
         else:
-            tensors.append((torch.randn(shape, generator=generator) * 0.5).to(dtype))
+            # Weights keep the variance of what they sum over: logits of a hundred would amplify every rounding.
+            scale = math.prod(shape[2:]) ** -0.5 if index and len(shape) > 2 else 0.5
+            tensors.append((torch.randn(shape, generator=generator) * scale).to(dtype))
     return tensors
 
 
