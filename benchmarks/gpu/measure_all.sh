@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What only a GPU can show, in parts that each end within ten minutes. README.md beside this says what they need.
+# What only a GPU can show, in parts of at most ten minutes but the last. README.md beside this says what they need.
 # Usage: measure_all.sh FOLDER PART...   with the parts kernels, operators, models, engines, plans
 # PYTHON names the interpreter (default: python3). A part that fails does not stop the next; the exit code tells.
 set -u -o pipefail
