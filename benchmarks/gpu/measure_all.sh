@@ -27,8 +27,8 @@ step() {
     [ $code -eq 0 ] || { failed=1; echo "== exit code $code" | tee -a "$log"; }
 }
 
-gpu_tests() { # SECONDS LOG FILE EXPRESSION; -P: the folders of the checkout are not modules
-    step "$1" "$2" "$python" -P -m pytest -q -rfEs --tb=short -p no:cacheprovider -m gpu "$3" -k "$4"
+gpu_tests() { # SECONDS LOG FILE EXPRESSION; the folders of the checkout are not to be found as modules
+    step "$1" "$2" env PYTHONSAFEPATH=1 "$python" -m pytest -q -rfEs --tb=short -p no:cacheprovider -m gpu "$3" -k "$4"
 }
 
 kernels() { # a process for each operator: after an illegal address nothing works any more in its own

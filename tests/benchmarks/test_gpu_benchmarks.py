@@ -7,6 +7,8 @@ import importlib
 import importlib.util
 import json
 import os
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -371,3 +373,11 @@ def test_without_a_gpu_the_scripts_say_so(
     out = tmp_path / "none.json"
     assert getattr(scripts, script).main(["--out", str(out)]) == 4
     assert "no CUDA device" in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(("given", "said"), [([], "Usage: measure_all.sh"), (["kernel"], "no such part: kernel")])
+def test_the_script_for_all_of_it_says_what_it_takes(given: list[str], said: str, tmp_path: Path) -> None:
+    command = ["bash", str(FOLDER / "measure_all.sh"), *([str(tmp_path / "out"), *given] if given else [])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2 and said in done.stdout + done.stderr
