@@ -109,7 +109,7 @@ def test_a_kernel_is_captured_into_a_graph(call: Call) -> None:
 def test_a_trained_model_restores_on_the_gpu_what_it_restores_on_the_cpu(name: str, dtype: torch.dtype) -> None:
     model: Any = load_model(name).eval()
     images = torch.rand(2, model.spec.channels, 72, 104, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         expected = model(images)
         result = model.to("cuda", dtype)(images.to("cuda", dtype)).float().cpu()
     floor = own_dictionary_floor(str(dtype).removeprefix("torch."))
