@@ -64,7 +64,7 @@ OWN_AND_FOREIGN = """
   foreign_marks = Cast <to = 1> (is_taken)
   chosen_own = ScatterElements <axis = -1> (empty, own_best, own_marks)
   chosen_foreign = ScatterElements <axis = -1> (empty, foreign_best, foreign_marks)
-  chosen = Add (chosen_own, chosen_foreign)"""
+  chosen = Max (chosen_own, chosen_foreign)"""
 
 PACK = """
   bits = Reshape (chosen, bits_shape)

@@ -262,6 +262,17 @@ def test_the_short_body_is_taken_only_where_every_region_holds_all() -> None:
     assert taken
 
 
+@pytest.mark.parametrize("top_k", [3, 12])
+@pytest.mark.parametrize("shift", [0, 2])
+def test_words_of_a_dictionary_stay_words_where_features_overflow(shift: int, top_k: int) -> None:
+    """A network that overflows in half precision has to give a bad picture, and not an index out of range."""
+    x = normal(11, 1, 8, 8, 4)
+    for value in (torch.nan, torch.inf):
+        x[:, :3, 1:7] = value
+        words = run("KeySemanticDictionary", (x,), (4, shift, top_k))
+        assert words.min() >= 0 and words.max() <= 0xFFFF
+
+
 @pytest.mark.parametrize("shift", [0, 4])
 def test_dictionary_of_a_real_window(shift: int) -> None:
     """256 tokens and 48 channels as in a network; sums of float32 in another order may swap near ties."""
