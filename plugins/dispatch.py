@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .launch import Launch
+from .registry import OPERATORS
 
 if TYPE_CHECKING:
     from torch._library.custom_ops import CustomOpDef
@@ -44,9 +45,11 @@ def plan_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[
     """
     shapes = [tuple(tensor.shape) for tensor in tensors]
     launch: Launch = kernel_module(torch_name).launch(shapes, attributes, type_name(tensors[0]), tactic)
-    kinds = {tensor.dtype for tensor in tensors}
-    if not kinds <= {tensors[0].dtype, torch.int32}:
-        raise ValueError(f"{torch_name}: the kernel takes tensors of one type, got {', '.join(map(str, kinds))}")
+    operator = next(each for each in OPERATORS.values() if each.torch_name == torch_name)
+    for name, tensor in zip(operator.inputs, tensors, strict=True):
+        wanted = torch.int32 if name in operator.integer_tensors else tensors[0].dtype
+        if tensor.dtype != wanted:
+            raise ValueError(f"{torch_name}: the kernel takes {name} in {wanted}, got {tensor.dtype}")
     return launch
 
 

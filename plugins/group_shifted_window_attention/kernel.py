@@ -310,6 +310,8 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
         )
     groups, rows, value_width = qkv_weight
     key_width, kernel_height, kernel_width = q_dw_weight[1:]
+    if key_width < 1:
+        raise ValueError(f"{operator}: dk must be at least 1, got {key_width}")
     expected = {
         "image channels": (image[3:], (groups * value_width,)),
         "qkv_weight": (qkv_weight, (groups, 2 * key_width + value_width, value_width)),

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-import agileir_export.plugins  # noqa: F401  (registers torch.ops.agileir)
+from agileir_export.plugins.dispatch import plan_kernel
 
 from .cases import EVERY, attention, group_attention, key_attention, make_dictionary
 
@@ -81,6 +82,8 @@ def refusals() -> list[Any]:
             add(name, f"table-{label}", words, bias_table=ones(shape))
         half = {"bias_table": ones(49, heads, dtype=torch.float16)}
         add(name, "mixed-types", "float32 float16", **half)
+        whole = {"bias_table": ones(49, heads, dtype=torch.int32)}
+        add(name, "integer-table", "float32 int32", **whole)
         elsewhere = {"bias_table": ones(49, heads, device="meta")}
         add(name, "mixed-devices", "cpu meta", **elsewhere)
 
@@ -114,7 +117,8 @@ def refusals() -> list[Any]:
     add("group", "channels", "7 3 2", x=ones(2, 8, 12, 7))
     add("group", "value-width", "4 2 10 11", qkv_weight=ones(3, 11, 2))
     add("group", "key-width", "3 2 8 10", q_dw_weight=ones(3, 3, 3, 5))
-    add("group", "no-key-width", "0 2", q_dw_weight=ones(3, 0, 3, 5), qkv_weight=ones(3, 2, 2))
+    nothing = {"q_dw_weight": ones(3, 0, 3, 5), "q_dw_bias": ones(3, 0)}
+    add("group", "no-key-width", "0 2", qkv_weight=ones(3, 2, 2), qkv_bias=ones(3, 2), **nothing)
     add("group", "weight-groups", "6 2 2", qkv_weight=ones(2, 10, 2))
     add("group", "weight-dimensions", "30 2", qkv_weight=ones(30, 2))
     add("group", "filter-dimensions", "3 4 15", q_dw_weight=ones(3, 4, 15))
@@ -147,3 +151,28 @@ def test_refusal_names_operator_and_numbers(name: str, changes: dict[str, Any], 
     full_name = OPERATORS[name].default.name().removeprefix("agileir::")
     for word in (full_name, *words):
         assert re.search(rf"(?<![\w-]){word}(?!\d)", message), f"no {word!r} in: {message}"
+
+
+def plan(name: str, arguments: dict[str, Any]) -> Any:
+    """What CUDA tensors go through first: what a kernel is planned for is never seen by the refusals above."""
+    pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
+    schema = OPERATORS[name].default._schema
+    given = [arguments[argument.name] for argument in schema.arguments]
+    tensors = [value for value in given if isinstance(value, Tensor)]
+    numbers = {key: value for key, value in arguments.items() if isinstance(value, int)}
+    return plan_kernel(schema.name.removeprefix("agileir::"), tensors, numbers)
+
+
+@EVERY
+def test_a_kernel_is_planned_for_what_is_accepted(name: str) -> None:
+    assert plan(name, valid(name)).window_size == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    # Devices are compared before anything is planned, see test_dispatch.py.
+    [pytest.param(*case.values[:2], id=case.id) for case in refusals() if not case.id.endswith("mixed-devices")],
+)
+def test_no_kernel_is_planned_for_what_is_refused(name: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        plan(name, valid(name) | changes)
