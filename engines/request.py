@@ -126,6 +126,7 @@ class BuildRequest(BuildOptions):
             **data,
             "target_version": version,
             "package_version": __version__,
+            "program": code_digest("engines"),
             "gpu": gpu,
             "driver": driver,
             "kernels": kernel_digest() if self.use_plugins else "",

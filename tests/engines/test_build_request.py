@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from agileir_export.engines import request as request_module
 from agileir_export.engines.doctor import Diagnosis, Surroundings, TargetVerdict
+from agileir_export.engines.facts import differences
 from agileir_export.engines.profile_choice import choose_profiles, read_sizes
 from agileir_export.engines.profiles import Profile
 from agileir_export.engines.request import (
@@ -137,10 +139,26 @@ CHANGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("field", CHANGES)
-def test_facts_tell_engines_apart(field: str) -> None:
+def test_the_changed_fact_is_named_and_no_other(field: str) -> None:
     one = request(Path("a.onnx"))
     other = dataclasses.replace(one, **{field: CHANGES[field]})
-    assert one.facts("1", "", "") != other.facts("1", "", "")
+    found = {
+        difference.field.split(".")[0] for difference in differences(one.facts("1", "", ""), other.facts("1", "", ""))
+    }
+    assert found == {field} | ({"kernels"} if field == "use_plugins" else set())
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "changed"),
+    [("code_digest", "program", lambda *rooms: "another"), ("__version__", "package_version", "another")],
+)
+def test_another_program_makes_another_engine(
+    name: str, field: str, changed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = request(Path("a.onnx"))
+    before = asked.facts("1", "", "")
+    monkeypatch.setattr(request_module, name, changed)
+    assert [difference.field for difference in differences(before, asked.facts("1", "", ""))] == [field]
 
 
 def test_facts_are_of_all_fields_but_places() -> None:
@@ -149,8 +167,10 @@ def test_facts_are_of_all_fields_but_places() -> None:
     one = request(Path("a.onnx"))
     moved = dataclasses.replace(one, onnx=Path("b.onnx"), timing_cache=Path("t"))
     assert one.facts("1", "g", "d") == moved.facts("1", "g", "d")
-    for surroundings in (("2", "g", "d"), ("1", "h", "d"), ("1", "g", "e")):
-        assert one.facts("1", "g", "d") != one.facts(*surroundings)
+    changed = {"target_version": ("2", "g", "d"), "gpu": ("1", "h", "d"), "driver": ("1", "g", "e")}
+    for name, surroundings in changed.items():
+        found = differences(one.facts("1", "g", "d"), one.facts(*surroundings))
+        assert [difference.field for difference in found] == [name]
 
 
 def test_plugins_are_known_by_their_kernels() -> None:
