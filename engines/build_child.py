@@ -13,10 +13,11 @@ import shutil
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
-from ..errors import AgileIRError
+from ..errors import AgileIRError, InternalError
 from .builder import Progress, build, make_logger
 from .failures import BuildFailed, Failure
 from .request import BuildRequest
@@ -48,6 +49,19 @@ def main() -> None:
     except (MemoryError, OSError) as error:
         said = getattr(error, "strerror", None) or f"out of memory {error}".strip()
         answer({"failure": Failure((said,), str(request.onnx)).to_json()})
+    except Exception as error:
+        answer({"error": _defect(error)})
+
+
+def _defect(error: Exception) -> dict[str, str]:
+    """What is told of an error that nobody foresaw: a crash of NVIDIA's would have ended the process."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return {
+        "type": InternalError.__name__,
+        "what": f"{type(error).__name__}: {error}",
+        "why": f"Raised in {Path(place.filename).name}, line {place.lineno}, while building.",
+        "fix": "This is a defect of agileir-export. Please report it with these lines.",
+    }
 
 
 def _die_with_the_parent(folder: Path) -> None:

@@ -1,16 +1,25 @@
-"""Small ONNX graphs, and requests to build them."""
+"""Small ONNX graphs, requests to build them, and a stand-in to build with."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import onnx
+import pytest
 
+from agileir_export.engines import building
+from agileir_export.engines.cuda_driver import Device, Gpu
+from agileir_export.engines.doctor import TargetVerdict
 from agileir_export.engines.profiles import Profile
 from agileir_export.engines.request import BuildRequest
+from agileir_export.engines.targets import Target
 from agileir_export.export.artifact import SPEC_KEY, OnnxArtifact, read_artifact
 from agileir_export.models.spec import ModelSpec
+
+from . import fake_builder
 
 SIZES = Profile((1, 4, 4), (1, 8, 8), (1, 16, 16))
 
@@ -64,3 +73,14 @@ def request(path: Path, **changes: Any) -> BuildRequest:
         "gpus": ("sm86",),
     }
     return BuildRequest(**{**given, **changes})
+
+
+def offer_tensorrt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes this a machine with a GPU and the stand-in of the builder as TensorRT, which lies in `folder`."""
+    folder.mkdir()
+    shutil.copy(fake_builder.__file__, folder / "tensorrt.py")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    gpu = Gpu((13, 0), (Device(0, "Test GPU", (8, 9)),))
+    monkeypatch.setattr(building, "probe_gpu", lambda: gpu)
+    monkeypatch.setattr(Target, "verdict", lambda self: TargetVerdict(self.check, works=True))

@@ -25,7 +25,7 @@ from agileir_export.errors import (
     Unsupported,
 )
 
-from .builds import ONE, product, request, save
+from .builds import ONE, offer_tensorrt, product, request, save
 from .rtx_builds import needs_rtx
 
 BEYOND = "rows = Constant<value_ints=[1, 3, -1]>() flat = Reshape(input, rows) k = Constant<value_ints=[4000]>() "
@@ -160,6 +160,18 @@ def test_a_full_disk(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     error = refused(lambda: build_in_process(request(product(tmp_path / "single.onnx"))))
     assert type(error) is OutputError
     assert "disk is full" in error.what
+
+
+def test_a_defect_of_the_building_process_is_not_put_down_to_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer_tensorrt(tmp_path / "modules", monkeypatch)
+    (tmp_path / "modules" / "tensorrt.py").write_text("__version__ = '10.16.1.11'\n")
+    error = refused(lambda: build_in_process(request(tmp_path / "a.onnx", target="tensorrt", gpus=())))
+    assert type(error) is InternalError
+    assert error.what == "AttributeError: module 'tensorrt' has no attribute 'ILogger'"
+    assert re.search(r"builder\.py, line \d+", error.why)
+    assert "defect of agileir-export" in error.fix
 
 
 # ---- messages as seen elsewhere: with other networks, with TensorRT, in its issue tracker ----

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agileir_export.engines import building
 from agileir_export.engines.builder import PHASES, Built, build, make_logger
 from agileir_export.engines.building import build_engine
-from agileir_export.engines.cuda_driver import Device, Gpu
-from agileir_export.engines.doctor import TargetVerdict
 from agileir_export.engines.failures import BuildFailed
 from agileir_export.engines.profiles import Profile
 from agileir_export.engines.request import BuildRequest
-from agileir_export.engines.targets import Target
 from agileir_export.errors import AuditMissed, EnvironmentProblem
 from agileir_export.export.artifact import OnnxArtifact
 from agileir_export.export.precision import write_precision
 
 from ..export import networks
 from . import fake_builder
-from .builds import request
+from .builds import offer_tensorrt, request
 
 SOUND = Path("sound.onnx")
 
@@ -119,13 +114,7 @@ def test_a_parser_error_carries_its_node() -> None:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with the stand-in as TensorRT and a GPU."""
-    (tmp_path / "modules").mkdir()
-    shutil.copy(fake_builder.__file__, tmp_path / "modules" / "tensorrt.py")
-    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
-    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
-    gpu = Gpu((13, 0), (Device(0, "Test GPU", (8, 9)),))
-    monkeypatch.setattr(building, "probe_gpu", lambda: gpu)
-    monkeypatch.setattr(Target, "verdict", lambda self: TargetVerdict(self.check, works=True))
+    offer_tensorrt(tmp_path / "modules", monkeypatch)
 
 
 @pytest.fixture
