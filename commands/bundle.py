@@ -5,14 +5,17 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InputError
 from ..terminal import Terminal
-from .options import VerificationOptions, common_options, model_options, verification_options
+from .options import VerificationOptions, common_options, given, model_options, verification_options
 from .verify import exit_on_miss, verify_file
+
+if TYPE_CHECKING:
+    from ..export import OnnxArtifact
 
 __all__ = ["bundle"]
 
@@ -63,16 +66,20 @@ def bundle(
     from ..bundle import write_bundle
     from ..bundle.bundle import check_bundle
     from ..engines.artifact import read_engine
-    from ..engines.opening import is_onnx
+    from ..engines.opening import is_onnx, refuse_model_options
     from ..export import read_artifact
     from ..parity.pairs import open_pair
 
     engines = [read_engine(plan) for plan in plans]
     more: dict[str, Any] = {"name": name, "batch": max_batch, "instances": instances, "overwrite": overwrite}
     if no_verify and is_onnx(source):
-        written = write_bundle(output, read_artifact(source), engines, **more)
+        refuse_model_options(source, options)
+        artifact = read_artifact(source)
+        _check_batch(artifact)
+        written = write_bundle(output, artifact, engines, **more)
     else:
         with open_pair(source, reference, options) as (model, artifact), tempfile.TemporaryDirectory() as folder:
+            _check_batch(artifact)
             check_bundle(output, artifact, engines, overwrite)
             report, page = None, None
             if not no_verify:
@@ -83,3 +90,15 @@ def bundle(
                 written = write_bundle(output, artifact, engines, report, page=page, **more)
     terminal.table(f"Bundle {output}", ("file", "sha256"), [(f, d[:12]) for f, d in written.files.items()])
     terminal.result(written.to_json())
+
+
+def _check_batch(artifact: OnnxArtifact) -> None:
+    """Refuses a largest batch for a file that has one size."""
+    from ..engines.profiles import static_profile
+
+    fixed = static_profile(artifact)
+    if fixed is not None and given("max_batch"):
+        raise InputError(
+            f"{artifact.path} was exported for {fixed} only: --max-batch has nothing to limit.",
+            fix="Leave it out, or export the file without --static.",
+        )

@@ -11,7 +11,7 @@ from ..calib.options import METHODS, CalibrationOptions
 from ..errors import InputError
 from ..terminal import Terminal
 from .engine_source import Wanted, check_onnx_output, engine_source
-from .options import SizeType, common_options, model_options, stacked
+from .options import SizeType, common_options, given, model_options, stacked
 
 if TYPE_CHECKING:
     from ..calib import CalibrationReport
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["calibrate"]
 
 DEFAULTS = CalibrationOptions()
+
+MEASURING = (
+    *("images", "ground_truth", "crops", "held_out", "seed", "method", "percentile", "psnr_budget", "min_parity"),
+    *("min_agreement", "equalise", "ends", "quick", "plot"),
+)
+"""Options of what a recipe has settled."""
 
 images_options = stacked(
     click.option(
@@ -137,10 +143,18 @@ def calibrate(
     """  # noqa: D301
     from ..calib import calibrate as run
     from ..calib import cost_plot, read_recipe
+    from ..engines.opening import is_onnx
     from ..imaging import check_output, write_atomic
 
-    if recipe is not None and (images or ground_truth or plot):
-        raise InputError("--recipe measures nothing: it leaves nothing for --images, --ground-truth and --plot to do.")
+    if recipe is not None and (idle := given(*MEASURING)):
+        raise InputError(f"--recipe measures nothing: it leaves nothing for {idle[0]} to do.")
+    if chosen["method"] != "percentile" and given("percentile"):
+        raise InputError("--percentile is for --method percentile.")
+    if static is not None and is_onnx(source):
+        raise InputError(
+            f"--static is for a model, and {source} is an exported file.",
+            fix="Export it with --static, or leave the option out.",
+        )
     check_onnx_output(output, source)
     files = [file for file in (output, save_recipe, plot) if file is not None]
     if len({file.absolute() for file in files}) < len(files):
@@ -149,18 +163,20 @@ def calibrate(
         check_output(file, overwrite=True)
     how = CalibrationOptions(rest="float16" if fp16 else "float32", every_layer=not quick, **chosen)
     how.check()
-    given = None if recipe is None else read_recipe(recipe)
+    earlier = None if recipe is None else read_recipe(recipe)
     with (
         engine_source(terminal, source, options, Wanted(None, static), keep=not no_cache) as artifact,
         terminal.counting(f"Calibrating {artifact.spec.name}") as progress,
     ):
+        if artifact.spec.top_k is None and given("min_agreement"):
+            raise InputError(f"--min-agreement is for SemanIR: {artifact.spec.name} chooses no keys.")
         written, report = run(
             artifact,
             output,
             images,
             ground_truth=ground_truth,
             options=how,
-            recipe=given,
+            recipe=earlier,
             cache=None if no_cache else _cache_folder(),
             progress=progress,
         )

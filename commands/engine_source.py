@@ -15,7 +15,7 @@ from ..terminal import Terminal
 from .prepared import PreparedFiles, source_facts
 
 if TYPE_CHECKING:
-    from ..calib import CalibrationOptions
+    from ..calib import CalibrationOptions, Recipe
     from ..export import OnnxArtifact
 
 __all__ = ["Calibration", "Wanted", "check_onnx_output", "converted", "engine_source"]
@@ -32,27 +32,24 @@ class Calibration:
         images: Inputs of the model.
         ground_truth: Pictures of what is to be restored.
         psnr_budget: Greatest loss in dB; None for the default.
-        recipe: File of an earlier calibration.
+        recipe: Of an earlier calibration.
     """
 
     images: tuple[Path, ...] = ()
     ground_truth: tuple[Path, ...] = ()
     psnr_budget: float | None = None
-    recipe: Path | None = None
+    recipe: Recipe | None = None
 
     def check(self) -> None:
         """Refuses what no file can be calibrated with.
 
         Raises:
-            InputError: A budget out of range, or a recipe that is none.
+            InputError: A budget out of range.
             ImageError: A picture is missing.
         """
-        from ..calib import read_recipe
         from ..calib.crops import list_files
 
         self.options().check()
-        if self.recipe is not None:
-            read_recipe(self.recipe)
         for paths in filter(None, (self.images, self.ground_truth)):
             list_files(paths, seed=0)
 
@@ -195,6 +192,11 @@ def converted(terminal: Terminal, artifact: OnnxArtifact, wanted: Wanted, folder
                 f"{artifact.path} is in {artifact.precision} already: there is nothing to calibrate.",
                 fix="Leave the options of the calibration out, or start from the float32 file.",
             )
+        if not wanted.rescale:
+            raise InputError(
+                f"{artifact.path} is in {artifact.precision} already: its streams stay as they are.",
+                fix="Leave --no-rescale out, or start from the float32 file.",
+            )
         return artifact
     if artifact.precision != "float32":
         raise InputError(
@@ -215,9 +217,8 @@ def converted(terminal: Terminal, artifact: OnnxArtifact, wanted: Wanted, folder
 
 def _calibrated(terminal: Terminal, artifact: OnnxArtifact, how: Calibration, folder: Path) -> OnnxArtifact:
     """The file in INT8, everything else in float16."""
-    from ..calib import calibrate, read_recipe
+    from ..calib import calibrate
 
-    recipe = None if how.recipe is None else read_recipe(how.recipe)
     with terminal.counting(f"Calibrating {artifact.spec.name}") as progress:
         written, report = calibrate(
             artifact,
@@ -225,7 +226,7 @@ def _calibrated(terminal: Terminal, artifact: OnnxArtifact, how: Calibration, fo
             how.images,
             ground_truth=how.ground_truth,
             options=how.options(),
-            recipe=recipe,
+            recipe=how.recipe,
             progress=progress,
         )
     for note in report.notes:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from ..terminal import Terminal
 
@@ -18,6 +19,7 @@ __all__ = [
     "SizeType",
     "VerificationOptions",
     "common_options",
+    "given",
     "model_options",
     "stacked",
     "verification_options",
@@ -65,6 +67,19 @@ def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
         return command
 
     return decorate
+
+
+def given(*names: str) -> list[str]:
+    """Of some options of the running verb, those that the command line gave, as it spells them.
+
+    A verb refuses an option that would have nothing to do; a value equal to the default is given, too.
+
+    Args:
+        names: Names of the verb's parameters.
+    """
+    context = click.get_current_context()
+    spelt = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    return [spelt[name] for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
 
 
 def _common(name: str, *more: str, help: str, callback: Callable[..., None]) -> Callable[[Command], Command]:

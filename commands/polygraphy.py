@@ -62,6 +62,10 @@ def polygraphy(
             why="polygraphy loads either TensorRT or TensorRT-RTX in a run, never both.",
             fix="Give one of them, and make a script for each.",
         )
+    if overwrite and output is None:
+        raise InputError(
+            "--overwrite is for -o: without it the script is printed.", fix="Leave it out, or add -o FILE."
+        )
     target = "trt" if trt else "rtx" if rtx else None
     if output is not None:
         check_output(output, overwrite)

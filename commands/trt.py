@@ -206,6 +206,8 @@ def trt(
     chosen = [name for name in PRECISIONS if details.pop(name)]
     if len(chosen) > 1:
         raise InputError(f"An engine has one precision, not --{' and --'.join(chosen)}.", fix="Give one of them.")
+    if no_rescale and chosen != ["fp16"]:
+        raise InputError("--no-rescale is for --fp16 only.", why="INT8 cannot do without, and others need none.")
     check_plan_output(output)
     if keep_onnx is not None:
         check_onnx_output(keep_onnx, source)
@@ -235,6 +237,8 @@ def trt(
         if keep_onnx is not None:
             _keep(artifact, keep_onnx)
         engine = write_engine(build, output)
+    if engine.build["cached"] and request.timing_cache is not None:
+        terminal.note(f"{request.timing_cache} was not updated: no kernel was timed")
     size, gpus = f"{len(build.plan) / 2**20:.1f} MiB", ", ".join(engine.gpus)
     terminal.note(f"Wrote {output} and {output.name}.json: {size} for {gpus}, {_effort(engine.build)}")
     terminal.note(
@@ -248,16 +252,19 @@ def _calibration(details: dict[str, Any], int8: bool) -> Calibration:
     """The options of a calibration, which are for --int8 only.
 
     Raises:
-        InputError: One was given without, or together with a recipe, which leaves it nothing to do; or see
-            `Calibration.check`.
+        InputError: One was given without, or together with a recipe, which leaves it nothing to do; the recipe is none;
+            or see `Calibration.check`.
     """
+    from ..calib import read_recipe
+
     given = {name: details.pop(name) for name in ("images", "ground_truth", "psnr_budget", "recipe")}
     idle = [name for name, value in given.items() if value not in (None, ())]
     if idle and not int8:
         raise InputError(f"--{idle[0].replace('_', '-')} is for calibrating.", fix="Give it together with --int8.")
     if given["recipe"] is not None and len(idle) > 1:
         raise InputError(f"--recipe measures nothing: it leaves nothing for --{idle[0].replace('_', '-')} to do.")
-    calibration = Calibration(**given)
+    recipe = given.pop("recipe")
+    calibration = Calibration(**given, recipe=None if recipe is None else read_recipe(recipe))
     if int8:
         calibration.check()
     return calibration

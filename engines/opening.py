@@ -46,12 +46,7 @@ def open_runner(source: str | Path, options: Mapping[str, Any]) -> Runner:
         AgileIRError: What loading raises.
     """
     if is_onnx(source) or is_engine(source):
-        given = [key for key, value in options.items() if value not in (None, "paper")]
-        if given:
-            raise InputError(
-                f"{source} is an exported file: --{given[0].replace('_', '-')} was decided at export.",
-                fix="Leave the option out, or export again with it.",
-            )
+        refuse_model_options(source, options)
         return TensorRTRunner(source) if is_engine(source) else OnnxRuntimeRunner(source)
     from ..models import fold, load_model
     from .torch_runner import TorchRunner

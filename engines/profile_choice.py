@@ -48,7 +48,7 @@ def read_sizes(
 
     Raises:
         InputError: Not as many smallest as best and largest sizes; something that is no size or preset; not
-            min <= opt <= max; `static` together with others.
+            min <= opt <= max; a profile twice; `static` together with others.
     """
     given = {"--min": len(minimum), "--opt": len(optimum), "--max": len(maximum)}
     if len(set(given.values())) > 1:
@@ -63,9 +63,13 @@ def read_sizes(
         Profile(parse_shape(low), parse_shape(best), parse_shape(high))
         for low, best, high in zip(minimum, optimum, maximum, strict=True)
     )
+    profiles = (*presets, *exact)
+    twice = next((profile for number, profile in enumerate(profiles) if profile in profiles[:number]), None)
+    if twice is not None:
+        raise InputError(f"The profile {twice} is given twice.", fix="Give each once.")
     if static is None:
         return Sizes(presets, exact)
-    if presets or exact:
+    if profiles:
         raise InputError("--static names the only size.", fix="Leave out --profile, --min, --opt and --max.")
     return Sizes((Profile(*([(1, *static)] * 3)),))
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..engines.opening import is_onnx
+from ..engines.opening import is_onnx, refuse_model_options
 from ..errors import InputError
 from ..export import OnnxArtifact, export_onnx, read_artifact
 from ..export.provenance import Exported, describe_source, reload_model
@@ -55,13 +55,14 @@ def reference_model(artifact: Exported, reference: str | None, options: Mapping[
         options: Keyword arguments of `load_model` for the reference.
 
     Raises:
-        InputError: A reference is needed.
+        InputError: A reference is needed, or options were given without one: the file was exported with its own.
         AgileIRError: What loading raises.
     """
     if reference is not None:
         return load_model(reference, **_as_exported(artifact, options))
     if options.get("weights") is not None:
         raise InputError("--weights needs --reference PRESET for an exported file.")
+    refuse_model_options(artifact.path, options)
     return reload_model(artifact)
 
 

@@ -32,6 +32,11 @@ def test_what_is_refused(trial: Path) -> None:
     assert result.exit_code == 2 and "does not exist" in result.stderr
     result = run("bundle", trial, "-o", "out", "--no-verify", *SIZES)
     assert result.exit_code == 2 and "--no-verify" in result.stderr
+    assert run("onnx", PRESET, "--random-weights", 3, "--static", "8x8", "-o", "one.onnx", "--no-verify").exit_code == 0
+    for given in ((), ("--no-verify",)):
+        result = run("bundle", "one.onnx", "-o", "out", "--max-batch", 8, *given)
+        assert result.exit_code == 2 and "exported for 1x8x8 only: --max-batch has nothing" in result.stderr
+    assert run("bundle", "one.onnx", "-o", "one", "--no-verify").exit_code == 0
     Path("out").mkdir()
     result = run("bundle", trial, "-o", "out", "--no-verify")
     assert result.exit_code == 2 and "exists already" in result.stderr

@@ -61,7 +61,10 @@ def test_bad_input_exits_with_2_and_leaves_nothing(files: dict[str, Path], tmp_p
         ("--images", files["text"]),
         ("--psnr-budget", "-1"),
         ("--recipe", files["text"]),
-        ("--recipe", files["text"], "--images", files["samples"]),
+        ("--percentile", "99"),
+        ("--percentile", "99", "--method", "minmax"),
+        ("--min-agreement", "0.9"),
+        ("--static", "8x8"),
         ("--save-recipe", "no/folder.json"),
         ("--plot", "no/folder.svg"),
         ("--plot", "a.onnx"),
@@ -76,3 +79,25 @@ def test_bad_input_exits_with_2_and_leaves_nothing(files: dict[str, Path], tmp_p
     for source in (files["broken"], files["foreign"], "gone.onnx"):
         assert run("calibrate", source, "-o", "a.onnx").exit_code == 2
     assert written() == []
+
+
+SETTLED = (
+    *("--images=.", "--ground-truth=.", "--crops=64", "--held-out=8", "--seed=0", "--method=mse", "--percentile=99"),
+    *("--psnr-budget=0.1", "--min-psnr=38", "--min-agreement=0.95", "--equalise", "--no-equalise", "--ends"),
+    *("--quick", "--plot=p.svg"),
+)
+
+
+@pytest.mark.parametrize("option", SETTLED)
+def test_a_recipe_leaves_nothing_to_measure_or_choose(option: str, files: dict[str, Path]) -> None:
+    result = run("calibrate", files["onnx"], "-o", "a.onnx", "--recipe", "r.json", option)
+    assert result.exit_code == 2
+    name = option.partition("=")[0].replace("--no-", "--")
+    assert f"--recipe measures nothing: it leaves nothing for {name} to do" in " ".join(result.stderr.split())
+    assert written() == []
+
+
+def test_the_share_of_equal_keys_is_for_models_that_choose_keys(files: dict[str, Path]) -> None:
+    result = run("calibrate", files["onnx"], "-o", "a.onnx", "--min-agreement", "0.95", "--no-cache")
+    assert result.exit_code == 2
+    assert "--min-agreement is for SemanIR" in result.stderr

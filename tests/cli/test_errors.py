@@ -35,6 +35,12 @@ REFUSED = [
     (("verify", "{foreign}"), r"not one of ours.*agileir-export onnx"),
     (("verify", "none.onnx"), r"none\.onnx: the file does not exist"),
     (("verify", "{onnx}", "--weights", "{swinir}"), "--reference PRESET"),
+    *(
+        (("verify", "{onnx}", *given), f"{given[0]} was decided at export")
+        for given in (("--top-k", "3"), ("--random-weights", "5"), ("--attention", "bypassed"))
+    ),
+    (("bundle", "{onnx}", "-o", "b", "--no-verify", "--top-k", "3"), "--top-k was decided at export"),
+    (("polygraphy", "{onnx}", "--trt", "--overwrite"), "--overwrite is for -o"),
     (("verify", PRESET, "--random-weights", "0", "--reference", "x"), "its own reference"),
     (("verify", "{onnx}", "{onnx}", "--html", "a.html"), "one file at a time"),
     (("verify", "{onnx}", "--reference", "{swinir}", "--images", "none.png"), r"none\.png"),

@@ -27,9 +27,8 @@ def test_the_verb_takes_the_recipe_of_a_calibration_that_rescaled(files: dict[st
     assert report.recipe.rescaled and max(artifact.rescale.values()) > 0
     assert artifact.rescale_report is not None and artifact.rescale_report["bit_identical"] is True
     assert np.isfinite(OnnxRuntimeRunner(artifact).run(picture)).all()
-    (tmp_path / "r.json").write_text(report.recipe.text())
     (tmp_path / "scratch").mkdir()
-    wanted = Wanted("int8", calibration=Calibration(recipe=tmp_path / "r.json"))
+    wanted = Wanted("int8", calibration=Calibration(recipe=report.recipe))
     if importlib.util.find_spec("tensorrt_rtx_bindings") is not None:  # the weights' scales are below float16's range
         sizes = ("--min", "8x8", "--opt", "16x16", "--max", "32x32")
         built = run(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agileir_export import calib
+from agileir_export.calib import Recipe, read_recipe
 from agileir_export.engines.artifact import read_engine
 from agileir_export.engines.audit import Audit
 from agileir_export.engines.doctor import TargetVerdict
@@ -18,7 +21,7 @@ from agileir_export.export import read_artifact
 from agileir_export.export.precision import write_precision
 from agileir_export.models import packaged_models
 
-from ..engines.builds import described, product
+from ..engines.builds import described, offer_tensorrt, product
 from ..engines.rtx_builds import needs_rtx
 from ..export import networks
 from .command import PRESET, document, run, written
@@ -135,6 +138,35 @@ def test_a_float_file_is_calibrated(folder: Path) -> None:
 
 
 @needs_rtx
+def test_a_recipe_is_read_once(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is applied is what was looked at, and what the cache goes by."""
+    strange = Recipe("another", "0" * 64, "mse", None, 1, "0" * 64, 0.1, False, (), {}, ())
+    Path("r.json").write_text(strange.text())
+    read: list[Path] = []
+    monkeypatch.setattr(calib, "read_recipe", lambda path: read.append(path) or read_recipe(path))
+    result = run("trt", files["onnx"], *HERE, "--int8", "--recipe", "r.json", "--no-cache")
+    assert result.exit_code == 2
+    assert "made for other weights of another" in " ".join(result.stderr.split())
+    assert read == [Path("r.json")]
+
+
+def test_a_timing_cache_that_nothing_was_timed_for(half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer_tensorrt(tmp_path / "modules", monkeypatch)
+    shutil.copy(half, "sound.onnx")  # the stand-in refuses others
+    how = ("--target", "tensorrt", "--attention", "decomposed", "--static", "8x8", "--timing-cache", "t")
+    asked = ("trt", "sound.onnx", *how, "-o", "a.plan")
+    first = run(*asked)
+    assert first.exit_code == 0, first.stderr
+    assert "not updated" not in first.stderr
+    Path("t").unlink()
+    second = run(*asked)
+    assert second.exit_code == 0, second.stderr
+    assert "from the cache" in second.stderr
+    assert "t was not updated: no kernel was timed" in second.stderr
+    assert not Path("t").exists()
+
+
+@needs_rtx
 def test_an_audit_that_fails(product_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = Audit("float16", (), problems=("2 of 9 gemm kernels compute in float32, not in float16: here, there",))
     monkeypatch.setattr("agileir_export.engines.building.judge", lambda *_, **__: failed)
@@ -219,6 +251,7 @@ REFUSED_BY_RTX = [  # the target is looked at before a source is exported or cal
     (2, ("{text}", *HERE), "cannot be read as a checkpoint"),
     (2, (PRESET, *HERE), "no trained weights"),
     *((2, ("{half}", *HERE, f"--{precision}"), "in float16 already") for precision in ("bf16", "fp32", "tf32", "int8")),
+    (2, ("{half}", *HERE, "--fp16", "--no-rescale"), r"half\.onnx is in float16 already.*Leave --no-rescale out"),
     (2, ("{onnx}", *HERE, "--gpu", "sm90"), "knows no GPU 'sm90'"),
     (3, ("{onnx}", *HERE, "--static", "8x8", "--gpu", "sm75"), r"no float32 matrix products.*--fp16"),
 ]

@@ -41,6 +41,8 @@ REFUSED = [
     (3, (*RTX, "--version-compatible"), "no version-compatible engines"),
     (3, (*RTX, "--hardware-compatible", "ampere-plus"), "no compatibility levels"),
     (3, (*RTX, "--timing-cache", "t"), "no timing cache"),
+    (2, (*RTX, "--profile", "tiles", "--profile", "tiles"), r"1x64x64\.\.1x256x256\.\.4x512x512 is given twice"),
+    (2, (*RTX, *FROM_64, "64x64", *FROM_64, "64x64"), "1x64x64 is given twice"),
 ]
 """With ``--fp16``."""
 
@@ -52,6 +54,7 @@ REFUSED_PRECISIONS = [
     (2, (*RECIPE, "none.json"), r"Cannot read the recipe none\.json"),
     (2, (*RECIPE, "{broken}"), "is not a recipe"),
     (2, ("--int8", "--psnr-budget", "-1"), "at least 0 dB and finite"),
+    *((2, (*given, "--no-rescale"), "--no-rescale is for --fp16 only") for given in ((), ("--bf16",), ("--int8",))),
     (2, ("--int8", "--images", "none.png"), r"no file or folder none\.png"),
     (2, ("--int8", "--ground-truth", "none"), "no file or folder none"),
 ]
