@@ -90,12 +90,16 @@ CALLS = (
     _attention("SwinIR JPEG", 180, 6, 7),
     _attention("SwinIR light", 60, 6, 8),
     _dictionary("SemanIR", 180, 32, 512),
-    _dictionary("SemanIR restoration", 240, 16, 128),
+    _dictionary("SemanIR restoration", 112, 16, 128),
     _dictionary("SemanIR tiny", 48, 16, 64),
     _dictionary("SemanIR tiny denoising", 32, 8, 32),
     _key_attention("SemanIR", 180, 6, 32),
-    _key_attention("SemanIR restoration", 240, 8, 16),
+    _key_attention("SemanIR restoration", 112, 4, 16),
     _key_attention("SemanIR tiny", 48, 1, 16),
     _key_attention("SemanIR tiny denoising", 32, 1, 8),
 )
-"""One call for every operator of every preset that differs in shape; of U-shaped networks the widest level."""
+"""One call for every operator of every preset that differs in shape; of U-shaped networks the finest level.
+
+Layers without a shift differ in ``shift_size`` alone, and level l of a U-shaped network in ``2^l`` times the channels
+and heads.
+"""

@@ -7,6 +7,8 @@ import pytest
 from agileir_export.errors import EnvironmentProblem, InternalError
 from agileir_export.plugins.calls import CALLS, Call
 
+from .variants import COARSER, STRAIGHT
+
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
 import triton
@@ -31,7 +33,7 @@ OPT_IN_BYTES = 99 * 1024
 """Shared memory that a block can have, with an opt-in, on the GPU since Ampere that has least (CUDA guide)."""
 
 
-def cases() -> list[object]:
+def cases(*calls: Call) -> list[object]:
     return [
         pytest.param(
             call,
@@ -39,7 +41,7 @@ def cases() -> list[object]:
             id=f"{call.operator}-{call.label}-{dtype}".replace(" ", "_"),
             marks=() if (call.label, dtype) in QUICK else SLOW,
         )
-        for call in CALLS
+        for call in calls
         for dtype in DTYPES
     ]
 
@@ -52,7 +54,7 @@ def ptxas() -> str:
         pytest.skip(str(problem))
 
 
-@pytest.mark.parametrize(("call", "dtype"), cases())
+@pytest.mark.parametrize(("call", "dtype"), cases(*CALLS, *STRAIGHT, *COARSER))
 def test_kernel_assembles_everywhere_without_spills(call: Call, dtype: str, ptxas: str) -> None:
     compiled = compile_call(call, dtype)
     assert compiled.shared_bytes <= MAX_SHARED_BYTES
@@ -75,7 +77,7 @@ def test_every_tactic_can_be_launched_without_an_opt_in(call: Call, dtype: str) 
 
 
 @pytest.mark.parametrize("architecture", [pytest.param(80, marks=SLOW), 90, pytest.param(120, marks=SLOW)])
-@pytest.mark.parametrize(("call", "dtype"), cases())
+@pytest.mark.parametrize(("call", "dtype"), cases(*CALLS))
 def test_kernel_compiles_as_pytorch_compiles_it(call: Call, dtype: str, architecture: int) -> None:
     """For the GPU at hand, with its own instructions: not the text that engines carry."""
     launch = launch_of(call, dtype)
