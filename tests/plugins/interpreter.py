@@ -58,8 +58,25 @@ class Interpreter:
         tactic: int = 1,
     ) -> Any:
         """Output of the kernel of `operator` (its torch name) for CPU tensors; errors are raised here again."""
+        return self._ask(operator, tensors, attributes, tactic)[0]
+
+    def traffic(
+        self,
+        operator: str,
+        tensors: Sequence[Any],
+        attributes: Mapping[str, int],
+        tactic: int = 1,
+    ) -> list[tuple[Any, Any]]:
+        """How often the kernel loads and how often it stores every element: of the inputs in order, and the output.
+
+        An access to any other address is an error.
+        """
+        answer: list[tuple[Any, Any]] = self._ask(operator, tensors, attributes, tactic)[1]
+        return answer
+
+    def _ask(self, *question: Any) -> Any:
         assert self.process.stdin and self.process.stdout
-        send(self.process.stdin, (operator, tensors, attributes, tactic))
+        send(self.process.stdin, question)
         answer = receive(self.process.stdout)
         if isinstance(answer, BaseException):
             raise answer
@@ -86,6 +103,58 @@ def _bfloat16_products() -> None:
     builder.create_dot = create_dot
 
 
+class _Memory:
+    """Listens to the interpreter: where the tensors of a call lie, and which addresses were loaded and stored."""
+
+    def __init__(self) -> None:
+        from triton.runtime import interpreter
+
+        self.clear()
+        builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
+        load, store, place = builder.create_masked_load, builder.create_masked_store, executor._init_args_hst
+
+        def create_masked_load(own: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
+            self.loaded.append(pointers.data[mask.data])
+            return load(own, pointers, mask, *rest)
+
+        def create_masked_store(own: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
+            self.stored.append(pointers.data[mask.data])
+            return store(own, pointers, value, mask, *rest)
+
+        def _init_args_hst(own: Any, arguments: Any, named: Any) -> Any:
+            placed = place(own, arguments, named)
+            self.tensors = [each for each in placed[0] if hasattr(each, "data_ptr")]
+            return placed
+
+        builder.create_masked_load, builder.create_masked_store = create_masked_load, create_masked_store
+        executor._init_args_hst = _init_args_hst
+
+    def clear(self) -> None:
+        self.loaded: list[Any] = []
+        self.stored: list[Any] = []
+        self.tensors: list[Any] = []
+
+    def traffic(self) -> list[tuple[Any, Any]]:
+        return list(zip(self._counts(self.loaded), self._counts(self.stored), strict=True))
+
+    def _counts(self, addresses: list[Any]) -> list[Any]:
+        """Accesses of every element of every tensor; any other is an error."""
+        import numpy as np
+        import torch
+
+        every = np.concatenate([each.reshape(-1) for each in addresses] or [np.empty(0, np.uint64)]).astype(np.int64)
+        counts, found = [], 0
+        for tensor in self.tensors:
+            place = every - tensor.data_ptr()
+            place = place[(place >= 0) & (place < tensor.numel() * tensor.element_size())]
+            found += len(place)
+            count = np.bincount(place // tensor.element_size(), minlength=tensor.numel())
+            counts.append(torch.from_numpy(count).reshape(tensor.shape))
+        if found != len(every):
+            raise AssertionError(f"{len(every) - found} accesses lie outside of all tensors")
+        return counts
+
+
 def _serve() -> None:
     import torch
 
@@ -93,6 +162,7 @@ def _serve() -> None:
 
     torch.set_num_threads(1)
     _bfloat16_products()
+    memory = _Memory()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     while True:
@@ -101,7 +171,8 @@ def _serve() -> None:
         except EOFError:
             return
         try:
-            answer: Any = run_kernel(operator, tensors, attributes, tactic)
+            memory.clear()
+            answer: Any = run_kernel(operator, tensors, attributes, tactic), memory.traffic()
         except Exception as error:
             answer = error
         send(answers, answer)

@@ -168,6 +168,7 @@ def integers(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Ten
     [
         (4, 0, (2, 4, 8), 5, 1),
         (4, 1, (1, 8, 8), 12, 9),
+        (6, 1, (1, 12, 6), 9, 7),
         (7, 3, (1, 14, 7), 33, 20),
         (8, 4, (1, 16, 8), 6, 64),
         (8, 2, (1, 8, 24), 40, 63),
@@ -218,6 +219,7 @@ def test_dictionary_keeps_its_count_with_not_a_number(run: Run, generator: torch
     ("window", "shift", "image", "heads", "width", "top_k"),
     [
         (4, 1, (2, 8, 4), 2, 10, 3),
+        (6, 2, (1, 6, 12), 2, 6, 10),
         (7, 0, (1, 14, 7), 1, 30, 20),
         (8, 4, (1, 8, 16), 2, 8, 16),
         (8, 3, (1, 16, 8), 2, 12, 64),
