@@ -20,6 +20,9 @@ OUTPUT_TYPE: str | None = None
 TACTICS = ((64, 32, 4), (128, 32, 8), (64, 64, 8))
 """Queries and keys of a block (fewer where a window has fewer tokens), and warps."""
 
+FLOAT32_KEYS = 32
+"""Keys of a float32 block at most: more, with what their dictionary words unpack to, would not fit into registers."""
+
 BITS = tl.constexpr(WORD_BITS)
 
 
@@ -117,8 +120,11 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
         ValueError: The kernel cannot be started for these shapes.
     """
     operator = "key_semantic_attention"
-    kernel, blocks = key_semantic_attention_kernel, pick(operator, TACTICS, tactic)
-    made = attention_launch(operator, kernel, shapes, attributes, dtype, blocks)
+    queries, keys, num_warps = pick(operator, TACTICS, tactic)
+    if dtype == "float32":
+        keys = min(keys, FLOAT32_KEYS)
+    blocks = queries, keys, num_warps
+    made = attention_launch(operator, key_semantic_attention_kernel, shapes, attributes, dtype, blocks)
     image, dictionary = tuple(shapes[0]), tuple(shapes[1])
     tokens = made.window_size**2
     windows = UNKNOWN
