@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..export.artifact import parse_onnx
 from .failures import BuildFailed, Failure
+from .inlining import inline_operators
 from .profiles import Shape
 from .request import BuildRequest
 
@@ -75,13 +77,14 @@ def build(
         errors: The messages logged as errors so far.
 
     Raises:
+        OnnxFileError: The file is not ONNX.
         BuildFailed: The file does not parse or does not build.
     """
     builder = trt.Builder(logger)
     network = builder.create_network(_creation_flags(trt))
     progress("parsing")
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(request.onnx)):
+    if not _parse(parser, request):
         raise BuildFailed(_parse_failure(parser, request, errors()))
     config = builder.create_builder_config()
     _configure(trt, config, request)
@@ -100,6 +103,14 @@ def build(
         inspection=_inspect(trt, logger, plan, request, progress),
         timing_cache=None if timing_cache is None else bytes(memoryview(timing_cache.serialize())),
     )
+
+
+def _parse(parser: Any, request: BuildRequest) -> bool:
+    """Reads the file into the network: its operators as plugins, or written out as their function bodies."""
+    model = None if request.use_plugins else parse_onnx(request.onnx.read_bytes(), request.onnx)
+    if model is None or not model.functions:
+        return bool(parser.parse_from_file(str(request.onnx)))
+    return bool(parser.parse(inline_operators(model).SerializeToString(), str(request.onnx)))
 
 
 def _creation_flags(trt: Any) -> int:

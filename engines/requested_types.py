@@ -8,36 +8,43 @@ nodes, by their types.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["float32_nodes", "product_nodes", "quantised_nodes"]
+__all__ = ["called_nodes", "float32_nodes", "product_nodes", "quantised_nodes"]
 
 PRODUCT_OPERATORS = {"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"}
 
 EXACT = "integers carried in float32, which has them exactly"
 
 
-def product_nodes(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that multiply and accumulate, as engines name them: see `Kernel.origin`.
+def called_nodes(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.NodeProto]]:
+    """All nodes a model runs, in order, with the names that engines give them: see `Kernel.origin`.
 
     Nodes without a name are called ``node_of_`` and their first output, as NVIDIA's parser does.
 
     Args:
-        model: An exported model; nodes in the function bodies it calls are included, once for every call.
+        model: An exported model; in place of a call stand the nodes of the function body, once for every call.
     """
     bodies = {(function.domain, function.name): function.node for function in model.functions}
-    names = []
     for node in model.graph.node:
-        if _is_product(node):
-            names.append(_name(node))
-        for inner in bodies.get((node.domain, node.op_type), ()):
-            if _is_product(inner):
-                names.append(f"{_name(inner)} | {_name(node)} ({node.op_type})")
-    return names
+        body = bodies.get((node.domain, node.op_type))
+        if body is None:
+            yield _name(node), node
+        for inner in body or ():
+            yield f"{_name(inner)} | {_name(node)} ({node.op_type})", inner
+
+
+def product_nodes(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that multiply and accumulate, as engines name them.
+
+    Args:
+        model: An exported model; nodes in the function bodies it calls are included, once for every call.
+    """
+    return [name for name, node in called_nodes(model) if _is_product(node)]
 
 
 def quantised_nodes(model: onnx.ModelProto) -> list[str]:

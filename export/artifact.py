@@ -82,7 +82,7 @@ def read_artifact(path: str | Path) -> OnnxArtifact:
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise OnnxFileError(f"{path}: the file {kind}.", fix="Check the path.")
     data = path.read_bytes()
-    model = _parse(data, path)
+    model = parse_onnx(data, path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if SPEC_KEY not in metadata:
         raise OnnxFileError(
@@ -126,7 +126,16 @@ def read_artifact(path: str | Path) -> OnnxArtifact:
     )
 
 
-def _parse(data: bytes, path: Path) -> onnx.ModelProto:
+def parse_onnx(data: bytes, path: Path) -> onnx.ModelProto:
+    """The model that a file's bytes hold; weights in files of their own stay there.
+
+    Args:
+        data: What the file holds.
+        path: The file, for messages.
+
+    Raises:
+        OnnxFileError: Not ONNX, or damaged.
+    """
     import onnx
     from google.protobuf.message import DecodeError
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from agileir_export.engines.builder import PHASES, Built, build, make_logger
@@ -37,7 +38,8 @@ def made(asked: BuildRequest, progress: Callable[[str], None] = lambda phase: No
 
 
 def asked(**changes: Any) -> BuildRequest:
-    return request(changes.pop("path", SOUND), target="tensorrt", gpus=(), **changes)
+    """A request that leaves the file to the parser."""
+    return request(changes.pop("path", SOUND), target="tensorrt", gpus=(), **{"use_plugins": True, **changes})
 
 
 def test_networks_are_strongly_typed_with_kernels_inside_the_plan() -> None:
@@ -101,6 +103,24 @@ def test_the_phases_come_in_order() -> None:
     assert tuple(phases) == PHASES
 
 
+@pytest.mark.parametrize(("use_plugins", "calls"), [(True, []), (False, [("parse", [])])])
+def test_operators_without_plugins_are_written_out(
+    use_plugins: bool, calls: list[Any], folder: Path, tmp_path: Path
+) -> None:
+    sound = tmp_path / "sound.onnx"
+    shutil.copy(networks.exported(folder, "swinir-light").path, sound)
+    assert onnx.load(sound).functions
+    made(asked(path=sound, use_plugins=use_plugins))
+    assert [call for call in fake_builder.calls if call[0] == "parse"] == calls
+
+
+def test_a_file_without_operators_is_left_to_the_parser(folder: Path, tmp_path: Path) -> None:
+    sound = tmp_path / "sound.onnx"
+    shutil.copy(networks.exported(folder, "swinir-light", decomposed=True).path, sound)
+    made(asked(path=sound, use_plugins=False))
+    assert "parse" not in {name for name, *_ in fake_builder.calls}
+
+
 def test_a_parser_error_carries_its_node() -> None:
     with pytest.raises(BuildFailed) as caught:
         made(asked(path=Path("odd.onnx")))
@@ -124,7 +144,7 @@ def half(tmp_path: Path, folder: Path) -> OnnxArtifact:
 
 
 def ask_for(artifact: OnnxArtifact, **changes: Any) -> BuildRequest:
-    facts = {"sha256": artifact.sha256, "precision": artifact.precision}
+    facts = {"sha256": artifact.sha256, "precision": artifact.precision, "use_plugins": False}
     return asked(path=artifact.path, **{**facts, **changes})
 
 
@@ -146,7 +166,7 @@ def test_an_engine_in_another_precision_is_refused(tmp_path: Path, folder: Path)
     single = networks.exported(folder, "swinir-light")
     sound = tmp_path / "sound.onnx"
     shutil.copy(single.path, sound)
-    asking = asked(path=sound, sha256=single.sha256)
+    asking = asked(path=sound, sha256=single.sha256, use_plugins=False)
     with pytest.raises(AuditMissed, match=r"asked for in float32.*float16"):
         build_engine(single, asking, tmp_path / "a.plan")
     assert not list(tmp_path.glob("a.plan*"))
