@@ -117,7 +117,12 @@ profile_options = stacked(
 
 build_options = stacked(
     click.option("--gpu", "gpus", type=GpuListType(), help="Compute capabilities, as in sm86,sm89 (rtx)."),
-    click.option("--optimization-level", type=int, metavar="0-5", help="Effort of the build; more is a faster engine."),
+    click.option(
+        "--optimization-level",
+        type=int,
+        metavar="0-5",
+        help="Effort of the build; more is a faster engine (tensorrt; rtx 1.7 takes it and makes the same).",
+    ),
     click.option("--workspace", type=MemoryType(), help="Most memory a kernel may take for itself, as in 4GiB."),
     click.option(
         "--timing-cache",
@@ -234,9 +239,7 @@ def trt(
         _show_audit(terminal, build.audit)
         if not keep_failed:
             require_audit(build.audit)
-        if keep_onnx is not None:
-            _keep(artifact, keep_onnx)
-        engine = write_engine(build, output)
+        engine = write_engine(build, output, {} if keep_onnx is None else {keep_onnx: artifact.path.read_bytes()})
     if engine.build["cached"] and request.timing_cache is not None:
         terminal.note(f"{request.timing_cache} was not updated: no kernel was timed")
     size, gpus = f"{len(build.plan) / 2**20:.1f} MiB", ", ".join(engine.gpus)
@@ -276,12 +279,6 @@ def _effort(build: Mapping[str, Any]) -> str:
         return "from the cache"
     memory = build["peak_memory_bytes"]
     return f"built in {build['seconds']:.1f} s" + (f" and {memory / 2**20:.0f} MiB of memory" if memory else "")
-
-
-def _keep(artifact: OnnxArtifact, path: Path) -> None:
-    from ..imaging import write_atomic
-
-    write_atomic(path, artifact.path.read_bytes(), overwrite=True)
 
 
 def _build_options(product: Target, plugins: bool, tf32: bool, details: dict[str, Any]) -> BuildOptions:

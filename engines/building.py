@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AuditMissed, EnvironmentProblem, OutputError
@@ -41,6 +42,9 @@ __all__ = [
     "require_audit",
     "write_engine",
 ]
+
+
+NOTHING_MORE: Mapping[Path, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -186,8 +190,13 @@ def require_audit(audit: Audit, kept: Path | None = None) -> None:
     )
 
 
-def write_engine(build: EngineBuild, output: Path) -> EngineArtifact:
+def write_engine(build: EngineBuild, output: Path, more: Mapping[Path, bytes] = NOTHING_MORE) -> EngineArtifact:
     """Writes a plan and its sidecar, together or not at all; existing ones are replaced.
+
+    Args:
+        build: The engine.
+        output: Plan to write.
+        more: Other files to write with them, content by path.
 
     Raises:
         OutputError: They cannot be written.
@@ -207,7 +216,7 @@ def write_engine(build: EngineBuild, output: Path) -> EngineArtifact:
         build=build.build,
     )
     sidecar = (json.dumps(engine.to_json(), indent=2, sort_keys=True) + "\n").encode()
-    write_together({sidecar_path(output): sidecar, output: build.plan}, overwrite=True)
+    write_together({sidecar_path(output): sidecar, output: build.plan, **more}, overwrite=True)
     return engine
 
 

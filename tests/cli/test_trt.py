@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -148,6 +149,25 @@ def test_a_recipe_is_read_once(files: dict[str, Path], monkeypatch: pytest.Monke
     assert result.exit_code == 2
     assert "made for other weights of another" in " ".join(result.stderr.split())
     assert read == [Path("r.json")]
+
+
+@needs_rtx
+def test_an_engine_that_cannot_be_written_leaves_no_onnx_file(
+    product_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.open
+
+    def full(path: Path, mode: str = "r", *arguments: Any, **keywords: Any) -> Any:
+        if mode == "xb" and path.parent.name == "full":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, mode, *arguments, **keywords)
+
+    Path("full").mkdir()
+    monkeypatch.setattr(Path, "open", full)
+    result = run("trt", product_file, *SMALL, "-o", "full/a.plan", "--keep-onnx", "a.onnx")
+    assert result.exit_code == 2
+    assert re.search(r"Cannot write full/a\.plan.*No space left", " ".join(result.stderr.split()))
+    assert (written(), list(Path("full").iterdir())) == (["full"], [])
 
 
 def test_a_timing_cache_that_nothing_was_timed_for(half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
