@@ -54,6 +54,8 @@ def test_the_form_is_the_one_tensorrt_accepts(kind: str, folder: Path) -> None:
     assert {constants[name].data_type for name in stored} == {TensorProto.INT8}
     for own in ("functions", "metadata_props", "opset_import", "producer_name", "ir_version"):
         assert getattr(result, own) == getattr(graph, own), own
+    sizes = networks.named_sizes(result, 1, graph.graph.input[0].type.tensor_type.shape.dim[1].dim_value, 16, 24)
+    assert {len(values) for values in sizes.values()} == {1}, "one name is one size"
     biases = [name for name, tensor in constants.items() if tensor.data_type == TensorProto.INT32]
     assert not biases
     assert {node.op_type for node in result.graph.node} - {node.op_type for node in graph.graph.node} == {

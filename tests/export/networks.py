@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
+from agileir_export.engines import create_session
 from agileir_export.export import OnnxArtifact, export_onnx
 from agileir_export.models import FAMILIES, Restorer, randomise
 
@@ -135,3 +138,25 @@ def psnr(actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
     assert actual.dtype == expected.dtype == np.float32
     error = np.mean((actual.astype(np.float64) - expected) ** 2)
     return float(-10 * np.log10(error + 1e-30))
+
+
+def named_sizes(source: onnx.ModelProto, *shape: int) -> dict[str, set[int]]:
+    """Sizes that every named dimension of a file has, of all tensors together, for images of one shape."""
+    model = onnx.ModelProto()
+    model.CopyFrom(source)
+    named = [value for value in model.graph.value_info if any(d.dim_param for d in value.type.tensor_type.shape.dim)]
+    model.graph.output.extend(named)
+    del model.graph.value_info[:]
+    tensors = (model.graph.input[0], *model.graph.output)
+    given = images(*shape)
+    results = create_session(model.SerializeToString()).run(None, {"input": given})
+    sizes: dict[str, set[int]] = defaultdict(set)
+    for value, array in zip(tensors, (given, *results), strict=True):
+        dimensions = value.type.tensor_type.shape.dim
+        assert len(dimensions) == array.ndim, value.name
+        for dimension, size in zip(dimensions, array.shape, strict=True):
+            if dimension.dim_param:
+                sizes[dimension.dim_param].add(size)
+            elif dimension.HasField("dim_value"):
+                assert dimension.dim_value == size, value.name
+    return sizes

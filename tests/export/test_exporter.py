@@ -130,6 +130,22 @@ def test_free_dimensions_are_named(kind: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", networks.EXPORTED)
+def test_one_name_is_one_size(kind: str, folder: Path) -> None:
+    """Engine builds merge what is asked of tensors of equal names."""
+    artifact = networks.exported(folder, kind)
+    model = onnx.load(artifact.path)
+    calls = [node.input[0] for node in model.graph.node if node.domain == "agileir"]
+    named = {value.name for value in model.graph.value_info if all(shape(value))}
+    assert named.issuperset(calls)
+    multiple, scale = artifact.spec.pad_multiple, artifact.spec.scale
+    sizes = networks.named_sizes(model, 3, artifact.spec.channels, 4 * multiple, 5 * multiple)
+    assert {name: len(values) for name, values in sizes.items()} == dict.fromkeys(sizes, 1)
+    wanted = {"batch": 3, "height": 4 * multiple, "width": 5 * multiple, f"{scale}*width": 5 * multiple * scale}
+    assert all(sizes.get(name, {size}) == {size} for name, size in wanted.items())
+    assert {"batch", "height", "width"} <= sizes.keys()
+
+
+@pytest.mark.parametrize("kind", networks.EXPORTED)
 def test_operators_are_single_nodes(kind: str, folder: Path) -> None:
     """LayerNormalization and Gelu too; no padding, no windows and no masks in the main graph."""
     artifact = networks.exported(folder, kind)

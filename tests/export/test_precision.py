@@ -72,6 +72,10 @@ def test_everything_is_half_between_a_float32_input_and_output(
     types = types_of(onnx.load(half.path))
     assert types["input"] == types["output"] == 1
     assert {types[name] for node in graph.node for name in node.output} - {7} == {1, HALF_TYPES[precision]}
+    if precision == "float16":
+        multiple = half.spec.pad_multiple
+        sizes = networks.named_sizes(onnx.load(half.path), 2, half.spec.channels, 3 * multiple, 4 * multiple)
+        assert {len(values) for values in sizes.values()} == {1}, "one name is one size"
     close(half, kind, FLOORS[precision])
 
 
