@@ -4,9 +4,11 @@ Usage (from the root of the repository, with the package and the TensorRT-RTX wh
 
     python benchmarks/build.py --json build.json
 
-Two files of one folded network with the same weights, packaged or random:
+Two files of one folded network with the same weights, packaged or random, and two ways to build one of them:
 
-* ours: `export_onnx`, operators as single nodes with function bodies;
+* ours: `export_onnx`, operators as single nodes with function bodies, which `inline_operators` writes out before the
+  parser sees them, as ``agileir-export trt`` does; its time counts;
+* ours, as written: the same file, left to the parser;
 * plain: the same network in ordinary torch functions, without our operators, through ``torch.onnx.export``.
 
 ``--precision float16`` builds both in half precision, by the same conversion (`convert_precision`), which keeps the
@@ -39,7 +41,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-OURS, PLAIN = VARIANTS = ("ours", "plain")
+OURS, WRITTEN, PLAIN = VARIANTS = ("ours", "ours, as written", "plain")
 MODELS = (
     "agileir_tiny_x2",
     "semanir_tiny_dn25",
@@ -110,7 +112,7 @@ def export(name: str, variant: str, top_k: int, precision: str, path: str) -> di
         model = build_preset(name, **({"top_k": top_k} if family.name == "semanir" else {}))
         randomise(model, 0)
     start = time.perf_counter()
-    if variant == OURS:
+    if variant != PLAIN:
         export_onnx(model, path)
     else:
         folded, multiple = fold(model), model.spec.pad_multiple
@@ -127,7 +129,7 @@ def export(name: str, variant: str, top_k: int, precision: str, path: str) -> di
     return {"export_seconds": time.perf_counter() - start}
 
 
-def build(path: str, target: str, listed: bool) -> dict[str, Any]:
+def build(path: str, variant: str, target: str, listed: bool) -> dict[str, Any]:
     """Builds one engine; with `listed`, returns what it consists of, else how long it took."""
     import resource
 
@@ -148,7 +150,7 @@ def build(path: str, target: str, listed: bool) -> dict[str, Any]:
     start, start_cpu = time.perf_counter(), time.process_time()
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(path):
+    if not parse(parser, path, variant):
         raise RuntimeError("; ".join(parser.get_error(i).desc() for i in range(parser.num_errors)))
     config = builder.create_builder_config()
     if listed:
@@ -170,6 +172,17 @@ def build(path: str, target: str, listed: bool) -> dict[str, Any]:
         "network_layers": network.num_layers,
         "kinds": kinds_of("\n".join(messages)),
     }
+
+
+def parse(parser: Any, path: str, variant: str) -> bool:
+    """Reads a file into the parser's network."""
+    if variant != OURS:
+        return bool(parser.parse_from_file(path))
+    import onnx
+
+    from agileir_export.engines.inlining import inline_operators
+
+    return bool(parser.parse(inline_operators(onnx.load(path)).SerializeToString(), path))
 
 
 def kinds_of(log: str) -> dict[str, int]:
@@ -209,27 +222,31 @@ def nodes_of(path: Path) -> int:
 
 
 def measure(name: str, rounds: int, target: str, top_k: int, precision: str, folder: Path) -> list[Row]:
-    """Both files of one model; files that `folder` already holds are not exported again."""
+    """All ways of one model; files that `folder` already holds are not exported again."""
     rows = [Row(name, variant) for variant in VARIANTS]
-    paths = {row.variant: folder / f"{name}.{row.variant}.{precision}.onnx" for row in rows}
     for row in rows:
-        path = paths[row.variant]
+        path = path_of(folder, row, precision)
         say(f"{name}: {row.variant} ...")
         if not path.exists():
             take(row, apart("export", name, row.variant, str(top_k), precision, str(path)))
         if not row.problem:
             row.nodes = nodes_of(path)
-            take(row, apart("list", str(path), target))
+            take(row, apart("list", str(path), row.variant, target))
     for number in range(rounds):
         for row in rows if number % 2 == 0 else reversed(rows):
             if not row.problem:
-                times = apart("build", str(paths[row.variant]), target)
+                times = apart("build", str(path_of(folder, row, precision)), row.variant, target)
                 row.problem = times.get("problem", "")
                 if not row.problem:
                     row.seconds.append(times["seconds"])
                     row.cpu_seconds.append(times["cpu_seconds"])
         say(f"{name}: round {number + 1} of {rounds}")
     return rows
+
+
+def path_of(folder: Path, row: Row, precision: str) -> Path:
+    """The file of a row; two of them share one."""
+    return folder / f"{row.model}.{row.variant.partition(',')[0]}.{precision}.onnx"
 
 
 def take(row: Row, facts: dict[str, Any]) -> None:
@@ -265,16 +282,21 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def ratio(rows: Sequence[Row]) -> str:
-    """Ours over plain in kernels and build time, in one sentence."""
-    ours, plain = rows
-    if ours.problem or plain.problem:
-        return f"{ours.model}: no comparison"
-    text = f"{ours.model}: ours / plain: kernels {ours.kernels / plain.kernels:.2f}"
-    if ours.seconds and plain.seconds:
+def ratios(rows: Sequence[Row]) -> str:
+    """Each of ours over plain in kernels and build time, a line each."""
+    *ours, plain = rows
+    return "\n".join(ratio(row, plain) for row in ours)
+
+
+def ratio(row: Row, plain: Row) -> str:
+    """One over plain, in one sentence."""
+    if row.problem or plain.problem:
+        return f"{row.model}: {row.variant}: no comparison"
+    text = f"{row.model}: {row.variant} / plain: kernels {row.kernels / plain.kernels:.2f}"
+    if row.seconds and plain.seconds:
         for name, pairs in (
-            ("build time", zip(ours.seconds, plain.seconds, strict=True)),
-            ("CPU time", zip(ours.cpu_seconds, plain.cpu_seconds, strict=True)),
+            ("build time", zip(row.seconds, plain.seconds, strict=True)),
+            ("CPU time", zip(row.cpu_seconds, plain.cpu_seconds, strict=True)),
         ):
             text += f", {name} {statistics.median(a / b for a, b in pairs):.2f}"
     return text
@@ -300,7 +322,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def child(arguments: Sequence[str]) -> dict[str, Any]:
-    """A child's work: ``export NAME VARIANT TOP_K PRECISION PATH``, ``list PATH TARGET`` or ``build PATH TARGET``."""
+    """A child's work: ``export NAME VARIANT TOP_K PRECISION PATH``, ``list|build PATH VARIANT TARGET``."""
     verb, *rest = arguments
     if verb == "export":
         name, variant, top_k, precision, path = rest
@@ -345,7 +367,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows = measure(name, options.rounds, options.target, options.top_k, options.precision, folder)
             everything += rows
             facts["results"] += [asdict(row) | {"kernels": row.kernels} for row in rows]
-            print(ratio(rows), flush=True)
+            print(ratios(rows), flush=True)
             if options.json:
                 options.json.write_text(json.dumps(facts, indent=1) + "\n")
     print(f"\n{table(everything)}")

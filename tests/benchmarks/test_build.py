@@ -61,11 +61,13 @@ def test_kinds_are_read_off_the_log(bench: ModuleType) -> None:
 
 
 def test_ratios_are_taken_round_by_round(bench: ModuleType) -> None:
-    text = bench.ratio(rows(bench))
-    assert text == "m: ours / plain: kernels 0.75, build time 0.50, CPU time 0.25"
     given = rows(bench)
+    first = "m: ours / plain: kernels 0.75, build time 0.50, CPU time 0.25"
+    assert bench.ratios(given) == first
+    written = bench.Row("m", bench.WRITTEN, problem="out of memory")
+    assert bench.ratios([given[0], written, given[1]]) == f"{first}\nm: ours, as written: no comparison"
     given[1].problem = "out of memory"
-    assert bench.ratio(given) == "m: no comparison"
+    assert bench.ratios(given) == "m: ours: no comparison"
 
 
 def test_the_table(bench: ModuleType) -> None:
@@ -109,12 +111,13 @@ def test_a_whole_run(tmp_path: Path) -> None:
         check=True,
         env={**os.environ, "PYTHONPATH": search},
     )
-    ours, plain = json.loads(path.read_text())["results"]
-    for row in (ours, plain):
+    ours, written, plain = json.loads(path.read_text())["results"]
+    for row in (ours, written, plain):
         assert not row["problem"]
         assert len(row["seconds"]) == len(row["cpu_seconds"]) == 1
         assert row["plan_bytes"] > 100_000
-    assert ours["nodes"] < plain["nodes"]
+    assert ours["nodes"] == written["nodes"] < plain["nodes"]
     assert 50 < ours["kernels"] < plain["kernels"]
+    assert ours["network_layers"] < written["network_layers"] < plain["network_layers"]
     assert "| agileir_tiny_x2 | ours |" in answer.stdout
     assert "Traceback" not in answer.stderr
