@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .kernels import PRODUCTS, UNKNOWN, Kernel
+from .kernels import PRODUCTS, UNKNOWN, Kernel, operator_of
 from .layer_lists import kernels_from_inspector, kernels_from_rtx_log
 from .requested_types import float32_nodes, product_nodes, quantised_nodes
 
@@ -186,16 +186,20 @@ def judge(
 
 
 def _float_by_design(kernel: Kernel, reasons: Mapping[str, str], products: Collection[str]) -> str:
-    """Why a product may be float32; empty if it may not."""
+    """Why a product may be float32; empty if it may not.
+
+    What counts is the products it comes from, where they are known: other nodes, such as index arithmetic that calls
+    of two operators share, can lie in any kernel.
+    """
     if kernel.precision != "float32":
         return ""
-    name = f"{kernel.name}{kernel.origin}".casefold().replace("_", "")
-    for operator, reason in FLOAT_OPERATORS.items():
-        if operator in kernel.operators or (kernel.kind == "plugin" and operator.casefold() in name):
-            return reason
-    intended = [node for node in kernel.origin if node in reasons]
-    forgotten = any(node in products and node not in reasons for node in kernel.origin)
-    return reasons[intended[0]] if intended and not forgotten else ""
+    if kernel.kind == "plugin":
+        name = f"{kernel.name}{kernel.origin}".casefold().replace("_", "")
+        return next((why for operator, why in FLOAT_OPERATORS.items() if operator.casefold() in name), "")
+    found = [node for node in kernel.origin if node in products]
+    excuses = [reasons.get(node) or FLOAT_OPERATORS.get(operator_of(node), "") for node in found or kernel.origin]
+    excused = all(excuses) if found else any(excuses)
+    return next(filter(None, excuses)) if excused else ""
 
 
 def _contrary(judged: Sequence[Kernel], wrong: Sequence[Kernel], precision: str) -> list[str]:
@@ -256,7 +260,7 @@ def _hidden(
     wrong = [
         node
         for node, edges in types.items()
-        if edges and edges.isdisjoint(allowed) and not any(node.endswith(f"({name})") for name in FLOAT_OPERATORS)
+        if edges and edges.isdisjoint(allowed) and operator_of(node) not in FLOAT_OPERATORS
     ]
     unknown, problems = [], []
     if absent:

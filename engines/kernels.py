@@ -17,7 +17,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["PRODUCTS", "UNKNOWN", "Kernel", "Layer", "Tensor", "kernel_of", "number_type"]
+__all__ = ["PRODUCTS", "UNKNOWN", "Kernel", "Layer", "Tensor", "kernel_of", "number_type", "operator_of"]
 
 UNKNOWN = "unknown"
 """Number type of a kernel of which the engine does not say it."""
@@ -119,11 +119,6 @@ class Kernel:
     engine: int = 0
     tensor_float: bool = False
 
-    @property
-    def operators(self) -> tuple[str, ...]:
-        """Operators of this package it comes from, each once."""
-        return _operators(self.origin)
-
     def to_json(self) -> dict[str, Any]:
         """The kernel as a JSON object."""
         return asdict(self) | {"origin": list(self.origin)}
@@ -157,7 +152,7 @@ def _kind(layer: Layer) -> str:
         return UNKNOWN
     product = _product(layer)
     if product:
-        return "attention" if _operators(layer.nodes) or _is_fused_attention(layer) else product
+        return "attention" if any(map(operator_of, layer.nodes)) or _is_fused_attention(layer) else product
     type_ = layer.type.casefold()
     if layer.type in CONTROL:
         return "control"
@@ -200,9 +195,10 @@ def _operations(name: str) -> set[str]:
     return set(re.findall(r"[A-Z][a-z]*", found[1])) if found else set()
 
 
-def _operators(nodes: tuple[str, ...]) -> tuple[str, ...]:
-    """CamelCase names of the operators that nodes in function bodies belong to."""
-    return tuple(dict.fromkeys(found[1] for node in nodes if (found := re.search(r" \| .* \((\w+)\)$", node))))
+def operator_of(node: str) -> str:
+    """CamelCase name of the operator whose function body a node belongs to; empty if none."""
+    found = re.search(r" \| .* \((\w+)\)$", node)
+    return found[1] if found else ""
 
 
 def _attention_type(layer: Layer) -> str:

@@ -18,7 +18,7 @@ from agileir_export.engines.audit import (
     kernels_from_rtx_log,
     product_nodes,
 )
-from agileir_export.engines.kernels import number_type
+from agileir_export.engines.kernels import number_type, operator_of
 
 ATTENTION = (
     "Name: _gemm_mha_v2_myl1_20, LayerType: kgen, Inputs: [ { Name: q, Dimensions: [-1,256,48], Strides: [48,-1,1], "
@@ -62,7 +62,7 @@ def operand(name: str, type_: str) -> str:
 def test_a_fused_attention_has_the_type_of_its_operands_and_not_of_its_bias() -> None:
     (kernel,) = kernels_from_rtx_log([log(ATTENTION)])
     assert (kernel.kind, kernel.precision) == ("attention", "float16")
-    assert kernel.operators == ("KeySemanticAttention",)
+    assert {operator_of(node) for node in kernel.origin} == {"KeySemanticAttention"}
     assert len(kernel.origin) == 2
     (wider,) = kernels_from_rtx_log(
         [log(ATTENTION.replace("[-1,48,256], Datatype: Half", "[-1,48,256], Datatype: Float"))]
@@ -224,6 +224,24 @@ def test_plugins_are_judged_by_their_first_input() -> None:
     dictionary = judge(plugin("node_key_semantic_dictionary", "FP32"), "float16")
     assert dictionary.passed
     assert "nearly equal" in dictionary.kept[0].reason
+
+
+def test_a_kernel_is_excused_by_its_products_and_not_by_what_else_it_computes() -> None:
+    chosen = "node_of_similarity | node_dictionary (KeySemanticDictionary)"
+    counted = "node_of_y_start | node_dictionary (KeySemanticDictionary)"
+    attended = "node_of_attended | node_attention (KeySemanticAttention)"
+    products = [chosen, attended, "node_MatMul"]
+
+    def passes(*origin: str) -> bool:
+        kernel = Kernel("a_kernel", "attention", "float32", origin)
+        return judge([kernel, gemm()], "float16", products=products, by_design={"node_Conv": "it is small"}).passed
+
+    assert passes(chosen, counted)
+    assert passes(counted), "of a kernel without a known product, what it belongs to counts"
+    assert not passes(attended, counted)
+    assert not passes(chosen, attended)
+    assert not passes(chosen, "node_MatMul")
+    assert passes(chosen, "node_Conv")
 
 
 def test_what_contradicts_the_request_is_counted_and_named() -> None:
