@@ -53,7 +53,7 @@ def check_bundle(folder: Path, artifact: OnnxArtifact, engines: Sequence[EngineA
     for engine in engines:
         if engine.provenance.get("weights_sha256") != weights:
             raise InputError(
-                f"{engine.path} was built from other weights than {artifact.path}.",
+                f"{engine.path} was built from other weights than {artifact.path.name}.",
                 fix="Bundle engines with the ONNX file of their own model.",
             )
     names = [engine.path.name for engine in engines]

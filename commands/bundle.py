@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +83,7 @@ def bundle(
             report, page = None, None
             if not no_verify:
                 page = verification.html or Path(folder) / "parity.html"
-                report = verify_file(terminal, source, model, artifact, replace(verification, html=page))
+                report = verify_file(terminal, source, model, artifact, verification, page)
                 exit_on_miss([report])
             with terminal.working(f"Writing {output}"):
                 written = write_bundle(output, artifact, engines, report, page=page, **more)

@@ -11,6 +11,8 @@ from ..terminal import Terminal
 from .options import VerificationOptions, common_options, model_options, verification_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..export import OnnxArtifact
     from ..models import Restorer
     from ..parity import ParityReport
@@ -71,8 +73,18 @@ def verify_file(
     model: Restorer,
     artifact: OnnxArtifact,
     verification: VerificationOptions,
+    page: Path | None = None,
 ) -> ParityReport:
-    """Judges a file against its model, shows the table and writes the page that was asked for."""
+    """Judges a file against its model, shows the table and writes the page that was asked for.
+
+    Args:
+        terminal: Where steps are told.
+        subject: What the user calls the file.
+        model: The model.
+        artifact: The file.
+        verification: What to look at.
+        page: Where the page goes for another use, untold, unless `verification` asks for one.
+    """
     from ..parity import verification_images, verify
     from ..parity.tables import COLUMNS, report_rows
 
@@ -80,10 +92,12 @@ def verify_file(
     with terminal.working(f"Verifying {subject}") as progress:
         report = verify(model, artifact, images, min_psnr=verification.min_psnr, subject=subject, progress=progress)
     terminal.table(f"Parity of {subject}", COLUMNS, report_rows(report))
-    if verification.html is not None:
+    page = verification.html or page
+    if page is not None:
         from ..parity.page import write_page
 
-        write_page(report, model, artifact, images, verification.html)
+        write_page(report, model, artifact, images, page)
+    if verification.html is not None:
         terminal.note(f"Wrote {verification.html}")
     return report
 

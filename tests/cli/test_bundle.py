@@ -15,6 +15,10 @@ def test_a_verified_file_becomes_a_bundle(trial: Path) -> None:
     assert written() == ["out"]
     assert json.loads(Path("out/parity.json").read_text())["passed"] is True
     assert Path("out/parity.html").read_text().lower().startswith("<!doctype html>")
+    assert "parity.html" not in result.stderr, "where it was made is gone"
+    again = run("bundle", trial, "-o", "out", *SIZES, "--overwrite", "--html", "page.html")
+    assert again.exit_code == 0 and "Wrote page.html" in again.stderr
+    assert Path("page.html").read_bytes() == Path("out/parity.html").read_bytes()
 
 
 def test_a_model_is_exported_into_its_bundle() -> None:
