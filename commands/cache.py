@@ -23,6 +23,8 @@ __all__ = ["cache"]
 SHOWN = 12
 """Characters of a key or digest that are shown; any unambiguous beginning of a key is understood."""
 
+SECONDS_A_DAY = 86400
+
 
 @click.group(short_help="List, compare and clear built engines that are kept.")
 @common_options
@@ -90,22 +92,30 @@ def explain(terminal: Terminal, first: str, second: str | None) -> None:
 
 @cache.command(short_help="Throw away kept engines.")
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
+@click.option(
+    "--unused-for",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="DAYS",
+    help="Only what was not stored or taken in the last days.",
+)
 @common_options
 @click.pass_obj
-def clear(terminal: Terminal, keys: tuple[str, ...]) -> None:
+def clear(terminal: Terminal, keys: tuple[str, ...], unused_for: float) -> None:
     """Throw away the engines with these keys, or all of them with the files they were built from."""
-    engines = _cache()
+    engines, seconds = _cache(), unused_for * SECONDS_A_DAY
     chosen = [_entry(engines, key).key for key in keys] or None
-    size = sum(entry.size for entry in engines.entries() if chosen is None or entry.key in chosen)
+    before = engines.size
     try:
-        removed = engines.clear(chosen)
+        removed = engines.clear(chosen, seconds)
         if chosen is None:
-            PreparedFiles().clear()
+            PreparedFiles().clear(seconds)
     except OSError as error:
         raise OutputError(
             f"The engines in {engines.folder} cannot be removed: {error.strerror or error}.",
             fix="Check the permissions of the folder.",
         ) from error
+    size = before - engines.size
     terminal.note(f"Removed {removed} engines, {_megabytes(size)}.")
     terminal.result({"folder": str(engines.folder), "removed": removed, "bytes": size})
 

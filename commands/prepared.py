@@ -97,6 +97,6 @@ class PreparedFiles:
         """Stores a file; where the cache cannot be written to, there is a warning and nothing more."""
         self._files.store(facts, artifact.path, {"name": artifact.path.name})
 
-    def clear(self) -> int:
-        """Removes all files; returns their number."""
-        return self._files.clear()
+    def clear(self, unused_seconds: float = 0.0) -> int:
+        """Removes all files that were not stored or fetched within these seconds; returns their number."""
+        return self._files.clear(unused_seconds=unused_seconds)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -70,6 +71,8 @@ class EngineCache:
         if entry is not None:
             problem = damage(entry)
         if not problem:
+            with contextlib.suppress(OSError):  # a cache that can only be read, or cleared meanwhile
+                os.utime(place)
             return entry
         if place not in self._places():  # another process removed it between two steps
             return None
@@ -160,11 +163,12 @@ class EngineCache:
         """Bytes of all plans."""
         return sum(entry.size for entry in self.entries())
 
-    def clear(self, keys: Collection[str] | None = None) -> int:
+    def clear(self, keys: Collection[str] | None = None, unused_seconds: float = 0.0) -> int:
         """Removes entries, damaged and unfinished ones too.
 
         Args:
             keys: Keys of the entries to remove; all unless given.
+            unused_seconds: Entries that were stored or found since stay.
 
         Returns:
             Number of entries that were removed.
@@ -174,11 +178,11 @@ class EngineCache:
         """
         removed = 0
         for place in self._places():
-            if keys is None or place.name in keys:
+            if (keys is None or place.name in keys) and _age(place) >= unused_seconds:
                 self._remove(place, ignore_errors=False)
                 removed += 1
         if keys is None:
-            self._remove_stale(age=0)
+            self._remove_stale(age=min(unused_seconds, STALE_SECONDS))
             self._remove_locks()
         return removed
 
@@ -258,5 +262,13 @@ class EngineCache:
         """Removes what killed processes left behind."""
         for leftover in self.folder.glob(f"{TEMPORARY}*"):
             with contextlib.suppress(OSError):
-                if time.time() - leftover.stat().st_mtime >= age:
+                if _age(leftover) >= age:
                     shutil.rmtree(leftover)
+
+
+def _age(place: Path) -> float:
+    """Seconds since a folder was written to or touched; infinite where it is gone."""
+    try:
+        return time.time() - place.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf

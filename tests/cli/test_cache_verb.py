@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,19 @@ def test_engines_are_cleared_by_key_or_all(cache: EngineCache) -> None:
     assert [entry.facts["tf32"] for entry in cache.entries()] == [True]
     assert "Removed 1 engines" in run("cache", "clear").stderr
     assert cache.entries() == []
+
+
+def test_engines_that_nobody_used_for_days_are_cleared(cache: EngineCache) -> None:
+    old = cache.store(facts(), b"plan", {})
+    cache.store(facts(tf32=True), b"plan", {})
+    assert old is not None
+    past = time.time() - 3 * 86400
+    os.utime(old.plan.parent, (past, past))
+    assert document(run("cache", "clear", "--unused-for", 4, "--json"))["removed"] == 0
+    assert document(run("cache", "clear", "--unused-for", 2.5, "--json"))["removed"] == 1
+    assert [entry.facts["tf32"] for entry in cache.entries()] == [True]
+    assert run("cache", "clear", "--unused-for", -1).exit_code == 2
+    assert len(cache.entries()) == 1
 
 
 @pytest.mark.parametrize(

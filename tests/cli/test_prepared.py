@@ -115,6 +115,8 @@ def test_a_damaged_file_is_made_again(exports: list[Path], cache: Path) -> None:
 
 def test_clear_removes_them(exports: list[Path], cache: Path) -> None:
     source()
+    assert run("cache", "clear", "--unused-for", 1).exit_code == 0
+    assert list((cache / "sources").glob("*/engine.plan"))
     assert run("cache", "clear").exit_code == 0
     assert not list((cache / "sources").glob("*/engine.plan"))
     assert PreparedFiles().fetch(source_facts(PRESET, OPTIONS, WANTED), cache) is None

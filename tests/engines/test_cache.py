@@ -215,6 +215,19 @@ def test_entries_are_listed_latest_first_and_cleared(cache: EngineCache) -> None
     assert cache.clear() == 0
 
 
+def test_what_was_used_lately_stays(cache: EngineCache) -> None:
+    entries = [cache.store(facts(number=number), PLAN, {}) for number in range(3)]
+    past = time.time() - 1000
+    for entry in entries[:2]:
+        assert entry is not None
+        os.utime(entry.plan.parent, (past, past))
+    assert cache.find(facts(number=1)) is not None
+    assert cache.clear(unused_seconds=2000) == 0
+    assert cache.clear(unused_seconds=500) == 1
+    assert {entry.facts["number"] for entry in cache.entries()} == {1, 2}
+    assert cache.clear() == 2
+
+
 def test_why_an_engine_is_not_there(cache: EngineCache) -> None:
     assert cache.explain(facts()) == []
     cache.store(facts(network="other", sha256="0"), PLAN, {})
