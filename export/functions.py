@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import Unsupported
 from ..plugins import DOMAIN, OPERATORS
+from .merging import merge_equal_nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -53,7 +54,7 @@ def attach_functions(model: onnx.ModelProto) -> None:
 
 
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Replaces every operator node by plain ONNX; the result knows no domain but ONNX's own."""
+    """Replaces every operator node by plain ONNX, equal nodes merged; the result knows no domain but ONNX's own."""
     import onnx.inliner
 
     opset = default_opset(model)
@@ -71,7 +72,7 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
             function.name = variants[key] = f"{node.op_type}_{len(variants)}"
             copy.functions.append(function)
         node.op_type = variants[key]
-    inlined = onnx.inliner.inline_local_functions(copy)
+    inlined = merge_equal_nodes(onnx.inliner.inline_local_functions(copy))
     kept = [entry for entry in inlined.opset_import if entry.domain != DOMAIN]
     del inlined.opset_import[:]
     inlined.opset_import.extend(kept)

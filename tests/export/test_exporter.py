@@ -28,6 +28,7 @@ from agileir_export.plugins import OPERATORS
 
 from . import networks
 
+DICTIONARY = "KeySemanticDictionary"
 PARITY = 100.0  # dB, design/parity.md: ONNX float32 under ONNX Runtime against torch
 
 
@@ -97,6 +98,8 @@ def test_decomposed(kind: str, folder: Path) -> None:
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", DEFAULT_OPSET)]
     assert not model.functions
     assert {node.domain for node in model.graph.node} == {""}
+    assert operators(model).count("Softmax") >= sum(whole.operators.values()) - whole.operators.get(DICTIONARY, 0)
+    assert operators(model).count("Shape") < sum(whole.operators.values()), "calls share their index arithmetic"
     assert shape(model.graph.output[0])[2:] == [f"{whole.spec.scale}*height", f"{whole.spec.scale}*width"]
     assert (plain.spec, plain.blocks, plain.operators) == (whole.spec, whole.blocks, {})
     parity(plain, networks.shared(kind), [(1, 1, 1), (3, 2, 3)])

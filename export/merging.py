@@ -1,0 +1,53 @@
+"""Nodes that compute the same, merged: for graphs in which function bodies are written out.
+
+What several calls of a function have in common (the order of the windows, the shift mask, the tables of bits) stands
+in such a graph once a call. Runtimes merge what they see to be equal, but not that two tensors have equal shapes, with
+which all index arithmetic begins; and TensorRT takes its build time for every layer before it merges any.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["merge_equal_nodes"]
+
+MERGED_ELEMENTS = 1 << 16
+"""Largest constant that is compared with others: the bodies' tables are far below, and weights are initializers."""
+
+
+def merge_equal_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Computes once what a graph computes several times.
+
+    Args:
+        model: A model in memory. Dimensions of one name must have one size, as `passes.name_dimensions` leaves them.
+
+    Returns:
+        A model that computes the same; of equal nodes, the first stays.
+    """
+    import onnx_ir
+    from onnx_ir.passes.common import CommonSubexpressionEliminationPass
+
+    copy = type(model)()
+    copy.CopyFrom(model)
+    _share_shapes(copy.graph)
+    graph = onnx_ir.from_proto(copy)
+    CommonSubexpressionEliminationPass(size_limit=MERGED_ELEMENTS)(graph)
+    return onnx_ir.to_proto(graph)
+
+
+def _share_shapes(graph: onnx.GraphProto) -> None:
+    """Lets tensors whose sizes have equal names ask one of them for its shape."""
+    sizes = {value.name: _sizes(value) for value in (*graph.input, *graph.value_info)}
+    first: dict[tuple[int | str, ...], str] = {}
+    for node in graph.node:
+        if node.op_type == "Shape" and (known := sizes.get(node.input[0])):
+            node.input[0] = first.setdefault(known, node.input[0])
+
+
+def _sizes(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    """All sizes of a tensor, numbers or names; empty where one is unknown."""
+    sizes = tuple(size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim)
+    return sizes if all(sizes) else ()
