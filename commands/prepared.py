@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["PreparedFiles", "source_facts"]
 
 ROOMS = ("calib", "commands", "engines", "export", "models", "parity", "plugins")
-LIBRARIES = ("numpy", "onnx", "onnx-graphsurgeon", "onnxruntime", "onnxscript", "torch")
+LIBRARIES = ("numpy", "onnx", "onnx-graphsurgeon", "onnx-ir", "onnxruntime", "onnxscript", "torch")
 FOLDER = "sources"
 
 

@@ -37,6 +37,10 @@ MAXIMUM_OPTIMIZATION_LEVEL = 5
 
 TURING = "sm75"
 
+ROOMS = ("engines", "export")
+LIBRARIES = ("onnx", "onnx-ir")
+"""What turns a file into the network that is built, `inlining.inline_operators`, and audits it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
@@ -126,7 +130,8 @@ class BuildRequest(BuildOptions):
             **data,
             "target_version": version,
             "package_version": __version__,
-            "program": code_digest("engines"),
+            "program": code_digest(*ROOMS),
+            "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
             "gpu": gpu,
             "driver": driver,
             "kernels": kernel_digest() if self.use_plugins else "",

@@ -79,7 +79,7 @@ class TensorRTRunner:
             raise InputError(
                 f"{height}x{width} pixels (padded {rows}x{columns}) are outside every profile of {self.artifact.path}: "
                 f"{', '.join(map(str, self.artifact.profiles))}.",
-                fix=f"Restore in tiles, or build an engine with --max {rows}x{columns} or larger.",
+                fix=f"Build an engine with --max {rows}x{columns} or larger, or cut the picture.",
             )
         padded = pad_to_size(padded, fit.rows, fit.columns)
         scale = self.spec.scale

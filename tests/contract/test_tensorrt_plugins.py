@@ -19,7 +19,7 @@ from agileir_export.plugins.tensorrt_plugins import register_tensorrt
 from .lean_tensorrt import CannotMake, make
 
 HERE = Path(__file__).resolve().parent
-VERSIONS = {"11.4.0.106": "cu13", "10.16.1.11": "cu12"}
+VERSIONS = {"11.4.0.106": "cu13", "10.16.1.11": "cu12", "10.15.1.29": "cu12"}
 NAMES = {
     "GroupShiftedWindowAttention",
     "KeySemanticAttention",

@@ -149,16 +149,20 @@ def test_the_changed_fact_is_named_and_no_other(field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "field", "changed"),
-    [("code_digest", "program", lambda *rooms: "another"), ("__version__", "package_version", "another")],
+    ("name", "changed", "fields"),
+    [
+        ("code_digest", lambda *rooms: "another", ["program"]),
+        ("__version__", "another", ["package_version"]),
+        ("importlib.metadata.version", lambda name: "another", ["libraries.onnx", "libraries.onnx-ir"]),
+    ],
 )
 def test_another_program_makes_another_engine(
-    name: str, field: str, changed: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, changed: Any, fields: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = request(Path("a.onnx"))
     before = asked.facts("1", "", "")
-    monkeypatch.setattr(request_module, name, changed)
-    assert [difference.field for difference in differences(before, asked.facts("1", "", ""))] == [field]
+    monkeypatch.setattr(f"{request_module.__name__}.{name}", changed)
+    assert [difference.field for difference in differences(before, asked.facts("1", "", ""))] == fields
 
 
 def test_facts_are_of_all_fields_but_places() -> None:

@@ -71,6 +71,12 @@ def test_kernel_assembles_everywhere_without_spills(call: Call, dtype: str, ptxa
         assert resources.shared + compiled.shared_bytes <= MAX_SHARED_BYTES
 
 
+def test_a_group_waits_for_the_whole_output_of_the_group_before() -> None:
+    """Which the interpreter, one program after another, cannot miss: all warps meet after the stores of a group."""
+    ptx = compile_call(next(call for call in CALLS if call.label == "AgileIR tiny"), "float16").ptx
+    assert ptx.rindex("bar.sync") > ptx.rindex("st.global")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.operator}-{call.label}".replace(" ", "_"))
