@@ -143,7 +143,7 @@ def test_larger_images_are_refused(size: tuple[int, int], module: Module, tmp_pa
     padded = [side + -side % 4 for side in size]
     for words in (f"{size[0]}x{size[1]} pixels", f"padded {padded[0]}x{padded[1]}", str(FREE), "1x8x8", "model.plan"):
         assert words in caught.value.what
-    assert "tiles" in caught.value.fix
+    assert f"--max {padded[0]}x{padded[1]}" in caught.value.fix
     assert not module.events
 
 
