@@ -258,16 +258,17 @@ def _calibration(details: dict[str, Any], int8: bool) -> Calibration:
         InputError: One was given without, or together with a recipe, which leaves it nothing to do; the recipe is none;
             or see `Calibration.check`.
     """
-    from ..calib import read_recipe
-
     given = {name: details.pop(name) for name in ("images", "ground_truth", "psnr_budget", "recipe")}
     idle = [name for name, value in given.items() if value not in (None, ())]
     if idle and not int8:
         raise InputError(f"--{idle[0].replace('_', '-')} is for calibrating.", fix="Give it together with --int8.")
     if given["recipe"] is not None and len(idle) > 1:
         raise InputError(f"--recipe measures nothing: it leaves nothing for --{idle[0].replace('_', '-')} to do.")
-    recipe = given.pop("recipe")
-    calibration = Calibration(**given, recipe=None if recipe is None else read_recipe(recipe))
+    if given["recipe"] is not None:
+        from ..calib import read_recipe  # loads PyTorch, which an engine from the cache does without
+
+        given["recipe"] = read_recipe(given["recipe"])
+    calibration = Calibration(**given)
     if int8:
         calibration.check()
     return calibration

@@ -40,6 +40,14 @@ def test_help_is_instant_and_light(arguments: list[str]) -> None:
     assert float(seconds) < 0.5  # of CPU time, the interpreter's start included
 
 
+def test_an_engine_that_needs_no_conversion_needs_no_pytorch(files: dict[str, Path]) -> None:
+    result = agileir("trt", files["onnx"], "--target", "rtx", "-o", "a.plan", "--dry-run", program=MEASURED)
+    assert "TensorRT-RTX" in result.stdout
+    _, *loaded = result.stderr.splitlines()[-1].split()
+    assert "onnx" in loaded
+    assert "torch" not in loaded
+
+
 def test_a_document_on_stdout_and_nothing_else() -> None:
     result = agileir("doctor", "--json")
     assert result.returncode == 0
