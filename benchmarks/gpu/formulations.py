@@ -24,7 +24,7 @@ Function = Callable[..., Tensor]
 
 
 def inputs(call: Call, height: int, width: int, dtype: torch.dtype, device: str) -> list[Tensor]:
-    """Random tensors of a call; a dictionary is made from random features, with a quarter of the tokens in it."""
+    """Random tensors of a call; a dictionary is made from random features, with half of the tokens in it."""
     generator = torch.Generator(device).manual_seed(0)
     tensors: list[Tensor] = []
     for index, shape in enumerate(call.shapes(1, height, width)):

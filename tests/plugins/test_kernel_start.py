@@ -77,3 +77,11 @@ def test_a_kernel_is_started_with_its_tensors_on_the_current_stream(
     assert all(pointer is tensor for pointer, tensor in zip(pointers, tensors, strict=True))
     assert (rows, columns) == (height, width) and last is output
     assert list(given[len(tensors) + 3 :]) == [launch.constants[n] for n in launch.kernel.arg_names[len(tensors) + 3 :]]
+
+
+def test_nothing_is_started_for_an_empty_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = Driver()
+    monkeypatch.setattr(driver, "_active", stand_in)
+    call = next(call for call in CALLS if call.label == "SwinIR JPEG")
+    output = run_kernel(call.operator, [torch.zeros(shape) for shape in call.shapes(0, 7, 14)], call.attributes)
+    assert output.shape == (0, 7, 14, call.channels) and stand_in.started == stand_in.loaded == []
