@@ -86,3 +86,6 @@ def main(ctx: click.Context) -> None:
 
 for command in (onnx, verify, restore, calibrate, trt, cache, bundle, polygraphy, models, info, doctor):
     main.add_command(command)
+
+if __name__ == "__main__":
+    main()

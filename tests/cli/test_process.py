@@ -40,6 +40,13 @@ def test_help_is_instant_and_light(arguments: list[str]) -> None:
     assert float(seconds) < 0.5  # of CPU time, the interpreter's start included
 
 
+def test_it_runs_as_a_module() -> None:
+    """For where the scripts of an environment are not on the path."""
+    result = subprocess.run([sys.executable, "-m", "agileir_export.cli", "--version"], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("agileir-export, version ")
+
+
 def test_an_engine_that_needs_no_conversion_needs_no_pytorch(files: dict[str, Path]) -> None:
     result = agileir("trt", files["onnx"], "--target", "rtx", "-o", "a.plan", "--dry-run", program=MEASURED)
     assert "TensorRT-RTX" in result.stdout
