@@ -190,6 +190,26 @@ def test_dictionary_is_exact(
     assert torch.equal(result, reference("key_semantic_dictionary", tensors, attributes))
 
 
+@pytest.mark.parametrize(
+    ("window", "shift", "image", "channels", "top_k"),
+    [(4, 2, (2, 4, 12), 7, 5), (8, 0, (1, 16, 8), 30, 16), (8, 4, (1, 8, 16), 17, 40), (16, 8, (1, 16, 16), 12, 64)],
+)
+def test_dictionary_of_random_features_in_float32(
+    run: Run,
+    generator: torch.Generator,
+    window: int,
+    shift: int,
+    image: tuple[int, int, int],
+    channels: int,
+    top_k: int,
+) -> None:
+    """Sums that are rounded: the sets still agree but for ties within a rounding, which these features do not have."""
+    tensors = [torch.randn(*image, channels, generator=generator)]
+    attributes = {"window_size": window, "shift_size": shift, "top_k": top_k}
+    result = run("key_semantic_dictionary", tensors, attributes)
+    assert torch.equal(result, reference("key_semantic_dictionary", tensors, attributes))
+
+
 def test_dictionary_of_a_flat_image_takes_the_first_tokens(run: Run) -> None:
     attributes = {"window_size": 4, "shift_size": 0, "top_k": 5}
     result = run("key_semantic_dictionary", [torch.zeros(1, 4, 4, 3)], attributes)
