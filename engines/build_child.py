@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AgileIRError, InternalError
+from ..export.artifact import parse_onnx
 from .builder import Progress, build, make_logger
 from .failures import BuildFailed, Failure
 from .request import BuildRequest
@@ -87,9 +88,11 @@ def _run(request: BuildRequest, folder: Path, progress: Progress) -> dict[str, A
 
         trt = load_target(request.target_entry)
         if request.use_plugins:
+            from ..plugins.coverage import require_kernels
             from ..plugins.tensorrt_plugins import register_tensorrt
 
             register_tensorrt()
+            require_kernels(parse_onnx(request.onnx.read_bytes(), request.onnx))
         built = build(trt, make_logger(trt, sink), request, progress, lambda: tuple(errors))
         (folder / "plan").write_bytes(memoryview(built.plan))
         if built.timing_cache is not None:

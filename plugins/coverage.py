@@ -1,0 +1,52 @@
+"""Whether there is a kernel for every operator of a file, asked before a builder asks for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import Unsupported
+from .dispatch import kernel_module
+from .launch import UNKNOWN
+from .registry import DOMAIN, OPERATORS
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["require_kernels"]
+
+
+def require_kernels(model: onnx.ModelProto) -> None:
+    """Refuses a file with an operator that no kernel was made for: too wide a head, too large a window.
+
+    Nodes of whose inputs the file does not tell the sizes pass.
+
+    Args:
+        model: An exported model. Needs Triton.
+
+    Raises:
+        Unsupported: With the first such node and what it is too large in.
+    """
+    import onnx
+
+    shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    types: dict[str, int] = {}
+    for value in (*model.graph.input, *model.graph.value_info):
+        tensor = value.type.tensor_type
+        types[value.name] = tensor.elem_type
+        if tensor.HasField("shape"):
+            shapes[value.name] = [
+                size.dim_value if size.HasField("dim_value") else UNKNOWN for size in tensor.shape.dim
+            ]
+    for node in model.graph.node:
+        if node.domain != DOMAIN or not shapes.keys() >= set(node.input):
+            continue
+        operator = OPERATORS[node.op_type]
+        attributes = {entry.name: entry.i for entry in node.attribute if entry.name in operator.attributes}
+        dtype = str(onnx.helper.tensor_dtype_to_np_dtype(types[node.input[0]]))
+        try:
+            kernel_module(operator.torch_name).launch([shapes[name] for name in node.input], attributes, dtype)
+        except ValueError as error:
+            raise Unsupported(
+                f"No plugin can run {node.name}: {error}.",
+                fix="Use --attention decomposed: it runs the operators by their ONNX function bodies.",
+            ) from error
