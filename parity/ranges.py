@@ -52,7 +52,7 @@ def measure_ranges(
     """Greatest magnitude of every float32 tensor of a graph over all pictures.
 
     Tensors that stay float32 in a half file (the softmax of an inlined function body) are left out: their infinities
-    are on purpose.
+    are on purpose. So are those of a tensor that depends on constants and integers alone (a mask): they do not count.
 
     Args:
         artifact: The file the graph is from.
@@ -65,13 +65,14 @@ def measure_ranges(
     """
     if not images:
         raise InputError("There is no picture to measure ranges on.", fix="Give at least one.")
-    names = float_tensors(graph)
+    names, computed = float_tensors(graph), _computed_from_floats(graph)
     ranges = dict.fromkeys(names, 0.0)
     for image, found in tensor_statistics(artifact, graph, images, names, _greatest, progress):
         for name, value in zip(names, found, strict=True):
-            if not np.isfinite(value):
+            if np.isfinite(value):
+                ranges[name] = max(ranges[name], float(value))
+            elif name in computed:
                 raise InputError(f"{artifact.path}: {name} is not finite in float32 on {image.name}.")
-            ranges[name] = max(ranges[name], float(value))
     return ranges
 
 
@@ -123,17 +124,29 @@ def padded(artifact: OnnxArtifact, image: TestImage) -> Images:
 
 def float_tensors(graph: onnx.ModelProto) -> list[str]:
     """Computed float32 tensors of the main graph, in order, without those that stay float32 in a half file."""
-    import onnx
-
-    inferred = onnx.shape_inference.infer_shapes(graph).graph
-    float32 = {
-        value.name
-        for value in (*inferred.value_info, *inferred.output)
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    }
+    float32 = _float32(graph)
     left_out = stays_float32(graph.graph) | constants(graph.graph).keys()
     computed = (name for node in graph.graph.node for name in node.output)
     return [name for name in computed if name in float32 and name not in left_out]
+
+
+def _float32(graph: onnx.ModelProto) -> set[str]:
+    """All float32 tensors of the main graph."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(graph).graph
+    values = (*inferred.input, *inferred.value_info, *inferred.output)
+    return {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+
+
+def _computed_from_floats(graph: onnx.ModelProto) -> set[str]:
+    """Float32 tensors that depend on the picture through float32 tensors: not by integers, as an index does."""
+    float32 = _float32(graph)
+    computed = {value.name for value in graph.graph.input} & float32
+    for node in graph.graph.node:
+        if not computed.isdisjoint(node.input):
+            computed.update(float32.intersection(node.output))
+    return computed
 
 
 def _greatest(name: str, result: str) -> list[onnx.NodeProto]:

@@ -59,6 +59,16 @@ def test_what_is_not_finite_is_named(artifact: OnnxArtifact, tmp_path: Path) -> 
         measure_ranges(broken, onnx.load(broken.path), pictures((8, 8)))
 
 
+def test_masks_may_be_infinite(folder: Path) -> None:
+    """In a key-semantic network written out, they come from a table of 0 and -inf, by the dictionary's bytes."""
+    artifact = networks.exported(folder, "semanir", decomposed=True)
+    graph = onnx.load(artifact.path)
+    ranges = measure_ranges(artifact, graph, pictures((8, 8)))
+    (table,) = (node.output[0] for node in graph.graph.node if node.op_type == "Log" and "byte" in node.output[0])
+    assert ranges[table] == 0
+    assert np.isfinite(list(ranges.values())).all() and min(ranges[block] for block in artifact.blocks) > 0
+
+
 def test_default_pictures(artifact: OnnxArtifact) -> None:
     assert {image.pixels.shape for image in range_images(artifact)} == {(3, 128, 128)}
     assert len(range_images(artifact)) >= 4
