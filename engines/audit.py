@@ -162,7 +162,7 @@ def judge(
     kernels = [kernel for kernel in kernels if kernel.kind != "control"]
     judged = [kernel for kernel in kernels if kernel.kind in JUDGED]
     contrary = [kernel for kernel in judged if kernel.precision not in (*allowed, UNKNOWN)]
-    excused = {kernel: reason for kernel in contrary if (reason := _float_by_design(kernel, reasons, products))}
+    excused = {kernel: reason for kernel in judged if (reason := _float_by_design(kernel, reasons, products))}
     located = [kernel for kernel in kernels if kernel in judged or not set(products).isdisjoint(kernel.origin)]
     problems = [] if any(kernel.precision != UNKNOWN for kernel in located) else [_nothing_known(kernels)]
     problems += _contrary(judged, [kernel for kernel in contrary if kernel not in excused], precision)
@@ -219,10 +219,11 @@ def _contrary(judged: Sequence[Kernel], wrong: Sequence[Kernel], precision: str)
 
 
 def _kept(kernels: Sequence[Kernel], precision: str, excused: Mapping[Kernel, str]) -> tuple[Kept, ...]:
-    """What holds float32 in an engine of half precision."""
-    if precision not in ("float16", "bfloat16"):
+    """What holds float32 in an engine of lower precision; beside int8, all that is not quantised may."""
+    if precision in ("float32", "tf32"):
         return ()
-    found = [(kernel, excused.get(kernel) or FLOAT_KINDS.get(kernel.kind, "")) for kernel in kernels]
+    kinds = {} if precision == "int8" else FLOAT_KINDS
+    found = [(kernel, excused.get(kernel) or kinds.get(kernel.kind, "")) for kernel in kernels]
     counts = Counter((k.kind, k.precision, reason) for k, reason in found if reason and "float32" in k.precision)
     return tuple(Kept(kind, actual, count, reason) for (kind, actual, reason), count in sorted(counts.items()))
 

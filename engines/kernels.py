@@ -206,12 +206,16 @@ def _attention_type(layer: Layer) -> str:
 
     Its inputs are query, key and value, with bias and mask before, between or after them, which may be float32 in
     any engine. The types of a product's two factors agree in a strongly typed network. So where three inputs have the
-    type of the result, they are query, key and value; otherwise the widest type counts.
+    type of the result, they are query, key and value; otherwise the widest type counts. A result that is quantised in
+    the same kernel tells nothing: there the only type that three inputs have is that of the factors.
     """
     result = layer.outputs[0].type if layer.outputs else UNKNOWN
     types = [tensor.type for tensor in layer.inputs]
-    if result in WIDTHS and types.count(result) >= QUERY_KEY_VALUE:
+    shared = [type_ for type_ in WIDTHS if types.count(type_) >= QUERY_KEY_VALUE]
+    if result in shared:
         return result
+    if result == "int8" and len(shared) == 1:
+        return shared[0]
     known = [type_ for type_ in (*types, result) if type_ in WIDTHS]
     return max(known, key=WIDTHS.__getitem__) if result in WIDTHS else _tactic_type(layer)
 

@@ -10,6 +10,7 @@ import pytest
 from onnx import helper
 
 from agileir_export.engines.audit import (
+    FLOAT_OPERATORS,
     Audit,
     Kernel,
     float32_nodes,
@@ -71,19 +72,26 @@ def test_a_fused_attention_has_the_type_of_its_operands_and_not_of_its_bias() ->
 
 
 @pytest.mark.parametrize(
-    ("types", "expected"),
+    ("types", "result", "expected"),
     [
-        (("Float", "Float", "Half", "Half", "Half"), "float16"),  # bias and mask before query, key and value
-        (("Half", "Half", "Float", "Float", "Half"), "float16"),
-        (("Float", "Float", "Half"), "float32"),  # query and key in float32, only the value in half
-        (("Float", "Float", "Float", "Half"), "float32"),
+        (("Float", "Float", "Half", "Half", "Half"), "Half", "float16"),  # bias and mask before query, key and value
+        (("Half", "Half", "Float", "Float", "Half"), "Half", "float16"),
+        (("Float", "Float", "Half"), "Half", "float32"),  # query and key in float32, only the value in half
+        (("Float", "Float", "Float", "Half"), "Half", "float32"),
+        (("Half", "Half", "Float", "Float", "Half"), "Int8", "float16"),  # what reads the result is quantised
+        (("Half", "Half", "Float", "Float", "Half"), "Float", "float32"),
+        (("Float", "Float", "Float", "Float"), "Int8", "float32"),
+        (("Float", "Float", "Float", "Half", "Half", "Half"), "Int8", "float32"),  # which three are the addends?
+        (("Int8", "Int8", "Int8", "Float"), "Int8", "int8"),
     ],
 )
-def test_addends_of_a_fused_attention_may_come_first(types: tuple[str, ...], expected: str) -> None:
+def test_the_factors_of_a_fused_attention_are_told_from_its_addends(
+    types: tuple[str, ...], result: str, expected: str
+) -> None:
     inputs = ", ".join(operand(f"x{number}", type_) for number, type_ in enumerate(types))
     line = (
         f"Name: _gemm_mha_v2_myl1_6, LayerType: kgen, Inputs: [ {inputs}], Constants: [], Outputs: "
-        f"[ {operand('y', 'Half')}], TacticName: _gemm_mha_v2_0x1, StreamId: 0, Metadata: [ONNX Layer: node_of_sum]"
+        f"[ {operand('y', result)}], TacticName: _gemm_mha_v2_0x1, StreamId: 0, Metadata: [ONNX Layer: node_of_sum]"
     )
     (kernel,) = kernels_from_rtx_log([log(line)])
     assert (kernel.kind, kernel.precision) == ("attention", expected)
@@ -242,6 +250,24 @@ def test_a_kernel_is_excused_by_its_products_and_not_by_what_else_it_computes() 
     assert not passes(chosen, attended)
     assert not passes(chosen, "node_MatMul")
     assert passes(chosen, "node_Conv")
+
+
+def test_what_is_not_quantised_has_its_reason_too() -> None:
+    chosen = "node_of_similarity | node_dictionary (KeySemanticDictionary)"
+    kernels = [
+        gemm("int8"),
+        gemm("float32", node="node_Conv", kind="convolution"),
+        gemm("float32", node="node_Conv_1", kind="convolution"),
+        Kernel("a_kernel", "attention", "float32", (chosen,)),
+        Kernel("b_kernel", "pointwise", "float32"),
+    ]
+    products = ["node_MatMul", "node_Conv", "node_Conv_1", chosen]
+    audit = judge(kernels, "int8", products=products, by_design={"node_Conv": "it is small"})
+    assert audit.passed
+    assert [(kept.kind, kept.count, kept.reason) for kept in audit.kept] == [
+        ("attention", 1, FLOAT_OPERATORS["KeySemanticDictionary"]),
+        ("convolution", 1, "it is small"),
+    ]
 
 
 def test_what_contradicts_the_request_is_counted_and_named() -> None:
