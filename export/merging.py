@@ -22,7 +22,8 @@ def merge_equal_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Computes once what a graph computes several times.
 
     Args:
-        model: A model in memory. Dimensions of one name must have one size, as `passes.name_dimensions` leaves them.
+        model: A model in memory; it is not changed. Dimensions of one name must have one size, as
+            `passes.name_dimensions` leaves them; this is not checked.
 
     Returns:
         A model that computes the same; of equal nodes, the first stays.
@@ -33,9 +34,9 @@ def merge_equal_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = type(model)()
     copy.CopyFrom(model)
     _share_shapes(copy.graph)
-    graph = onnx_ir.from_proto(copy)
-    CommonSubexpressionEliminationPass(size_limit=MERGED_ELEMENTS)(graph)
-    return onnx_ir.to_proto(graph)
+    merged = onnx_ir.from_proto(copy)
+    CommonSubexpressionEliminationPass(size_limit=MERGED_ELEMENTS)(merged)
+    return onnx_ir.to_proto(merged)
 
 
 def _share_shapes(graph: onnx.GraphProto) -> None:
@@ -48,6 +49,6 @@ def _share_shapes(graph: onnx.GraphProto) -> None:
 
 
 def _sizes(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
-    """All sizes of a tensor, numbers or names; empty where one is unknown."""
-    sizes = tuple(size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim)
+    """All sizes of a tensor, numbers or names; empty where one is unknown, which some tools write as -1."""
+    sizes = tuple(size.dim_param or max(size.dim_value, 0) for size in value.type.tensor_type.shape.dim)
     return sizes if all(sizes) else ()

@@ -3,8 +3,8 @@
 A body cuts windows with one Gather whose index does roll, partition and head split at once, and puts results back
 with one Gather more: rows of d numbers are copied whole, nothing is transposed, and a shift costs nothing. Index
 arithmetic runs on vectors as long as a side of the image. What depends on attributes and weights alone folds to
-constants when the runtime loads the model; equal index arithmetic of several nodes is computed once, because ONNX
-Runtime and TensorRT merge equal nodes.
+constants when the runtime loads the model. Index arithmetic begins with the shape of a node's own image: of several
+nodes, it is computed once where that is known to be the same (`export.merging`).
 
 TensorRT takes every node apart into layers, for each call of a function anew, before it merges them, and a build takes
 its time for that. So

@@ -111,8 +111,9 @@ def test_equal_names_are_equal_sizes(second: list[Any], shapes: int) -> None:
     assert sum(node.op_type == "Shape" for node in written_out.graph.node) == shapes
 
 
-def test_unknown_sizes_are_never_equal() -> None:
-    model = two_calls(["n", 3, None], ["n", 3, None])
+@pytest.mark.parametrize("unknown", [None, -1])
+def test_unknown_sizes_are_never_equal(unknown: int | None) -> None:
+    model = two_calls(["n", 3, unknown], ["n", 3, unknown])
     written_out = inline_operators(model)
     assert sum(node.op_type == "Shape" for node in written_out.graph.node) == 2
     images = np.ones((2, 3, 5), np.float32)
