@@ -97,7 +97,7 @@ def explain(terminal: Terminal, first: str, second: str | None) -> None:
     type=click.FloatRange(min=0),
     default=0.0,
     metavar="DAYS",
-    help="Only what was not stored or taken in the last days.",
+    help="Only what was neither stored nor taken in the last DAYS days.",
 )
 @common_options
 @click.pass_obj

@@ -14,7 +14,7 @@ import click
 from ..errors import InputError
 from ..terminal import Terminal
 from .engine_source import Calibration, Wanted, check_onnx_output, engine_source
-from .options import Size, SizeType, common_options, model_options, stacked
+from .options import Size, SizeType, common_options, given, model_options, stacked
 
 if TYPE_CHECKING:
     from ..engines.audit import Audit
@@ -258,17 +258,17 @@ def _calibration(details: dict[str, Any], int8: bool) -> Calibration:
         InputError: One was given without, or together with a recipe, which leaves it nothing to do; the recipe is none;
             or see `Calibration.check`.
     """
-    given = {name: details.pop(name) for name in ("images", "ground_truth", "psnr_budget", "recipe")}
-    idle = [name for name, value in given.items() if value not in (None, ())]
+    names = ("images", "ground_truth", "psnr_budget", "recipe")
+    idle, chosen = given(*names), {name: details.pop(name) for name in names}
     if idle and not int8:
-        raise InputError(f"--{idle[0].replace('_', '-')} is for calibrating.", fix="Give it together with --int8.")
-    if given["recipe"] is not None and len(idle) > 1:
-        raise InputError(f"--recipe measures nothing: it leaves nothing for --{idle[0].replace('_', '-')} to do.")
-    if given["recipe"] is not None:
+        raise InputError(f"{idle[0]} is for calibrating.", fix="Give it together with --int8.")
+    if chosen["recipe"] is not None:
+        if len(idle) > 1:
+            raise InputError(f"--recipe measures nothing: it leaves nothing for {idle[0]} to do.")
         from ..calib import read_recipe  # loads PyTorch, which an engine from the cache does without
 
-        given["recipe"] = read_recipe(given["recipe"])
-    calibration = Calibration(**given)
+        chosen["recipe"] = read_recipe(chosen["recipe"])
+    calibration = Calibration(**chosen)
     if int8:
         calibration.check()
     return calibration
