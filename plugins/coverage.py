@@ -29,7 +29,7 @@ def require_kernels(model: onnx.ModelProto) -> None:
     import onnx
 
     shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-    types: dict[str, int] = {}
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     for value in (*model.graph.input, *model.graph.value_info):
         tensor = value.type.tensor_type
         types[value.name] = tensor.elem_type
