@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..export.artifact import parse_onnx
 from .failures import BuildFailed, Failure
 from .inlining import inline_operators
 from .profiles import Shape
 from .request import BuildRequest
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["PHASES", "Built", "Progress", "build", "make_logger"]
 
@@ -106,11 +109,20 @@ def build(
 
 
 def _parse(parser: Any, request: BuildRequest) -> bool:
-    """Reads the file into the network: its operators as plugins, or written out as their function bodies."""
+    """Reads the file into the network: its operators as plugins, or written out as their function bodies.
+
+    A file whose bodies are of another opset than its graph, which no export makes, is left to the parser, too.
+    """
     model = None if request.use_plugins else parse_onnx(request.onnx.read_bytes(), request.onnx)
-    if model is None or not model.functions:
+    if model is None or not model.functions or len(_opsets(model)) > 1:
         return bool(parser.parse_from_file(str(request.onnx)))
     return bool(parser.parse(inline_operators(model).SerializeToString(), str(request.onnx)))
+
+
+def _opsets(model: onnx.ModelProto) -> set[int]:
+    """Opsets of ONNX's own domain that the graph and the function bodies are in."""
+    entries = (entry for part in (model, *model.functions) for entry in part.opset_import)
+    return {entry.version for entry in entries if entry.domain in ("", "ai.onnx")}
 
 
 def _creation_flags(trt: Any) -> int:
