@@ -15,8 +15,8 @@ Two files of one folded network with the same weights, packaged or random, and t
 softmax of our operators in float32.
 
 Both leave batch, height and width free, and both are built for one profile of one image. TensorRT-RTX needs no GPU for
-that. Every build is a process of its own, and one works at a time: a round builds each file once, in an order that
-changes from round to round. A first build of each file, not timed, lists the engine's layers from the builder's
+that. Every build is a process of its own, and one works at a time: a round builds each once, in an order that
+changes from round to round. A first build of each, not timed, lists the engine's layers from the builder's
 verbose log; "kernels" are the layers that compute, without waits, signals and the handling of shapes.
 """
 
@@ -54,7 +54,7 @@ PRECISIONS = ("float32", "float16")
 SIDES = (64, 128, 512)
 """Smallest, usual and largest side of the profile's image, in pixels."""
 
-PACKAGES = ("torch", "onnx", "onnxscript", "tensorrt_rtx_cu13_libs", "agileir-export")
+PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "tensorrt_rtx_cu13_libs", "agileir-export")
 LIMIT = 3600.0
 
 
