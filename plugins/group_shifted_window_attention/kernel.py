@@ -22,6 +22,12 @@ TACTICS = ((16, 32), (16, 16))
 MAX_QUERIES = 256
 """Tokens of a window: one program holds the queries of all of them."""
 
+FEW_WARPS, MANY_WARPS = 8, 16
+"""Warps of a program at most: more than eight leave a thread 128 registers, into which only narrow keys in half fit."""
+
+NARROW_KEYS = 16
+"""Lanes of a key up to which three rows of the filter, or sixteen warps in half precision, fit into registers."""
+
 MAX_LANES = 64
 """Width of a group."""
 
@@ -325,6 +331,8 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
             raise ValueError(f"{operator}: {name} must be {list(wanted)}, got {list(found)}")
     queries = block_size(window_size * window_size)
     key_lanes, value_lanes = block_size(key_width), block_size(value_width)
+    crowded = dtype == "float32" or key_lanes > NARROW_KEYS
+    num_warps = min(max(1, queries // warp_rows), FEW_WARPS if crowded else MANY_WARPS)
     shared = 4 * queries * key_lanes
     if queries > MAX_QUERIES or value_lanes > MAX_LANES or shared > MAX_SHARED_BYTES:
         raise ValueError(
@@ -344,14 +352,14 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
             "value_lanes": value_lanes,
             "kernel_height": kernel_height,
             "kernel_width": kernel_width,
-            "rows_at_once": 3 if key_lanes <= 16 else 1,
+            "rows_at_once": 3 if key_lanes <= NARROW_KEYS and num_warps <= FEW_WARPS else 1,
             "input_step": FLOAT32_STEP if dtype == "float32" else 16,
             "queries": queries,
             "keys": min(keys, queries),
         },
         window_size=window_size,
         programs=1,
-        num_warps=max(1, queries // warp_rows),
+        num_warps=num_warps,
     )
 
 

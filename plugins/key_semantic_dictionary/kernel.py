@@ -17,7 +17,7 @@ __all__ = ["MAX_TOKENS", "OUTPUT_TYPE", "TACTICS", "key_semantic_dictionary_kern
 OUTPUT_TYPE: str | None = "int32"
 """Type of the output; None where it is the image's."""
 
-TACTICS = ((32, 256, 8), (16, 256, 4), (16, 256, 8))
+TACTICS = ((32, 256, 8), (16, 256, 4), (32, 128, 8))
 """Rows and columns of a block of similarities (fewer where a window has fewer tokens), and warps."""
 
 MAX_TOKENS = 1024
