@@ -16,17 +16,23 @@ __all__ = ["OUTPUT_TYPE", "TACTICS", "group_shifted_window_attention_kernel", "l
 OUTPUT_TYPE: str | None = None
 """Type of the output; None where it is the image's."""
 
-TACTICS = ((16, 32), (16, 16))
-"""Keys of a block, and queries a warp is given."""
+TACTICS = (8, 16)
+"""Warps of a program at most; each is given sixteen queries at least."""
+
+KEYS = 16
+"""Keys of a block."""
+
+WARP_QUERIES = 16
+"""Queries a warp is given at least: the rows of a tensor-core product."""
 
 MAX_QUERIES = 256
 """Tokens of a window: one program holds the queries of all of them."""
 
-FEW_WARPS, MANY_WARPS = 8, 16
-"""Warps of a program at most: more than eight leave a thread 128 registers, into which only narrow keys in half fit."""
+FEW_WARPS = 8
+"""Warps that leave each thread 255 registers. More leave 128, into which only narrow keys in half precision fit."""
 
 NARROW_KEYS = 16
-"""Lanes of a key up to which three rows of the filter, or sixteen warps in half precision, fit into registers."""
+"""Lanes of a key up to which three rows of the filter, or sixteen warps, fit into registers in half precision."""
 
 MAX_LANES = 64
 """Width of a group."""
@@ -305,7 +311,7 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
         ValueError: The kernel cannot be started for these shapes.
     """
     operator = "group_shifted_window_attention"
-    keys, warp_rows = pick(operator, TACTICS, tactic)
+    most_warps = pick(operator, TACTICS, tactic)
     image, qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, table = (tuple(s) for s in shapes)
     window_size, shift_size = attributes["window_size"], attributes["shift_size"]
     check_image(operator, image, window_size, shift_size, dtype)
@@ -332,7 +338,8 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
     queries = block_size(window_size * window_size)
     key_lanes, value_lanes = block_size(key_width), block_size(value_width)
     crowded = dtype == "float32" or key_lanes > NARROW_KEYS
-    num_warps = min(max(1, queries // warp_rows), FEW_WARPS if crowded else MANY_WARPS)
+    num_warps = min(queries // WARP_QUERIES, FEW_WARPS if crowded else most_warps)
+    roomy = not crowded and num_warps <= FEW_WARPS
     shared = 4 * queries * key_lanes
     if queries > MAX_QUERIES or value_lanes > MAX_LANES or shared > MAX_SHARED_BYTES:
         raise ValueError(
@@ -352,10 +359,10 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
             "value_lanes": value_lanes,
             "kernel_height": kernel_height,
             "kernel_width": kernel_width,
-            "rows_at_once": 3 if key_lanes <= NARROW_KEYS and num_warps <= FEW_WARPS else 1,
+            "rows_at_once": 3 if roomy else 1,
             "input_step": FLOAT32_STEP if dtype == "float32" else 16,
             "queries": queries,
-            "keys": min(keys, queries),
+            "keys": KEYS,
         },
         window_size=window_size,
         programs=1,
