@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..export.streams import picture_floats
+
 if TYPE_CHECKING:
     import onnx
 
@@ -71,10 +73,9 @@ def float32_nodes(model: onnx.ModelProto, records: Iterable[Mapping[str, Any]]) 
     typed = onnx.shape_inference.infer_shapes(model).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*typed.input, *typed.value_info, *typed.output)}
     types |= {tensor.name: tensor.data_type for tensor in typed.initializer}
-    producers = {name: node for node in typed.node for name in node.output}
-    pictures = {value.name for value in typed.input}
+    computed = picture_floats(typed)
     float32 = [n for n in typed.node if _is_product(n) and types.get(n.input[0]) == onnx.TensorProto.FLOAT]
-    exact = {_name(node): EXACT for node in float32 if not _reaches(node, pictures, producers, types)}
+    exact = {_name(node): EXACT for node in float32 if computed.isdisjoint(node.input)}
     rest = [node for node in float32 if _name(node) not in exact]
     found = Counter(node.op_type for node in rest)
     recorded: Counter[str] = Counter()
@@ -84,29 +85,6 @@ def float32_nodes(model: onnx.ModelProto, records: Iterable[Mapping[str, Any]]) 
         reasons.setdefault(record["op"], str(record["reason"]))
     intended = {_name(n): reasons[n.op_type] for n in rest if found[n.op_type] <= recorded[n.op_type]}
     return exact | intended
-
-
-def _reaches(
-    node: onnx.NodeProto,
-    pictures: set[str],
-    producers: Mapping[str, onnx.NodeProto],
-    types: Mapping[str, int],
-) -> bool:
-    """Whether a node depends on the picture through floating-point tensors alone."""
-    import onnx
-
-    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
-    pending, seen = list(node.input), set()
-    while pending:
-        name = pending.pop()
-        if name in seen or types.get(name, onnx.TensorProto.FLOAT) not in floats:
-            continue  # an integer or a truth value; a tensor of unknown type is taken for a float
-        if name in pictures:
-            return True
-        seen.add(name)
-        if name in producers:
-            pending += [other for other in producers[name].input if other]
-    return False
 
 
 def _is_product(node: onnx.NodeProto) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LINEAR", "SUMS", "Stream", "constants", "find_streams", "stays_float32"]
+__all__ = ["LINEAR", "SUMS", "Stream", "constants", "find_streams", "picture_floats", "stays_float32"]
 
 LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Linear in the input that is not constant: the weight takes the ratio of both factors, the bias the output's."""
@@ -164,6 +164,23 @@ class _Groups:
                 members.setdefault(self.find(name), []).append(name)
         for root, names in members.items():
             yield Stream(tuple(names), self.reasons.get(root, ""))
+
+
+def picture_floats(graph: onnx.GraphProto) -> set[str]:
+    """Tensors that depend on the picture through floating-point tensors alone: not by its sizes, as masks do.
+
+    Args:
+        graph: A graph whose tensors have types; one of unknown type is taken for a float.
+    """
+    import onnx
+
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
+    reached = {value.name for value in graph.input}
+    for node in graph.node:
+        if not reached.isdisjoint(node.input):
+            reached.update(n for n in node.output if n and types.get(n, onnx.TensorProto.FLOAT) in floats)
+    return reached
 
 
 def stays_float32(graph: onnx.GraphProto) -> set[str]:

@@ -11,7 +11,7 @@ from ..engines.onnxruntime_runner import create_session
 from ..engines.runner import Images
 from ..errors import InputError
 from ..export.artifact import OnnxArtifact
-from ..export.streams import constants, stays_float32
+from ..export.streams import constants, picture_floats, stays_float32
 from ..resizing import pad_to_multiple
 from .images import TestImage, load_images
 
@@ -65,7 +65,10 @@ def measure_ranges(
     """
     if not images:
         raise InputError("There is no picture to measure ranges on.", fix="Give at least one.")
-    names, computed = float_tensors(graph), _computed_from_floats(graph)
+    import onnx
+
+    typed = onnx.shape_inference.infer_shapes(graph)
+    names, computed = float_tensors(typed), picture_floats(typed.graph)
     ranges = dict.fromkeys(names, 0.0)
     for image, found in tensor_statistics(artifact, graph, images, names, _greatest, progress):
         for name, value in zip(names, found, strict=True):
@@ -123,30 +126,21 @@ def padded(artifact: OnnxArtifact, image: TestImage) -> Images:
 
 
 def float_tensors(graph: onnx.ModelProto) -> list[str]:
-    """Computed float32 tensors of the main graph, in order, without those that stay float32 in a half file."""
-    float32 = _float32(graph)
+    """Computed float32 tensors of the main graph, in order, without those that stay float32 in a half file.
+
+    Args:
+        graph: A model whose tensors have types (`onnx.shape_inference.infer_shapes`).
+    """
+    import onnx
+
+    float32 = {
+        value.name
+        for value in (*graph.graph.value_info, *graph.graph.output)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
     left_out = stays_float32(graph.graph) | constants(graph.graph).keys()
     computed = (name for node in graph.graph.node for name in node.output)
     return [name for name in computed if name in float32 and name not in left_out]
-
-
-def _float32(graph: onnx.ModelProto) -> set[str]:
-    """All float32 tensors of the main graph."""
-    import onnx
-
-    inferred = onnx.shape_inference.infer_shapes(graph).graph
-    values = (*inferred.input, *inferred.value_info, *inferred.output)
-    return {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
-
-
-def _computed_from_floats(graph: onnx.ModelProto) -> set[str]:
-    """Float32 tensors that depend on the picture through float32 tensors: not by integers, as an index does."""
-    float32 = _float32(graph)
-    computed = {value.name for value in graph.graph.input} & float32
-    for node in graph.graph.node:
-        if not computed.isdisjoint(node.input):
-            computed.update(float32.intersection(node.output))
-    return computed
 
 
 def _greatest(name: str, result: str) -> list[onnx.NodeProto]:
