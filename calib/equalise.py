@@ -121,7 +121,7 @@ def apply_equalisation(
     places = {place.producer.name: place for place in _places(copy, layers)}
     for equalisation in equalisations:
         place = places[equalisation.producer]
-        factors = np.exp2(np.array(equalisation.exponents)).astype(np.float32)
+        factors: npt.NDArray[np.float32] = np.exp2(np.array(equalisation.exponents)).astype(np.float32)
         for node, name, axis in place.constants:
             weights.scale(node, name, 1 / factors, axis, place.values)
         for layer in place.layers:

@@ -11,11 +11,10 @@ import importlib
 import importlib.util
 import inspect
 import re
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..errors import EnvironmentProblem, Unsupported
+from ..errors import EnvironmentProblem
 from .dispatch import kernel_module
 from .launch import UNKNOWN
 from .ptx import compile_kernel
@@ -37,16 +36,11 @@ INSTALL = f"Install TensorRT {OLDEST_TEXT} or newer (pip install tensorrt); the 
 def register_tensorrt() -> None:
     """Registers the plugins with TensorRT, for networks parsed later in this process; calling it again does nothing.
 
+    TensorRT-RTX has a registry of its own and sees none of them, in the same process too: it takes the function bodies.
+
     Raises:
-        Unsupported: The process has loaded TensorRT-RTX, which has no plugins and aborts when it meets one.
         EnvironmentProblem: TensorRT or Triton is missing, or too old.
     """
-    if any(name.partition(".")[0].startswith("tensorrt_rtx") for name in list(sys.modules)):
-        raise Unsupported(
-            "plugins cannot be registered in a process that has loaded TensorRT-RTX",
-            why="TensorRT-RTX has no plugins: its parser aborts the process when it finds one.",
-            fix="Build for TensorRT in a process of its own. TensorRT-RTX takes the function bodies of the same file.",
-        )
     trt, trtp = _import_tensorrt()
     registry = trt.get_plugin_registry()
     for operator in OPERATORS.values():
@@ -84,7 +78,6 @@ def _import_tensorrt() -> tuple[Any, Any]:
 def _register(trt: Any, trtp: Any, operator: Operator) -> None:
     """Registers one operator: its outputs, its tactics, its kernels."""
     import numpy as np
-    from numpy.typing import NDArray
 
     module = kernel_module(operator.torch_name)
     inputs = len(operator.inputs)
@@ -122,14 +115,26 @@ def _register(trt: Any, trtp: Any, operator: Operator) -> None:
         return compiled.name, compiled.ptx, parameters, extra
 
     tensors = [(name, trtp.TensorDesc) for name in operator.inputs]
-    # Arrays of one element: TensorRT up to 11.1 cannot make a Python int of an attribute under numpy 2.4.
-    given = [*tensors, *((name, NDArray[np.int32]) for name in operator.attributes)]
+    given = [*tensors, *((name, _int32_array()) for name in operator.attributes)]
     outputs = ("outputs", tuple[trtp.TensorDesc])
     kernel = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]
     identity = f"{DOMAIN}::{operator.name}"
     trtp.register(identity)(_declared(describe, given, trtp.TensorDesc))
     trtp.autotune(identity)(_declared(autotune, [*given, outputs], list[trtp.AutoTuneCombination]))
     trtp.aot_impl(identity)(_declared(ahead_of_time, [*given, outputs, ("tactic", int)], kernel))
+
+
+def _int32_array() -> type:
+    """The annotation of an attribute: an array of int32, as TensorRT reads it, in the form of a class.
+
+    An array of one element and not an int, which TensorRT up to 11.1 cannot make of an attribute under numpy 2.4. A class
+    and not ``NDArray[np.int32]``, because TensorRT up to 11.3 calls ``issubclass`` on every annotation and looks for the
+    array's type in ``__origin__`` and ``__args__``: aliases are no classes from Python 3.11 on, and since numpy 2.5
+    ``NDArray`` is an alias of another kind.
+    """
+    import numpy as np
+
+    return type("Int32Array", (np.ndarray,), {"__origin__": np.ndarray, "__args__": (Any, np.dtype[np.int32])})
 
 
 def _declared(function: Callable[..., Any], parameters: Sequence[tuple[str, Any]], returned: Any) -> Callable[..., Any]:

@@ -87,10 +87,12 @@ def test_the_changelog_knows_the_version():
     assert f"## [{agileir_export.__version__}]" in changelog or "## [Unreleased]" in changelog
 
 
-def test_every_dependency_has_an_upper_end():
-    extras = CONFIG["project"]["optional-dependencies"]
-    everything = CONFIG["project"]["dependencies"] + [r for e in extras.values() for r in e]
-    for requirement in everything:
-        if requirement.startswith(("agileir-export[", "pycuda")):
-            continue
-        assert re.match(r"[\w-]+(\[\w+\])?>=[\d.]+,<[\d.]+(;|$)", requirement), requirement
+def test_upper_ends_have_a_reason_beside_them():
+    """Installing this package downgrades nothing, but where a newer release was seen to break something."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lists = text[text.index("dependencies = [") : text.index("[project.scripts]")]
+    requirements = [line for line in lists.splitlines() if line.startswith('    "')]
+    assert len(requirements) > 25
+    for line in requirements:
+        if "<" in line or "==" in line.split(";")[0]:
+            assert "# " in line, line

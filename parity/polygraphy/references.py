@@ -207,8 +207,9 @@ def _depthwise(tokens: Float64, weight: Array, bias: Array, window: int) -> Floa
     channels, rows, columns = weight.shape
     image = tokens.reshape(window, window, channels)
     padded = np.pad(image, ((rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
-    views = np.lib.stride_tricks.sliding_window_view(padded, (rows, columns), axis=(0, 1))
-    filtered = np.einsum("xycij,cij->xyc", views, weight.astype(np.float64)) + bias
+    columns_of = np.lib.stride_tricks.sliding_window_view(padded, columns, axis=1)
+    views = np.lib.stride_tricks.sliding_window_view(columns_of, rows, axis=0)
+    filtered = np.einsum("xycji,cij->xyc", views, weight.astype(np.float64)) + bias
     return np.asarray(filtered.reshape(-1, channels))
 
 

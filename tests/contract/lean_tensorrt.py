@@ -18,6 +18,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 STAND_INS = {
     "libnvonnxparser": """
         #include <stdint.h>
@@ -36,6 +38,14 @@ STAND_INS = {
     """,
 }
 """Library -> the functions the bindings look for in it; everything else is in the lean runtime."""
+
+
+OLDEST, MIDDLE, NEWEST = "10.12.0.36", "10.16.1.11", "11.4.0.106"
+VERSIONS = (NEWEST, MIDDLE, OLDEST)
+"""Releases of the bindings that the tests run under: the ends of what the package supports, and one between."""
+
+RUNTIMES = {OLDEST: "10.15.1.29"}
+"""Bindings whose own lean runtime is no wheel -> the runtime of the same major version they are run with."""
 
 
 class CannotMake(Exception):
@@ -74,16 +84,17 @@ def run(*command: str) -> None:
         raise CannotMake(f"{' '.join(command[:4])} ...: {done.stderr.strip().splitlines()[-1:]}")
 
 
-def make(version: str, cuda: str) -> LeanTensorRT:
+def make(version: str) -> LeanTensorRT:
     """Makes the environment of a TensorRT version, or finds it in the cache.
 
     Args:
-        version: Such as ``"11.4.0.106"``.
-        cuda: Suffix of the wheels, ``"cu12"`` or ``"cu13"``.
+        version: Of the bindings, such as ``"11.4.0.106"``.
 
     Raises:
         CannotMake: With the reason.
     """
+    major = version.split(".")[0]
+    cuda = "cu12" if major == "10" else "cu13"
     home = cache_folder() / f"tensorrt-{version}-{cuda}"
     made = LeanTensorRT(home / "site", home / "lib")
     if home.is_dir():
@@ -95,7 +106,7 @@ def make(version: str, cuda: str) -> LeanTensorRT:
     with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
         draft = Path(scratch, "draft")
         _download(version, cuda, draft, Path(scratch))
-        _stand_ins(compiler, version.split(".")[0], draft)
+        _stand_ins(compiler, major, draft)
         try:
             draft.rename(home)
         except OSError as error:
@@ -104,8 +115,17 @@ def make(version: str, cuda: str) -> LeanTensorRT:
     return made
 
 
+def make_or_skip(version: str) -> LeanTensorRT:
+    """As `make`; a test that calls it is skipped, with the reason, where the environment cannot be made."""
+    try:
+        return make(version)
+    except CannotMake as reason:
+        pytest.skip(f"no lean TensorRT {version}: {reason}")
+
+
 def _download(version: str, cuda: str, draft: Path, scratch: Path) -> None:
-    wheels = [f"tensorrt_{cuda}_bindings=={version}", f"tensorrt_lean_{cuda}_libs=={version}"]
+    runtime = RUNTIMES.get(version, version)
+    wheels = [f"tensorrt_{cuda}_bindings=={version}", f"tensorrt_lean_{cuda}_libs=={runtime}"]
     run(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(scratch), *wheels)
     site = draft / "site"
     for wheel in scratch.glob("*.whl"):
@@ -135,9 +155,9 @@ def _stand_ins(compiler: str, major: str, draft: Path) -> None:
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1] if len(sys.argv) > 1 else "11.4.0.106"
+    wanted = sys.argv[1] if len(sys.argv) > 1 else NEWEST
     try:
-        environment = make(wanted, "cu13" if int(wanted.split(".")[0]) >= 11 else "cu12")
+        environment = make(wanted)
     except CannotMake as reason:
         sys.exit(f"cannot make the environment: {reason}")
     print(f"LD_LIBRARY_PATH={environment.libraries} PYTHONPATH={environment.site}")

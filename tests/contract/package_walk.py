@@ -15,13 +15,13 @@ import pytest
 
 import agileir_export
 
-from .lean_tensorrt import CannotMake, make
+from .lean_tensorrt import MIDDLE, NEWEST, make_or_skip
 from .symbol_kinds import Inventory
 from .symbol_walk import Walk
 
 ROOT = Path(agileir_export.__file__).resolve().parent
 PROGRAM = Path(__file__).with_name("inventory.py")
-LEAN = {"11.4.0.106": "cu13", "10.16.1.11": "cu12"}
+LEAN = (NEWEST, MIDDLE)
 RTX = "rtx"
 ALL = (*LEAN, RTX)
 
@@ -38,10 +38,7 @@ def answer(which: str) -> dict[str, Any]:
         if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
             pytest.skip("TensorRT-RTX is not installed")
     else:
-        try:
-            environment = make(which, LEAN[which]).variables()
-        except CannotMake as reason:
-            pytest.skip(f"no lean TensorRT {which}: {reason}")
+        environment = make_or_skip(which).variables()
     module = "tensorrt_rtx_bindings" if which == RTX else "tensorrt"
     done = subprocess.run(
         [sys.executable, str(PROGRAM), module], capture_output=True, text=True, env=environment, check=False

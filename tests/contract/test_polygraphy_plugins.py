@@ -11,7 +11,7 @@ import pytest
 
 from ..export import networks
 from ..parity import polygraphy_tool
-from .lean_tensorrt import CannotMake, make
+from .lean_tensorrt import MIDDLE, NEWEST, make_or_skip
 
 PROGRAM = """
 import json, sys
@@ -37,17 +37,10 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("version", "cuda"), [("11.4.0.106", "cu13"), pytest.param("10.16.1.11", "cu12", marks=pytest.mark.slow)]
-)
-def test_the_plugins_are_registered_when_the_file_is_read(
-    version: str, cuda: str, tmp_path: Path, folder: Path
-) -> None:
+@pytest.mark.parametrize("version", [NEWEST, pytest.param(MIDDLE, marks=pytest.mark.slow)])
+def test_the_plugins_are_registered_when_the_file_is_read(version: str, tmp_path: Path, folder: Path) -> None:
     pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
-    try:
-        environment = make(version, cuda)
-    except CannotMake as reason:
-        pytest.skip(f"no lean TensorRT {version}: {reason}")
+    environment = make_or_skip(version)
     model = networks.exported(folder, "swinir-light").path
     installed = polygraphy_tool.install(tmp_path / "installed")
     variables = polygraphy_tool.environment(installed)

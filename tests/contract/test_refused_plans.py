@@ -14,10 +14,9 @@ import pytest
 
 import agileir_export
 
-from .lean_tensorrt import CannotMake, make
+from .lean_tensorrt import VERSIONS, make_or_skip
 
 PROGRAM = Path(__file__).with_name("refused_plan.py")
-VERSIONS = {"11.4.0.106": "cu13", "10.16.1.11": "cu12"}
 
 
 def refusal(folder: Path, module: str, target: str, environment: dict[str, str]) -> dict[str, Any]:
@@ -43,10 +42,7 @@ def package() -> str:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_tensorrt_without_a_driver(version: str, tmp_path: Path) -> None:
     """Its runtime object is empty then, and would end the process when used or destroyed."""
-    try:
-        lean = make(version, VERSIONS[version])
-    except CannotMake as reason:
-        pytest.skip(f"no lean TensorRT {version}: {reason}")
+    lean = make_or_skip(version)
     answer = refusal(tmp_path, "tensorrt", "tensorrt", lean.variables(package()))
     assert answer["type"] == "EnvironmentProblem"
     assert "driver" in answer["what"]
