@@ -159,7 +159,11 @@ def test_a_full_disk_keeps_the_old_engine(half: OnnxArtifact, output: Path, monk
 
 # ---- several processes ----
 
-PROGRAM = "from agileir_export.cli import main; main()"
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
+from agileir_export.cli import main; main()
+"""
 
 
 @pytest.fixture
