@@ -1,6 +1,6 @@
 # Everything a newcomer needs from a machine that has only Python >= 3.10:
 #   make demo     export a model, verify it on real images, restore one of them
-#   make test     lint, types and tests
+#   make test     lint and tests, about 13 minutes
 # `make help` lists the rest.
 
 PYTHON       ?=
@@ -8,7 +8,7 @@ PIP_FLAGS    ?=
 PYTEST_FLAGS ?=
 DEMO_MODEL   ?= agileir_tiny_x2
 DEMO_FLAGS   ?=
-DEMO_IMAGE   ?= $(firstword $(wildcard parity/samples/chelsea* parity/samples/*.png parity/samples/*.jpg))
+DEMO_IMAGE   ?= $(firstword $(wildcard images/samples/chelsea* images/samples/*.png images/samples/*.jpg))
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -18,24 +18,34 @@ TYPING  := build/typing
 # A development environment can run the demonstration too: use it where there is one.
 RUNTIME := $(if $(wildcard $(VENV)/.installed-dev),$(VENV)/.installed-dev,$(VENV)/.installed-runtime)
 
+# Import, number types, operators, export, ladder, plugin life cycle, command line, one engine of TensorRT-RTX.
+SHORT := tests/test_architecture.py tests/test_packaging.py tests/models/test_weights.py tests/models/test_checkpoint.py \
+    tests/plugins/test_operators.py tests/export/test_exporter.py tests/export/test_opset.py \
+    tests/engines/test_half_emulation.py tests/parity/test_ladder.py tests/contract/test_tensorrt_plugins.py \
+    tests/contract/test_plugin_attributes.py tests/contract/test_rtx_plugins.py tests/cli/test_process.py \
+    tests/engines/test_rtx_build.py
+
 DEMO_ONNX   := demo/$(DEMO_MODEL).onnx
 DEMO_RESULT := demo/$(basename $(notdir $(DEMO_IMAGE)))_restored.png
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env venv demo test lint typecheck unit slow format clean
+.PHONY: help env venv demo test lint types unit short slow oldest format clean
 
 help:
 	@echo 'make demo     environment, export $(DEMO_MODEL), verify it on images, restore one'
-	@echo 'make test     environment, ruff, mypy, pytest'
-	@echo 'make lint     ruff check, ruff format --check and mypy'
+	@echo 'make test     environment, ruff, pytest: about 13 minutes on two cores'
+	@echo 'make lint     ruff check and ruff format --check'
+	@echo 'make types    mypy'
+	@echo 'make short    a choice of the tests, about 3 minutes: what another Python or other releases would break'
 	@echo 'make format   let ruff fix and format the code'
 	@echo 'make slow     the tests marked slow'
 	@echo 'make env      only the development environment, in $(VENV)'
+	@echo 'make oldest   write tests/oldest-requirements.txt, the oldest releases that pyproject.toml allows (needs uv)'
 	@echo 'make clean    remove the environment, the demonstration and every cache'
 	@echo
-	@echo 'Variables: PYTHON (interpreter >= 3.10), PIP_FLAGS (passed to pip install), PYTEST_FLAGS,'
-	@echo '           DEMO_MODEL, DEMO_FLAGS, DEMO_IMAGE'
+	@echo 'Variables: PYTHON (interpreter >= 3.10), VENV (folder of the environment), PIP_FLAGS (passed to pip install),'
+	@echo '           PYTEST_FLAGS, DEMO_MODEL, DEMO_FLAGS, DEMO_IMAGE'
 
 # ---- the environment: made again only when pyproject.toml changes ----
 
@@ -80,16 +90,24 @@ test: env lint unit
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@$(MAKE) --no-print-directory typecheck
 
+# Not part of `make test`: releases of the libraries differ in the types they declare, which breaks nothing.
 # The folder may have any name: mypy sees it as the package agileir_export through a link.
-typecheck: env
+types: env
 	@mkdir -p $(TYPING) && ln -sfn ../.. $(TYPING)/agileir_export
 	MYPYPATH=$(TYPING) $(BIN)/mypy --package agileir_export
 
 # The pytest command, not `python -m pytest`: the latter puts the root on sys.path, where rooms could shadow other packages.
 unit: env
 	$(BIN)/pytest $(PYTEST_FLAGS)
+
+short: env
+	$(BIN)/agileir-export --help
+	$(BIN)/pytest $(PYTEST_FLAGS) $(SHORT)
+
+oldest:
+	uv pip compile --quiet --extra dev --resolution lowest-direct --python-version 3.10 --no-annotate \
+	    pyproject.toml --output-file tests/oldest-requirements.txt
 
 slow: env
 	$(BIN)/pytest -m 'slow and not gpu' $(PYTEST_FLAGS) || [ $$? -eq 5 ]
@@ -101,7 +119,7 @@ format: env
 # ---- the demonstration ----
 
 demo: $(RUNTIME)
-	@if [ -z '$(DEMO_IMAGE)' ]; then echo 'error: no image in parity/samples; name one: make demo DEMO_IMAGE=photo.png' >&2; exit 2; fi
+	@if [ -z '$(DEMO_IMAGE)' ]; then echo 'error: no image in images/samples; name one: make demo DEMO_IMAGE=photo.png' >&2; exit 2; fi
 	@mkdir -p demo && rm -f '$(DEMO_ONNX)' '$(DEMO_RESULT)'
 	$(BIN)/agileir-export onnx $(DEMO_MODEL) $(DEMO_FLAGS) -o '$(DEMO_ONNX)'
 	$(BIN)/agileir-export restore '$(DEMO_ONNX)' '$(DEMO_IMAGE)' -o '$(DEMO_RESULT)'

@@ -10,19 +10,19 @@ from typing import Any
 
 import click
 
-from . import __version__
 from .commands.bundle import bundle
 from .commands.cache import cache
 from .commands.calibrate import calibrate
-from .commands.facts import doctor, info, models
+from .commands.info import doctor, info, models
 from .commands.onnx import onnx
 from .commands.options import common_options
 from .commands.polygraphy import polygraphy
 from .commands.restore import restore
+from .commands.terminal import Terminal
 from .commands.trt import trt
 from .commands.verify import verify
 from .errors import AgileIRError, InternalError
-from .terminal import Terminal
+from .version import __version__
 
 __all__ = ["main"]
 

@@ -180,7 +180,7 @@ def parse(parser: Any, path: str, variant: str) -> bool:
         return bool(parser.parse_from_file(path))
     import onnx
 
-    from agileir_export.engines.inlining import inline_operators
+    from agileir_export.engines.building.inlining import inline_operators
 
     return bool(parser.parse(inline_operators(onnx.load(path)).SerializeToString(), path))
 

@@ -36,7 +36,7 @@ import numpy as np
 from agileir_export.calib import METHODS, CalibrationOptions, CalibrationReport, calibrate
 from agileir_export.engines import OnnxRuntimeRunner, create_session
 from agileir_export.export import OnnxArtifact, export_onnx
-from agileir_export.imaging import list_images
+from agileir_export.images.files import list_images
 from agileir_export.models import load_model
 from agileir_export.parity.task import task_metric
 

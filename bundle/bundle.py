@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..engines.artifact import EngineArtifact, sidecar_path
 from ..errors import InputError, OutputError
 from ..export.artifact import OnnxArtifact
 from ..parity.report import ParityReport
+from ..version import __version__
 from .model_card import model_card
 from .triton_repository import TritonModel, onnx_model, tensorrt_models
 

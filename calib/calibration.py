@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..export import OnnxArtifact, read_artifact
-from ..imaging import check_output, write_atomic
+from ..files import check_output, write_atomic
 from .building import apply_recipe, load_graph
 from .layers import count_macs, find_layers
 from .material import gather

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..engines.runner import Images
 from ..errors import ImageError, InputError
-from ..imaging import list_images, read_image
+from ..images.files import list_images, read_image
 from ..parity.images import to_channels
 
 __all__ = ["Reader", "choose_crops", "list_files", "middle"]

@@ -123,7 +123,7 @@ def apply_equalisation(
         place = places[equalisation.producer]
         factors: npt.NDArray[np.float32] = np.exp2(np.array(equalisation.exponents)).astype(np.float32)
         for node, name, axis in place.constants:
-            weights.scale(node, name, 1 / factors, axis, place.values)
+            weights.scale(node, name, np.reciprocal(factors), axis, place.values)
         for layer in place.layers:
             weights.scale(layer.node, layer.weight, factors, _input_axis(layer))
     return copy

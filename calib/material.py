@@ -12,7 +12,7 @@ import numpy as np
 
 from ..engines.runner import Images
 from ..errors import InputError
-from ..imaging import sample_images
+from ..images.files import sample_images
 from ..parity.images import verification_images
 from ..parity.task import degrade
 from .crops import Reader, choose_crops, list_files, middle

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engines.runner import Images
+from ..images.resizing import pad_to_multiple
 from ..parity.metrics import json_number, key_agreement, psnr
 from ..parity.tables import decibels
 from ..parity.task import task_metric
-from ..resizing import pad_to_multiple
 from .options import CalibrationOptions
 
 if TYPE_CHECKING:

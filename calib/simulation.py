@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engines.onnxruntime_runner import create_session
+from ..engines.onnxruntime.runner import create_session
 from ..engines.runner import Images
 from ..errors import InternalError
 from ..parity.probe import dictionary_tensors

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engines.runner import Images
-from ..imaging import write_atomic
+from ..files import write_atomic
 from ..parity.probe import OnnxProbe
 from .histogram import BINS, histogram, threshold
 from .layers import Layer

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from ..terminal import Terminal
 from .options import VerificationOptions, common_options, given, model_options, verification_options
+from .terminal import Terminal
 from .verify import exit_on_miss, verify_file
 
 if TYPE_CHECKING:

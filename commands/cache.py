@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError, OutputError
-from ..terminal import Terminal
 from .options import common_options
 from .prepared import PreparedFiles
+from .terminal import Terminal
 
 if TYPE_CHECKING:
-    from ..engines.cache import CacheEntry, EngineCache
-    from ..engines.facts import Facts
+    from ..cache.facts import Facts
+    from ..cache.store import CacheEntry, EngineCache
 
 __all__ = ["cache"]
 
@@ -68,7 +68,7 @@ def explain(terminal: Terminal, first: str, second: str | None) -> None:
     An engine is named by its plan, which has its description PLAN.json beside it, or by its key in `cache list`. One
     alone is compared with the nearest other in the cache.
     """
-    from ..engines.facts import differences
+    from ..cache.facts import differences
 
     engines = _cache()
     one = _facts(engines, first)
@@ -121,7 +121,7 @@ def clear(terminal: Terminal, keys: tuple[str, ...], unused_for: float) -> None:
 
 
 def _cache() -> EngineCache:
-    from ..engines.cache import EngineCache
+    from ..cache.store import EngineCache
 
     return EngineCache()
 

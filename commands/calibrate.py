@@ -9,9 +9,9 @@ import click
 
 from ..calib.options import METHODS, CalibrationOptions
 from ..errors import InputError
-from ..terminal import Terminal
 from .engine_source import Wanted, check_onnx_output, engine_source
 from .options import SizeType, common_options, given, model_options, stacked
+from .terminal import Terminal
 
 if TYPE_CHECKING:
     from ..calib import CalibrationReport
@@ -144,7 +144,7 @@ def calibrate(
     from ..calib import calibrate as run
     from ..calib import cost_plot, read_recipe
     from ..engines.opening import is_onnx
-    from ..imaging import check_output, write_atomic
+    from ..files import check_output, write_atomic
 
     if recipe is not None and (idle := given(*MEASURING)):
         raise InputError(f"--recipe measures nothing: it leaves nothing for {idle[0]} to do.")
@@ -190,7 +190,7 @@ def calibrate(
 
 def _cache_folder() -> Path:
     """Where statistics of images are kept, beside the cache of engines; made if it is not there."""
-    from ..engines.cache import default_folder
+    from ..cache.store import default_folder
     from ..errors import OutputError
 
     folder = default_folder().parent / "ranges"

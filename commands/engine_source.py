@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AgileIRError, InputError, OutputError
-from ..terminal import Terminal
 from .prepared import PreparedFiles, source_facts
+from .terminal import Terminal
 
 if TYPE_CHECKING:
     from ..calib import CalibrationOptions, Recipe
@@ -137,10 +137,10 @@ def check_onnx_output(path: Path, source: str) -> None:
         source: Preset, checkpoint or ONNX file that it is made from.
 
     Raises:
-        OutputError: Not the suffix of an ONNX file, the source itself; or see `imaging.check_output`.
+        OutputError: Not the suffix of an ONNX file, the source itself; or see `files.check_output`.
     """
     from ..engines.opening import is_onnx
-    from ..imaging import check_output
+    from ..files import check_output
 
     if not is_onnx(path):
         raise OutputError(f"{path} does not end in .onnx, by which the other verbs know it.", fix="Add the suffix.")

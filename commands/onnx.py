@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError, OutputError
-from ..terminal import Terminal
 from .engine_source import Wanted, converted
 from .options import Size, SizeType, VerificationOptions, common_options, model_options, verification_options
+from .terminal import Terminal
 from .verify import exit_on_miss, verify_file
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def onnx(
     Exits with 1 when a rung of the ladder is missed; the file is kept for a look at it.
     """
     from ..engines.opening import is_onnx
-    from ..imaging import check_output
+    from ..files import check_output
 
     if not is_onnx(output):
         raise OutputError(f"{output} does not end in .onnx, by which the other verbs know it.", fix="Add the suffix.")
@@ -110,7 +110,7 @@ def _write(terminal: Terminal, model: Restorer, output: Path, form: dict[str, An
         wanted: The precision.
     """
     from ..export import export_onnx, read_artifact
-    from ..imaging import write_atomic
+    from ..files import write_atomic
 
     title = f"Exporting {model.spec.name}"
     if wanted.precision is None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from ..terminal import Terminal
+from .terminal import Terminal
 
 __all__ = [
     "Size",

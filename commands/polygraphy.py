@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from ..errors import InputError, OutputError
-from ..terminal import Terminal
 from .options import Size, SizeType, common_options
+from .terminal import Terminal
 
 __all__ = ["polygraphy"]
 
@@ -53,7 +53,7 @@ def polygraphy(
     or on the one that --against names; with --against alone it is ONNX Runtime on that, or the engine that it names.
     Nothing is run.
     """
-    from ..imaging import check_output, write_atomic
+    from ..files import check_output, write_atomic
     from ..parity.polygraphy import plan_comparison
 
     if trt and rtx:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..engines.facts import Facts
+    from ..cache.facts import Facts
     from ..export import OnnxArtifact
 
 __all__ = ["PreparedFiles", "source_facts"]
@@ -30,7 +30,7 @@ def source_facts(source: str, options: Mapping[str, Any], wanted: Any) -> Facts:
         options: Keyword arguments of `load_model`.
         wanted: What the file shall be, a dataclass.
     """
-    from ..engines.facts import code_digest
+    from ..cache.facts import code_digest
 
     return {
         "network": Path(source).name,
@@ -69,7 +69,7 @@ class PreparedFiles:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        from ..engines.cache import EngineCache, default_folder
+        from ..cache.store import EngineCache, default_folder
 
         self._files = EngineCache(folder or default_folder().with_name(FOLDER))
 
@@ -81,7 +81,7 @@ class PreparedFiles:
             folder: Where the copy goes.
         """
         from ..export import read_artifact
-        from ..imaging import write_atomic
+        from ..files import write_atomic
 
         entry = self._files.find(facts)
         if entry is None:

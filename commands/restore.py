@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from ..terminal import Terminal
 from .options import common_options, model_options
+from .terminal import Terminal
 
 __all__ = ["restore"]
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from ..terminal import Terminal
 from .engine_source import Calibration, Wanted, check_onnx_output, engine_source
 from .options import Size, SizeType, common_options, given, model_options, stacked
+from .terminal import Terminal
 
 if TYPE_CHECKING:
-    from ..engines.audit import Audit
+    from ..engines.audit.verdict import Audit
+    from ..engines.building.request import BuildOptions, BuildRequest
     from ..engines.profile_choice import Sizes
-    from ..engines.request import BuildOptions, BuildRequest
     from ..engines.targets import Target
     from ..export import OnnxArtifact
 
@@ -194,7 +194,8 @@ def trt(
 
     Exits with 1 when the engine does not compute in the precision asked for; nothing is written then.
     """
-    from ..engines.building import (
+    from ..cache.store import EngineCache
+    from ..engines.building.engine import (
         check_plan_output,
         check_target,
         engine_facts,
@@ -202,10 +203,9 @@ def trt(
         require_audit,
         write_engine,
     )
-    from ..engines.cache import EngineCache
+    from ..engines.building.request import check_options
     from ..engines.opening import is_onnx
     from ..engines.profile_choice import read_sizes
-    from ..engines.request import check_options
     from ..engines.targets import choose_target
 
     chosen = [name for name in PRECISIONS if details.pop(name)]
@@ -283,7 +283,7 @@ def _effort(build: Mapping[str, Any]) -> str:
 
 
 def _build_options(product: Target, plugins: bool, tf32: bool, details: dict[str, Any]) -> BuildOptions:
-    from ..engines.request import BuildOptions
+    from ..engines.building.request import BuildOptions
 
     return BuildOptions(
         target=product.name,
@@ -297,8 +297,8 @@ def _build_options(product: Target, plugins: bool, tf32: bool, details: dict[str
 
 def _request(artifact: OnnxArtifact, options: BuildOptions, sizes: Sizes, operators: str) -> BuildRequest:
     """The request to build from a file; profiles and operators are resolved."""
+    from ..engines.building.request import BuildRequest, choose_plugins
     from ..engines.profile_choice import choose_profiles
-    from ..engines.request import BuildRequest, choose_plugins
 
     resolved = replace(options, use_plugins=choose_plugins(operators, options.target_entry, artifact))
     return BuildRequest(
@@ -338,7 +338,7 @@ def _show(terminal: Terminal, artifact: OnnxArtifact, request: BuildRequest, out
 
 
 def _show_audit(terminal: Terminal, audit: Audit) -> None:
-    from ..engines.audit import COLUMNS
+    from ..engines.audit.verdict import COLUMNS
 
     terminal.table("Kernels", COLUMNS, audit.rows())
     for kept in audit.kept:

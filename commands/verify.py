@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError, ParityMissed
-from ..terminal import Terminal
 from .options import VerificationOptions, common_options, model_options, verification_options
+from .terminal import Terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ def verify(
     a file is exported to a temporary file first. Exits with 1 when a rung of the ladder is missed.
     """
     from ..engines.artifact import is_engine
-    from ..imaging import check_output
+    from ..files import check_output
     from ..parity.pairs import open_pair
 
     if verification.html is not None:

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 from ..lazy import lazy_attributes
 from .doctor import diagnose
-from .onnxruntime_runner import OnnxRuntimeRunner, create_session, faithful_session
+from .onnxruntime.runner import OnnxRuntimeRunner, create_session, faithful_session
 from .runner import Images, Runner, check_images
-from .tensorrt import TensorRTRunner
+from .tensorrt.runner import TensorRTRunner
 
 if TYPE_CHECKING:
     from .torch_runner import TorchRunner

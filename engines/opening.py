@@ -8,9 +8,9 @@ from typing import Any
 
 from ..errors import InputError
 from .artifact import is_engine
-from .onnxruntime_runner import OnnxRuntimeRunner
+from .onnxruntime.runner import OnnxRuntimeRunner
 from .runner import Runner
-from .tensorrt import TensorRTRunner
+from .tensorrt.runner import TensorRTRunner
 
 __all__ = ["is_onnx", "open_runner", "refuse_model_options"]
 

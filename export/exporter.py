@@ -13,12 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..errors import InputError, InternalError
-from ..imaging import write_atomic
+from ..files import write_atomic
 from ..models import Restorer, fold
 from ..models.layers import Block, Stage
 from ..plugins.registry import MINIMUM_OPSET
+from ..version import __version__
 from .artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY, OnnxArtifact, read_artifact
 from .functions import attach_functions, inline_functions
 from .passes import GraphPass, name_dimensions, name_tensors, run_passes, share_constants

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, InternalError
-from ..imaging import write_atomic
+from ..files import write_atomic
 from .artifact import CONVERSION_KEY, OnnxArtifact, read_artifact
 from .element_types import HALF_TYPES, body_refusal
 from .functions import default_opset

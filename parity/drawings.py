@@ -10,7 +10,7 @@ from html import escape
 import numpy as np
 
 from ..engines.runner import Images
-from ..image_codecs import Image, encode
+from ..images.codecs import Image, encode
 from .tables import decibels
 
 __all__ = ["amplification", "bar_plot", "difference_map", "picture"]

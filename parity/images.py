@@ -10,7 +10,7 @@ import numpy as np
 
 from ..engines.runner import Images
 from ..export.artifact import OnnxArtifact
-from ..imaging import list_images, read_image, sample_images
+from ..images.files import list_images, read_image, sample_images
 from ..models.spec import ModelSpec
 
 __all__ = ["TestImage", "default_sizes", "load_images", "to_channels", "verification_images"]

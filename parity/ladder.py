@@ -15,8 +15,8 @@ from ..engines.torch_runner import TorchRunner
 from ..errors import InputError
 from ..export import OnnxArtifact, read_artifact
 from ..export.exporter import weights_digest
+from ..images.resizing import pad_to_multiple
 from ..models import Restorer, fold
-from ..resizing import pad_to_multiple
 from .bisection import first_broken
 from .floors import AGREEMENT_FLOORS, FLOORS, FOLDED_FLOOR, own_dictionary_floor
 from .images import TestImage, verification_images

@@ -13,7 +13,7 @@ import numpy as np
 from ..engines import OnnxRuntimeRunner
 from ..engines.torch_runner import TorchRunner
 from ..export.artifact import OnnxArtifact
-from ..imaging import write_atomic
+from ..files import write_atomic
 from .drawings import amplification, bar_plot, difference_map, picture
 from .images import TestImage, verification_images
 from .metrics import psnr

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..engines.onnxruntime_runner import create_session
+from ..engines.onnxruntime.runner import create_session
 from ..engines.runner import Images
 from ..errors import InputError
 from ..export.artifact import OnnxArtifact
 from ..export.streams import constants, picture_floats, stays_float32
-from ..resizing import pad_to_multiple
+from ..images.resizing import pad_to_multiple
 from .images import TestImage, load_images
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engines.onnxruntime_runner import create_session
+from ..engines.onnxruntime.runner import create_session
 from ..engines.runner import Images
 from ..errors import ParityMissed, Unsupported
 from ..export.artifact import RESCALE_REPORT_KEY, OnnxArtifact, read_artifact
 from ..export.rescale import RescaleReport, rescale
-from ..imaging import write_atomic
+from ..files import write_atomic
 from .images import TestImage
 from .ranges import measure_ranges, padded, range_images
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engines import Images, create_session
-from ..engines.half_emulation import HALF, emulate_half
+from ..engines.onnxruntime.half_emulation import HALF, emulate_half
 from .bisection import AFTER
 from .probe import make_dictionaries_inputs
 from .ranges import insert_behind

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ..engines.runner import Images, Runner
-from ..imaging import read_image, sample_images
+from ..images.files import read_image, sample_images
+from ..images.resizing import resize_bicubic
 from ..models.spec import ModelSpec
-from ..resizing import resize_bicubic
 from .images import to_channels
 from .metrics import psnr, psnr_y
 from .report import Rung, TaskMeasure

@@ -127,10 +127,10 @@ def _register(trt: Any, trtp: Any, operator: Operator) -> None:
 def _int32_array() -> type:
     """The annotation of an attribute: an array of int32, as TensorRT reads it, in the form of a class.
 
-    An array of one element and not an int, which TensorRT up to 11.1 cannot make of an attribute under numpy 2.4. A class
-    and not ``NDArray[np.int32]``, because TensorRT up to 11.3 calls ``issubclass`` on every annotation and looks for the
-    array's type in ``__origin__`` and ``__args__``: aliases are no classes from Python 3.11 on, and since numpy 2.5
-    ``NDArray`` is an alias of another kind.
+    An array of one element and not an int, which TensorRT up to 11.1 cannot make of an attribute under numpy 2.4. A
+    class and not ``NDArray[np.int32]``, because TensorRT up to 11.1 calls ``issubclass`` on every annotation and looks
+    for the array's type in ``__origin__`` and ``__args__``: aliases are no classes from Python 3.11 on, and since numpy
+    2.5 ``NDArray`` is an alias of another kind.
     """
     import numpy as np
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from ..engines.runner import Runner
 from ..errors import AgileIRError, EnvironmentProblem, OutputError
-from ..imaging import IMAGE_SUFFIXES, Image, check_output, list_images, read_image, write_image
+from ..files import check_output
+from ..images.files import IMAGE_SUFFIXES, Image, list_images, read_image, write_image
+from ..images.resizing import resize_bicubic
 from ..parity.images import to_channels
-from ..resizing import resize_bicubic
 
 __all__ = ["Restored", "plan_outputs", "restore_file", "restore_image"]
 

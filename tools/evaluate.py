@@ -26,7 +26,7 @@ import numpy.typing as npt
 import torch
 
 from agileir_export.errors import AgileIRError, ImageError, InputError
-from agileir_export.imaging import list_images, read_image
+from agileir_export.images.files import list_images, read_image
 from agileir_export.models import Restorer
 from agileir_export.models.checkpoint import load_model
 from agileir_export.parity.metrics import psnr, psnr_y

@@ -36,7 +36,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from agileir_export.errors import AgileIRError, CheckpointError, InputError, OutputError
-from agileir_export.imaging import write_atomic
+from agileir_export.files import write_atomic
 from agileir_export.models import Restorer, build_preset, find_preset, use_operators
 from agileir_export.parity.metrics import psnr
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from agileir_export.errors import ImageError, InputError
-from agileir_export.imaging import IMAGE_SUFFIXES, list_images, read_image
-from agileir_export.resizing import resize_bicubic
+from agileir_export.images.files import IMAGE_SUFFIXES, list_images, read_image
+from agileir_export.images.resizing import resize_bicubic
 
 __all__ = ["Pair", "TrainingImages", "add_noise", "degrade", "load_pictures"]
 

@@ -62,7 +62,7 @@ plans() { # TensorRT's engines of two packaged models, with plugins and without,
                 cli trt $model --target tensorrt --$precision --attention $attention --profile tiles --no-cache -o "$plan"
                 [ -f "$plan" ] || continue
                 cli verify "$plan"
-                cli restore "$plan" parity/samples/chelsea.png -o "$link/$model-$precision-$attention.png"
+                cli restore "$plan" images/samples/chelsea.png -o "$link/$model-$precision-$attention.png"
             done
         done
     done

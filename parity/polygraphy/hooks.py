@@ -17,8 +17,8 @@ from polygraphy.logger import G_LOGGER
 from ...engines.runner import Images
 from ...errors import AgileIRError, InputError
 from ...export.artifact import OnnxArtifact, read_artifact
-from ...imaging import list_images, sample_images
-from ...resizing import pad_to_multiple
+from ...images.files import list_images, sample_images
+from ...images.resizing import pad_to_multiple
 from ..images import load_images
 from ..metrics import psnr
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agileir_export.export import OnnxArtifact
-from agileir_export.imaging import Image, write_image
+from agileir_export.images.files import Image, write_image
 
 from ..export import networks
 from ..small_samples import cut_samples, use_samples

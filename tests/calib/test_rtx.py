@@ -9,7 +9,7 @@ import pytest
 
 from agileir_export.calib import CalibrationOptions, calibrate
 from agileir_export.calib.layers import find_layers
-from agileir_export.engines.audit import judge, product_nodes, quantised_nodes
+from agileir_export.engines.audit.verdict import judge, product_nodes, quantised_nodes
 from agileir_export.engines.profiles import Profile
 from agileir_export.export import OnnxArtifact, export_onnx
 from agileir_export.models import load_model

@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 
-from agileir_export.imaging import Image, write_image
+from agileir_export.images.files import Image, write_image
 from agileir_export.models import FAMILIES
 
 from ..export import networks

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agileir_export.engines.cache import EngineCache
+from agileir_export.cache.store import EngineCache
 from agileir_export.models.spec import ModelSpec
 
 from ..export import networks

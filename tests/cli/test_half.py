@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agileir_export.export import read_artifact
-from agileir_export.imaging import read_image
+from agileir_export.images.files import read_image
 
 from .command import PRESET, SIZES, document, run, written
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from agileir_export.calib import CalibrationOptions, calibrate
 from agileir_export.commands.engine_source import Calibration, Wanted, converted
+from agileir_export.commands.terminal import Terminal
 from agileir_export.engines import OnnxRuntimeRunner
 from agileir_export.parity.images import TestImage
-from agileir_export.terminal import Terminal
 
 from ..export import networks
 from ..export.blown_up import blow_up_file

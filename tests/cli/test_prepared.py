@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from agileir_export import export
+from agileir_export.cache import facts as facts_module
+from agileir_export.cache.store import CacheWarning
 from agileir_export.commands.engine_source import Calibration, Wanted, engine_source
 from agileir_export.commands.prepared import PreparedFiles, source_facts
-from agileir_export.engines import facts as facts_module
-from agileir_export.engines.cache import CacheWarning
-from agileir_export.terminal import Terminal
+from agileir_export.commands.terminal import Terminal
 
 from .command import PRESET, run
 

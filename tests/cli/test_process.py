@@ -109,7 +109,8 @@ def test_a_signal_leaves_nothing_half_written(
 ) -> None:
     output = tmp_path / "a.onnx"
     arguments = ["onnx", str(files["swinir"]), "-o", str(output)]
-    with subprocess.Popen([sys.executable, "-c", START, *arguments], stderr=subprocess.PIPE, text=True) as process:
+    program = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {START}"
+    with subprocess.Popen([sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith(stage):

@@ -14,7 +14,7 @@ import pytest
 from agileir_export import calib
 from agileir_export.calib import Recipe, read_recipe
 from agileir_export.engines.artifact import read_engine
-from agileir_export.engines.audit import Audit
+from agileir_export.engines.audit.verdict import Audit
 from agileir_export.engines.doctor import TargetVerdict
 from agileir_export.engines.targets import TARGETS, Target
 from agileir_export.errors import EnvironmentProblem
@@ -189,7 +189,7 @@ def test_a_timing_cache_that_nothing_was_timed_for(half: Path, tmp_path: Path, m
 @needs_rtx
 def test_an_audit_that_fails(product_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = Audit("float16", (), problems=("2 of 9 gemm kernels compute in float32, not in float16: here, there",))
-    monkeypatch.setattr("agileir_export.engines.building.judge", lambda *_, **__: failed)
+    monkeypatch.setattr("agileir_export.engines.building.engine.judge", lambda *_, **__: failed)
     result = run("trt", product_file, *SMALL, "-o", "a.plan")
     assert result.exit_code == 1
     assert "2 of 9 gemm kernels compute in float32" in result.stderr
@@ -331,7 +331,7 @@ def test_amounts_that_are_none(amount: str, half: Path) -> None:
 
 def test_a_read_only_folder(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("locked").mkdir()
-    monkeypatch.setattr("agileir_export.imaging.os.access", lambda path, mode: Path(path).name != "locked")
+    monkeypatch.setattr("agileir_export.images.files.os.access", lambda path, mode: Path(path).name != "locked")
     result = run("trt", half, "--target", "rtx", "-o", "locked/a.plan")
     assert result.exit_code == 2
     assert "read-only" in result.stderr

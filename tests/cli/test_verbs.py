@@ -10,7 +10,7 @@ import pytest
 
 from agileir_export.cli import main
 from agileir_export.export import read_artifact
-from agileir_export.imaging import read_image
+from agileir_export.images.files import read_image
 from agileir_export.models import preset_names
 
 from ..export import networks

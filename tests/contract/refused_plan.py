@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agileir_export.engines.artifact import EngineArtifact
-from agileir_export.engines.plan_loading import deserialize
+from agileir_export.engines.tensorrt.plan_loading import deserialize
 from agileir_export.errors import AgileIRError
 from agileir_export.models.spec import ModelSpec
 

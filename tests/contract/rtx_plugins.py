@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,8 +112,7 @@ def main(kind: str, path: str) -> None:
     builder = rtx.Builder(logger)
     network = builder.create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = rtx.OnnxParser(network, logger)
-    with open(path, "rb") as file:
-        parsed = parser.parse(file.read())
+    parsed = parser.parse(Path(path).read_bytes())
     answer: dict[str, Any] = {
         "parsed": parsed,
         "errors": [parser.get_error(i).desc() for i in range(parser.num_errors)],

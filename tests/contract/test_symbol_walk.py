@@ -98,7 +98,9 @@ def test_versions_differ() -> None:
     assert len(complaints(named, "10.16.1.11")) == 1
 
 
-@pytest.mark.parametrize("file", ["engines/builder.py", "engines/execution.py", "engines/plan_loading.py"])
+@pytest.mark.parametrize(
+    "file", ["engines/building/builder.py", "engines/tensorrt/execution.py", "engines/tensorrt/plan_loading.py"]
+)
 def test_a_misspelling_anywhere_is_found(file: str) -> None:
     """Every use in the module in turn is given a name that TensorRT does not have."""
     tree = sources()[file]

@@ -14,9 +14,12 @@ from .package_walk import ALL, RTX, answer, inventory, package_walks, sources
 
 
 def test_the_modules_that_take_tensorrt_are_found() -> None:
-    assert {"engines/builder.py", "engines/execution.py", "engines/plan_loading.py", "engines/targets.py"} <= set(
-        sources()
-    )
+    assert {
+        "engines/building/builder.py",
+        "engines/tensorrt/execution.py",
+        "engines/tensorrt/plan_loading.py",
+        "engines/targets.py",
+    } <= set(sources())
     assert "plugins/tensorrt_plugins.py" in sources()
     assert "engines/profiles.py" not in sources()
 

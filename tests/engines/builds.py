@@ -10,11 +10,11 @@ from typing import Any
 import onnx
 import pytest
 
-from agileir_export.engines import building
+from agileir_export.engines.building import engine as building
+from agileir_export.engines.building.request import BuildRequest
 from agileir_export.engines.cuda_driver import Device, Gpu
 from agileir_export.engines.doctor import TargetVerdict
 from agileir_export.engines.profiles import Profile
-from agileir_export.engines.request import BuildRequest
 from agileir_export.engines.targets import Target
 from agileir_export.export.artifact import SPEC_KEY, OnnxArtifact, read_artifact
 from agileir_export.models.spec import ModelSpec

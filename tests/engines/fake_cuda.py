@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from agileir_export.engines.device_memory import Block, CaptureFailed, OutOfDeviceMemory
+from agileir_export.engines.tensorrt.device_memory import Block, CaptureFailed, OutOfDeviceMemory
 
 ALIGNMENT = 256
 

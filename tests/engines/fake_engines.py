@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from agileir_export.engines import plan_loading, tensorrt
 from agileir_export.engines.artifact import EngineArtifact, sidecar_path
 from agileir_export.engines.cuda_driver import Device, Gpu
 from agileir_export.engines.profiles import Profile
-from agileir_export.engines.tensorrt import TensorRTRunner
+from agileir_export.engines.tensorrt import plan_loading
+from agileir_export.engines.tensorrt import runner as tensorrt
+from agileir_export.engines.tensorrt.runner import TensorRTRunner
 
 from ..export import networks
 from .fake_cuda import NumpyMemory

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agileir_export.engines.audit import Kernel, kernels_from_rtx_log
-from agileir_export.engines.build_process import BuildResult, build_in_process
+from agileir_export.engines.audit.verdict import Kernel, kernels_from_rtx_log
+from agileir_export.engines.building.process import BuildResult, build_in_process
 from agileir_export.engines.profiles import Profile
 
 from .builds import request

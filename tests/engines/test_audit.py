@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from agileir_export.engines.audit import (
+from agileir_export.engines.audit.kernels import number_type, operator_of
+from agileir_export.engines.audit.verdict import (
     FLOAT_OPERATORS,
     Audit,
     Kernel,
@@ -19,7 +20,6 @@ from agileir_export.engines.audit import (
     kernels_from_rtx_log,
     product_nodes,
 )
-from agileir_export.engines.kernels import number_type, operator_of
 
 ATTENTION = (
     "Name: _gemm_mha_v2_myl1_20, LayerType: kgen, Inputs: [ { Name: q, Dimensions: [-1,256,48], Strides: [48,-1,1], "

@@ -11,15 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from agileir_export.engines.audit import (
-    Audit,
-    Kernel,
-    float32_nodes,
-    judge,
-    product_nodes,
-    quantised_nodes,
-)
-from agileir_export.engines.kernels import PRODUCTS
+from agileir_export.engines.audit.kernels import PRODUCTS
+from agileir_export.engines.audit.verdict import Audit, Kernel, float32_nodes, judge, product_nodes, quantised_nodes
 from agileir_export.engines.profiles import Profile
 from agileir_export.export import OnnxArtifact
 from agileir_export.export.precision import write_precision

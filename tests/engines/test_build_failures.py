@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from agileir_export.engines import build_process
-from agileir_export.engines.build_process import build_in_process
+from agileir_export.engines.building import process as build_process
+from agileir_export.engines.building.process import build_in_process
 from agileir_export.engines.failures import Failure, explain_build, explain_crash, explain_load
 from agileir_export.engines.profiles import Profile
 from agileir_export.errors import (
@@ -170,7 +170,7 @@ def test_a_defect_of_the_building_process_is_not_put_down_to_a_crash(
     error = refused(lambda: build_in_process(request(tmp_path / "a.onnx", target="tensorrt", gpus=())))
     assert type(error) is InternalError
     assert error.what == "AttributeError: module 'tensorrt' has no attribute 'ILogger'"
-    assert re.search(r"builder\.py, line \d+", error.why)
+    assert re.search(r"logger\.py, line \d+", error.why)
     assert "defect of agileir-export" in error.fix
 
 

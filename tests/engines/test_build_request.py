@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from agileir_export.engines import request as request_module
-from agileir_export.engines.doctor import Diagnosis, Surroundings, TargetVerdict
-from agileir_export.engines.facts import differences
-from agileir_export.engines.profile_choice import choose_profiles, read_sizes
-from agileir_export.engines.profiles import Profile
-from agileir_export.engines.request import (
+from agileir_export.cache.facts import differences
+from agileir_export.engines.building import request as request_module
+from agileir_export.engines.building.request import (
     BuildRequest,
     check_options,
     check_request,
     choose_plugins,
     kernel_digest,
 )
+from agileir_export.engines.doctor import Diagnosis, Surroundings, TargetVerdict
+from agileir_export.engines.profile_choice import choose_profiles, read_sizes
+from agileir_export.engines.profiles import Profile
 from agileir_export.engines.targets import TARGETS, check_capabilities, choose_target, load_target
 from agileir_export.errors import EnvironmentProblem, InputError, OutputError, Unsupported
 from agileir_export.export.artifact import OnnxArtifact

@@ -10,11 +10,12 @@ from typing import Any
 import onnx
 import pytest
 
-from agileir_export.engines.builder import PHASES, Built, build, make_logger
-from agileir_export.engines.building import build_engine
+from agileir_export.engines.building.builder import PHASES, Built, build
+from agileir_export.engines.building.engine import build_engine
+from agileir_export.engines.building.request import BuildRequest
 from agileir_export.engines.failures import BuildFailed
+from agileir_export.engines.logger import make_logger
 from agileir_export.engines.profiles import Profile
-from agileir_export.engines.request import BuildRequest
 from agileir_export.errors import AuditMissed, EnvironmentProblem
 from agileir_export.export.artifact import OnnxArtifact
 from agileir_export.export.precision import write_precision

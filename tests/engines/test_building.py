@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from agileir_export.engines import building
+from agileir_export.cache.store import EngineCache
 from agileir_export.engines.artifact import read_engine
-from agileir_export.engines.audit import Audit
-from agileir_export.engines.building import build_engine, engine_facts, make_engine, write_engine
-from agileir_export.engines.cache import EngineCache
+from agileir_export.engines.audit.verdict import Audit
+from agileir_export.engines.building import engine as building
+from agileir_export.engines.building.engine import build_engine, engine_facts, make_engine, write_engine
+from agileir_export.engines.building.request import BuildRequest
 from agileir_export.engines.profile_choice import choose_profiles, read_sizes
-from agileir_export.engines.request import BuildRequest
 from agileir_export.errors import AuditMissed, InputError, OutputError
 from agileir_export.export.artifact import OnnxArtifact
 from agileir_export.export.precision import write_precision

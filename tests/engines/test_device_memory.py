@@ -13,11 +13,18 @@ import numpy as np
 import pytest
 
 import agileir_export
-from agileir_export.engines import TensorRTRunner, torch_memory
-from agileir_export.engines.device_memory import ADAPTERS, Buffer, CaptureFailed, OutOfDeviceMemory, open_memory
+from agileir_export.engines import TensorRTRunner
 from agileir_export.engines.opening import open_runner
-from agileir_export.engines.pycuda_memory import PycudaMemory
-from agileir_export.engines.torch_memory import TorchMemory
+from agileir_export.engines.tensorrt import torch_memory
+from agileir_export.engines.tensorrt.device_memory import (
+    ADAPTERS,
+    Buffer,
+    CaptureFailed,
+    OutOfDeviceMemory,
+    open_memory,
+)
+from agileir_export.engines.tensorrt.pycuda_memory import PycudaMemory
+from agileir_export.engines.tensorrt.torch_memory import TorchMemory
 from agileir_export.errors import EnvironmentProblem, InputError
 
 from ..export import networks
@@ -194,7 +201,7 @@ def test_the_module_pycuda_is_imported_only_when_it_is_used() -> None:
     program = """
 import sys
 from agileir_export.engines import TensorRTRunner, opening
-import agileir_export.engines.pycuda_memory
+import agileir_export.engines.tensorrt.pycuda_memory
 print(sorted({"torch", "onnxruntime", "tensorrt", "tensorrt_rtx_bindings", "pycuda", "triton"} & set(sys.modules)))
 """
     answer = subprocess.run(

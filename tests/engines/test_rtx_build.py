@@ -9,11 +9,11 @@ from typing import Any
 import onnx
 import pytest
 
-from agileir_export.engines.build_process import BuildResult, build_in_process
-from agileir_export.engines.building import make_engine
+from agileir_export.engines.building.engine import make_engine
+from agileir_export.engines.building.process import BuildResult, build_in_process
+from agileir_export.engines.building.request import BuildRequest
 from agileir_export.engines.profile_choice import choose_profiles
 from agileir_export.engines.profiles import Profile
-from agileir_export.engines.request import BuildRequest
 from agileir_export.export import OnnxArtifact, export_onnx
 from agileir_export.export.precision import write_precision
 from agileir_export.models import build_preset, randomise

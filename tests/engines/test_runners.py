@@ -207,7 +207,7 @@ def test_onnxruntime_needs_no_torch(folder: Path) -> None:
     program = """
 import sys
 import numpy as np
-from agileir_export.engines import onnxruntime_runner
+from agileir_export.engines.onnxruntime import runner as onnxruntime_runner
 print(sorted({"torch", "onnxruntime", "tensorrt"} & set(sys.modules)))
 runner = onnxruntime_runner.OnnxRuntimeRunner(sys.argv[1])
 print(runner.run(np.zeros((1, 3, 5, 6), np.float32)).shape, "torch" in sys.modules)

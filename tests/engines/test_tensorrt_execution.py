@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agileir_export.engines.execution import MOST_CONTEXTS
-from agileir_export.engines.tensorrt import TensorRTRunner
+from agileir_export.engines.tensorrt.execution import MOST_CONTEXTS
+from agileir_export.engines.tensorrt.runner import TensorRTRunner
 from agileir_export.errors import EnvironmentProblem, InputError, InternalError
 
 from ..export import networks

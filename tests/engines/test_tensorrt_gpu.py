@@ -13,13 +13,13 @@ import torch
 
 from agileir_export.engines import OnnxRuntimeRunner, TensorRTRunner
 from agileir_export.engines.artifact import EngineArtifact
-from agileir_export.engines.building import build_engine
-from agileir_export.engines.device_memory import open_memory
+from agileir_export.engines.building.engine import build_engine
+from agileir_export.engines.building.request import BuildRequest
 from agileir_export.engines.doctor import diagnose
-from agileir_export.engines.plan_loading import deserialize
 from agileir_export.engines.profiles import Profile
-from agileir_export.engines.request import BuildRequest
 from agileir_export.engines.targets import TARGETS, load_target
+from agileir_export.engines.tensorrt.device_memory import open_memory
+from agileir_export.engines.tensorrt.plan_loading import deserialize
 from agileir_export.errors import AgileIRError, InputError
 from agileir_export.export import OnnxArtifact
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from agileir_export.engines import Runner, TorchRunner
-from agileir_export.engines.fitting import Fit, fit_profile
+from agileir_export.engines.tensorrt.fitting import Fit, fit_profile
 from agileir_export.errors import AgileIRError, EnvironmentProblem, InputError, InternalError, Unsupported
-from agileir_export.resizing import pad_to_multiple, pad_to_size
+from agileir_export.images.resizing import pad_to_multiple, pad_to_size
 
 from ..export import networks
 from .fake_cuda import Gpu
@@ -218,8 +218,8 @@ def test_a_driver_that_is_too_old(module: Module, tmp_path: Path) -> None:
 
 
 def test_no_gpu(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agileir_export.engines import plan_loading
     from agileir_export.engines.cuda_driver import Gpu as Driver
+    from agileir_export.engines.tensorrt import plan_loading
 
     monkeypatch.setattr(plan_loading, "probe_gpu", lambda: Driver(why_not="no NVIDIA driver"))
     monkeypatch.setattr(module, "Runtime", None)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from agileir_export.images.resizing import pad_to_multiple
 from agileir_export.models import (
     Restorer,
     build_preset,
@@ -17,7 +18,6 @@ from agileir_export.models import (
     randomise,
     use_operators,
 )
-from agileir_export.resizing import pad_to_multiple
 
 from ..export.networks import SHAPES, build
 from . import naive

@@ -11,7 +11,7 @@ import torch
 
 from agileir_export.errors import ImageError
 from agileir_export.export import OnnxArtifact
-from agileir_export.imaging import Image, sample_images, write_image
+from agileir_export.images.files import Image, sample_images, write_image
 from agileir_export.models import ModelSpec, build_preset, preset_names
 from agileir_export.parity import load_images, verification_images
 from agileir_export.parity.images import default_sizes, to_channels

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from agileir_export.errors import OutputError
-from agileir_export.image_codecs import decode
+from agileir_export.images.codecs import decode
 from agileir_export.parity import TestImage, verify
 from agileir_export.parity.drawings import amplification, bar_plot, difference_map, picture
 from agileir_export.parity.page import write_page

@@ -13,7 +13,7 @@ import pytest
 from polygraphy.exception import PolygraphyException
 
 from agileir_export.errors import EnvironmentProblem, ImageError, OnnxFileError
-from agileir_export.imaging import Image, read_image, write_image
+from agileir_export.images.files import Image, read_image, write_image
 from agileir_export.parity.polygraphy import FixedPeakPsnr, Pictures, WithPlugins
 
 from ..export import networks

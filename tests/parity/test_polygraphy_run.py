@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from agileir_export.export import OnnxArtifact, export_onnx
-from agileir_export.imaging import Image, write_image
+from agileir_export.images.files import Image, write_image
 from agileir_export.parity.polygraphy.arguments import DOMAIN
 from agileir_export.plugins import DOMAIN as PLUGIN_DOMAIN
 

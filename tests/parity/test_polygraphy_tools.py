@@ -128,7 +128,7 @@ def test_the_commands_of_the_page_do_what_it_says(installed: Path, tmp_path: Pat
     blocks = re.findall(r"^```sh\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 4
     (tmp_path / "photos").mkdir()
-    from agileir_export.imaging import sample_images
+    from agileir_export.images.files import sample_images
 
     name, path = sample_images()[0]
     (tmp_path / "photos" / f"{name}.png").write_bytes(path.read_bytes())

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from agileir_export.export import OnnxArtifact
+from agileir_export.images.resizing import pad_to_multiple
 from agileir_export.parity.probe import OnnxProbe, block_output, dictionary_tensors, record_dictionaries
-from agileir_export.resizing import pad_to_multiple
 
 from ..export import networks
 

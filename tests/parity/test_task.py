@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agileir_export.imaging import Image, write_image
+from agileir_export.images.files import Image, write_image
+from agileir_export.images.resizing import resize_bicubic
 from agileir_export.models import ModelSpec
 from agileir_export.parity import psnr, psnr_y
 from agileir_export.parity.task import TASK_LOSS, degrade, task_rung
-from agileir_export.resizing import resize_bicubic
 
 from ..small_samples import use_samples
 
@@ -109,7 +109,7 @@ def test_the_degradations() -> None:
 
 
 def test_the_baseline_is_bicubic(small_samples: list[tuple[str, Path]]) -> None:
-    from agileir_export.imaging import read_image
+    from agileir_export.images.files import read_image
 
     runner = Constant(SR, 0.5)
     rung = task_rung(runner, runner, 0)

@@ -13,9 +13,9 @@ from PIL import Image as pillow
 
 from agileir_export.engines import OnnxRuntimeRunner
 from agileir_export.errors import EnvironmentProblem, ImageError, InputError, OutputError
-from agileir_export.imaging import IMAGE_SUFFIXES, Image, read_image, write_image
+from agileir_export.images.files import IMAGE_SUFFIXES, Image, read_image, write_image
+from agileir_export.images.resizing import resize_bicubic
 from agileir_export.models import ModelSpec
-from agileir_export.resizing import resize_bicubic
 from agileir_export.restore import plan_outputs, restore_file, restore_image
 
 from ..export import networks

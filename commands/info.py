@@ -1,0 +1,73 @@
+"""The verbs that only tell: ``models``, ``info`` and ``doctor``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import common_options
+from .terminal import Terminal
+
+__all__ = ["doctor", "info", "models"]
+
+MOST_LINES = 20
+"""Facts within a fact that are shown one by one."""
+
+
+@click.command()
+@common_options
+@click.pass_obj
+def models(terminal: Terminal) -> None:
+    """List presets and packaged models."""
+    from ..models import list_models
+
+    entries = list_models()
+    columns = ("model", "family", "task", "scale", "channels", "weights")
+    rows = [(e.name, e.family, e.task, f"x{e.scale}", e.channels, "packaged" if e.packaged else "-") for e in entries]
+    terminal.table("Models", columns, rows)
+    terminal.result([dataclasses.asdict(entry) for entry in entries])
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@common_options
+@click.pass_obj
+def info(terminal: Terminal, file: Path) -> None:
+    """Show what an exported ONNX file, an engine or a checkpoint is."""
+    from ..engines.artifact import is_engine, read_engine
+    from ..export.provenance import describe_file
+
+    facts = {"kind": "engine", **read_engine(file).to_json()} if is_engine(file) else describe_file(file)
+    terminal.table(str(file), ("what", "value"), list(_flat(facts)))
+    terminal.result(facts)
+
+
+def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Facts as lines of a table: those within a fact become ``fact.inner``; of what is long only the length."""
+    lines: list[tuple[str, Any]] = []
+    for name, value in facts.items():
+        if isinstance(value, dict) and len(value) <= MOST_LINES:
+            lines += _flat(value, f"{prefix}{name}.") or [(prefix + name, "-")]
+        elif value is not None:
+            lines.append((prefix + name, len(value) if isinstance(value, list | dict) else value))
+    return lines
+
+
+@click.command(short_help="Show what is installed and which targets work here.")
+@common_options
+@click.pass_obj
+def doctor(terminal: Terminal) -> None:
+    """Show what is installed, which targets have all they need here, and what the others lack."""
+    from ..engines import diagnose
+
+    diagnosis = diagnose().to_json()
+    installed = [(name, c["version"] or "-", c["distribution"] or "-") for name, c in diagnosis["components"].items()]
+    terminal.table("Installed", ("component", "version", "distribution"), installed)
+    rows = [
+        (t["name"], "works" if t["works"] else "no", t["why_not"] or "", t["fix"] or "") for t in diagnosis["targets"]
+    ]
+    terminal.table("Targets", ("target", "", "why not", "what to do"), rows)
+    terminal.result(diagnosis)

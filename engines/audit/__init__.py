@@ -1,0 +1,1 @@
+"""Which precision the kernels of an engine really compute in."""

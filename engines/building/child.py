@@ -1,0 +1,116 @@
+"""The process that builds one engine. NVIDIA's parser can abort its process, so every build has one of its own.
+
+The parent sends one line of JSON on standard input, a request and a folder, and keeps the pipe open while it lives.
+Lines of JSON come back on standard output: the phases as texts, in the end the outcome as an object. The folder
+receives ``plan``, ``timing_cache`` and ``log.jsonl``, which is written as the build goes and so outlives a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ...errors import AgileIRError, InternalError
+from ...export.artifact import parse_onnx
+from ..failures import BuildFailed, Failure
+from ..logger import make_logger
+from ..targets import load_target
+from .builder import Progress, build
+from .request import BuildRequest
+
+__all__ = ["main"]
+
+ERRORS = ("INTERNAL_ERROR", "ERROR")
+
+
+def main() -> None:
+    """Reads a request, builds, and says how that went."""
+    order = json.loads(sys.stdin.readline())
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what NVIDIA's libraries print is no answer
+    folder = Path(order["folder"])
+    threading.Thread(target=_die_with_the_parent, args=(folder,), daemon=True).start()
+    request = BuildRequest.from_json(order["request"])
+
+    def answer(value: Any) -> None:
+        print(json.dumps(value), file=answers, flush=True)
+
+    try:
+        answer({"result": _run(request, folder, answer)})
+    except BuildFailed as failed:
+        answer({"failure": failed.failure.to_json()})
+    except AgileIRError as error:
+        answer({"error": {"type": type(error).__name__, "what": error.what, "why": error.why, "fix": error.fix}})
+    except (MemoryError, OSError) as error:
+        said = getattr(error, "strerror", None) or f"out of memory {error}".strip()
+        answer({"failure": Failure((said,), str(request.onnx)).to_json()})
+    except Exception as error:
+        answer({"error": _defect(error)})
+
+
+def _defect(error: Exception) -> dict[str, str]:
+    """What is told of an error that nobody foresaw: a crash of NVIDIA's would have ended the process."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return {
+        "type": InternalError.__name__,
+        "what": f"{type(error).__name__}: {error}",
+        "why": f"Raised in {Path(place.filename).name}, line {place.lineno}, while building.",
+        "fix": "This is a defect of agileir-export. Please report it with these lines.",
+    }
+
+
+def _die_with_the_parent(folder: Path) -> None:
+    """Ends the process, whatever the builder does, when the parent is gone."""
+    while os.read(0, 1):  # not sys.stdin, whose lock would stand in the way of a normal end
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
+def _run(request: BuildRequest, folder: Path, progress: Progress) -> dict[str, Any]:
+    started = time.perf_counter()
+    errors: list[str] = []
+    with (folder / "log.jsonl").open("w", encoding="utf-8", buffering=1) as log:
+
+        def sink(severity: str, message: str) -> None:
+            if severity in ERRORS:
+                errors.append(message)
+            try:
+                log.write(json.dumps([severity, message]) + "\n")
+            except OSError as error:  # must not pass through the builder's C++ frames
+                errors.append(str(error.strerror))
+
+        trt = load_target(request.target_entry)
+        if request.use_plugins:
+            from ...plugins.coverage import require_kernels
+            from ...plugins.tensorrt_plugins import register_tensorrt
+
+            register_tensorrt()
+            require_kernels(parse_onnx(request.onnx.read_bytes(), request.onnx))
+        built = build(trt, make_logger(trt, sink), request, progress, lambda: tuple(errors))
+        (folder / "plan").write_bytes(memoryview(built.plan))
+        if built.timing_cache is not None:
+            (folder / "timing_cache").write_bytes(built.timing_cache)
+    return {
+        "version": trt.__version__,
+        "layers": built.layers,
+        "inspection": built.inspection,
+        "seconds": time.perf_counter() - started,
+        "peak_memory_bytes": peak_memory(),
+    }
+
+
+def peak_memory() -> int | None:
+    """Most memory this process has held, in bytes; None where the system does not tell."""
+    status = Path("/proc/self/status")  # resource.ru_maxrss would count the parent's memory from before exec, too
+    if not status.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
+    return int(lines["VmHWM"].split()[0]) * 1024 if "VmHWM" in lines else None

@@ -1,0 +1,308 @@
+"""From an ONNX file to an engine with its sidecar: out of the cache, or built, audited and put there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ...errors import AuditMissed, EnvironmentProblem, OutputError
+from ...export.artifact import OnnxArtifact
+from ...files import check_output, write_atomic, write_together
+from ..artifact import ENGINE_SUFFIXES, EngineArtifact, is_engine, sidecar_path
+from ..audit.verdict import (
+    Audit,
+    float32_nodes,
+    judge,
+    kernels_from_inspector,
+    kernels_from_rtx_log,
+    product_nodes,
+    quantised_nodes,
+)
+from ..cuda_driver import probe_gpu
+from ..targets import Target, check_capabilities, load_target
+from .process import BuildResult, build_in_process
+from .request import BuildRequest, check_options, check_request
+
+if TYPE_CHECKING:
+    from ...cache.store import EngineCache
+
+__all__ = [
+    "EngineBuild",
+    "build_engine",
+    "check_plan_output",
+    "check_target",
+    "engine_facts",
+    "make_engine",
+    "require_audit",
+    "write_engine",
+]
+
+
+NOTHING_MORE: Mapping[Path, bytes] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class EngineBuild:
+    """An engine that is not written yet.
+
+    Attributes:
+        plan: The builder's bytes.
+        artifact: The ONNX file it is made from.
+        request: What was asked for.
+        gpus: Compute capabilities it is for.
+        facts: What its bytes depend on.
+        audit: Realised precision of its kernels.
+        build: ``seconds``, ``peak_memory_bytes``, ``layers`` of the parsed network, and ``cached``.
+    """
+
+    plan: bytes
+    artifact: OnnxArtifact
+    request: BuildRequest
+    gpus: tuple[str, ...]
+    facts: Mapping[str, Any]
+    audit: Audit
+    build: Mapping[str, Any]
+
+
+def build_engine(
+    artifact: OnnxArtifact,
+    request: BuildRequest,
+    output: Path,
+    cache: EngineCache | None = None,
+    progress: Callable[[str], None] = lambda step: None,
+) -> EngineArtifact:
+    """Builds an engine, audits it, and writes it with its sidecar; both files appear, or neither.
+
+    Args:
+        artifact: The ONNX file.
+        request: What to build from it.
+        output: Plan to write or replace.
+        cache: Where earlier builds are found and this one is kept; None for no cache.
+        progress: Told what happens.
+
+    Raises:
+        AuditMissed: The engine does not compute in the precision asked for; nothing is written.
+        AgileIRError: What `make_engine` and `write_engine` raise.
+    """
+    check_plan_output(output)
+    build = make_engine(artifact, request, cache, progress)
+    require_audit(build.audit)
+    return write_engine(build, output)
+
+
+def check_plan_output(output: Path) -> None:
+    """Says early that an engine cannot be written there.
+
+    Raises:
+        OutputError: No suffix of an engine; or see `imaging.check_output`.
+    """
+    if not is_engine(output):
+        raise OutputError(
+            f"{output} does not end in {', '.join(ENGINE_SUFFIXES)}, by which the other verbs know an engine.",
+            fix="Add one of them.",
+        )
+    for path in (output, sidecar_path(output)):
+        check_output(path, overwrite=True)
+
+
+def make_engine(
+    artifact: OnnxArtifact,
+    request: BuildRequest,
+    cache: EngineCache | None = None,
+    progress: Callable[[str], None] = lambda step: None,
+) -> EngineBuild:
+    """Takes an engine from the cache, or builds and audits it. An engine that fails its audit is not cached.
+
+    Raises:
+        InputError: Profiles or numbers the file or the target does not take.
+        Unsupported: The target cannot do what is asked.
+        EnvironmentProblem: The target, its GPU or its driver is not here, or memory ran out.
+        InternalError: The builder crashed.
+    """
+    facts, gpus = engine_facts(artifact, request)
+    made = _from_cache_or_built(request, facts, artifact, cache, progress)
+    return replace(made, gpus=gpus)
+
+
+def engine_facts(artifact: OnnxArtifact, request: BuildRequest) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Everything that can be said of an engine before it is built: that it can be, what it depends on, what it is for.
+
+    Returns:
+        The facts that its bytes depend on, and the compute capabilities it is for.
+
+    Raises:
+        InputError: Profiles or numbers the file or the target does not take.
+        Unsupported: The target cannot do what is asked.
+        OutputError: The timing cache cannot be written.
+        EnvironmentProblem: The target, its GPU or its driver is not here.
+    """
+    target = request.target_entry
+    check_options(request, request.precision)
+    check_request(request, artifact)
+    trt = check_target(target, request.gpus)
+    gpu, capability, driver = ("", "", "") if request.gpus else _gpu_here()
+    return request.facts(trt.__version__, gpu, driver), request.gpus or (capability,)
+
+
+def check_target(target: Target, gpus: tuple[str, ...]) -> Any:
+    """The target's module, where it can build here for these GPUs.
+
+    Args:
+        target: The target.
+        gpus: Compute capabilities such as ``"sm86"``; empty for the GPU of this machine.
+
+    Raises:
+        InputError: A GPU is unknown.
+        EnvironmentProblem: The target, its GPU or its driver is not here.
+    """
+    verdict = target.verdict()
+    if not verdict.works:
+        raise EnvironmentProblem(f"{target.title} cannot build here: {verdict.why_not}.", fix=f"To do: {verdict.fix}")
+    trt = load_target(target)
+    check_capabilities(target, trt, gpus)
+    return trt
+
+
+def require_audit(audit: Audit, kept: Path | None = None) -> None:
+    """Refuses an engine that is not what it was asked to be.
+
+    Args:
+        audit: The engine's audit.
+        kept: The plan, where it was written all the same.
+
+    Raises:
+        AuditMissed: With the problems.
+    """
+    if audit.passed:
+        return
+    raise AuditMissed(
+        f"The engine was asked for in {audit.precision}, and is not: {audit.problems[0]}.",
+        why=" ".join(f"Also: {problem}." for problem in audit.problems[1:]),
+        fix=f"{kept} was written for a look at it; do not use it."
+        if kept
+        else "Nothing was written. --keep-failed writes the engine for a look at it.",
+    )
+
+
+def write_engine(build: EngineBuild, output: Path, more: Mapping[Path, bytes] = NOTHING_MORE) -> EngineArtifact:
+    """Writes a plan and its sidecar, together or not at all; existing ones are replaced.
+
+    Args:
+        build: The engine.
+        output: Plan to write.
+        more: Other files to write with them, content by path.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    check_plan_output(output)
+    engine = EngineArtifact(
+        path=output,
+        sha256=hashlib.sha256(build.plan).hexdigest(),
+        target=build.request.target,
+        precision=build.request.precision,
+        profiles=build.request.profiles,
+        gpus=build.gpus,
+        spec=build.artifact.spec,
+        facts=build.facts,
+        audit=build.audit.to_json(),
+        provenance=build.artifact.provenance,
+        build=build.build,
+    )
+    sidecar = (json.dumps(engine.to_json(), indent=2, sort_keys=True) + "\n").encode()
+    write_together({sidecar_path(output): sidecar, output: build.plan, **more}, overwrite=True)
+    return engine
+
+
+def _gpu_here() -> tuple[str, str, str]:
+    """Name and compute capability of the GPU that builds, and its driver."""
+    found = probe_gpu()
+    device = found.devices[0]
+    major, minor = device.compute_capability
+    driver = "CUDA {}.{}".format(*found.cuda) if found.cuda else ""
+    return device.name, f"sm{major}{minor}", driver
+
+
+def _from_cache_or_built(
+    request: BuildRequest,
+    facts: Mapping[str, Any],
+    artifact: OnnxArtifact,
+    cache: EngineCache | None,
+    progress: Callable[[str], None],
+) -> EngineBuild:
+    if cache is None:
+        return _built(request, facts, artifact, progress)
+    with cache.lock(facts, waiting=lambda: progress("waiting for another build of the same engine")):
+        entry = cache.find(facts)
+        if entry is not None:
+            details = dict(entry.details)
+            audit = Audit.from_json(details.pop("audit"))
+            with contextlib.suppress(OSError):  # another process has just cleared the cache
+                plan = entry.plan.read_bytes()
+                return EngineBuild(plan, artifact, request, (), facts, audit, {**details, "cached": True})
+        expected = _expected(cache, facts, progress)
+        total = "" if expected is None else f", about {expected:.0f} s in all"
+
+        def tell(phase: str) -> None:
+            progress(phase + total)
+
+        made = _built(request, facts, artifact, tell)
+        if made.audit.passed:
+            details = {name: value for name, value in made.build.items() if name != "cached"}
+            cache.store(facts, made.plan, {**details, "audit": made.audit.to_json()})
+        return made
+
+
+def _built(
+    request: BuildRequest, facts: Mapping[str, Any], artifact: OnnxArtifact, progress: Callable[[str], None]
+) -> EngineBuild:
+    result = build_in_process(request, progress)
+    if request.timing_cache is not None and result.timing_cache is not None:
+        write_atomic(request.timing_cache, result.timing_cache, overwrite=True)
+    progress("auditing")
+    audit = _audit(request, artifact, result)
+    build = {
+        "seconds": round(result.seconds, 3),
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "layers": result.layers,
+        "cached": False,
+    }
+    return EngineBuild(result.plan, artifact, request, (), facts, audit, build)
+
+
+def _expected(cache: EngineCache, facts: Mapping[str, Any], progress: Callable[[str], None]) -> float | None:
+    """Seconds that earlier builds of the network took; tells why this one is not in the cache, too."""
+    nearest = cache.nearest(facts)
+    if nearest is not None and nearest.facts.get("network") == facts["network"]:
+        changed = ", ".join(difference.field for difference in cache.explain(facts))
+        progress(f"not in the cache: another {changed} than last time")
+    return cache.estimate(facts)
+
+
+# ---- audit ----
+
+
+def _audit(request: BuildRequest, artifact: OnnxArtifact, result: BuildResult) -> Audit:
+    import onnx
+
+    if result.inspection is None:
+        kernels = kernels_from_rtx_log([message for _, message in result.messages])
+    else:
+        kernels = kernels_from_inspector(result.inspection)
+    model = onnx.load(request.onnx)
+    audit = judge(
+        kernels,
+        "tf32" if request.tf32 else request.precision,
+        expected_int8=quantised_nodes(model),
+        products=product_nodes(model),
+        by_design=float32_nodes(model, artifact.conversion.get("float32_nodes", ())),
+    )
+    if request.use_plugins and not any(kernel.kind == "plugin" for kernel in kernels):
+        return replace(audit, unknown=(*audit.unknown, "plugins were asked for, and no layer says that it is one"))
+    return audit

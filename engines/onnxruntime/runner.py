@@ -1,0 +1,145 @@
+"""ONNX Runtime as a target; files in half precision are emulated on the CPU (`half_emulation`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import InputError, OnnxFileError
+from ...export.artifact import OnnxArtifact, read_artifact
+from ...images.resizing import pad_to_multiple
+from ...models.spec import ModelSpec
+from ..runner import Images, check_images
+from .half_emulation import computes_in_half, emulate_half
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+__all__ = ["OnnxRuntimeRunner", "create_session", "faithful_session"]
+
+
+def create_session(
+    model: str | bytes, threads: int | None = None, name: str = "the model", *, in_order: bool = False
+) -> onnxruntime.InferenceSession:
+    """An inference session on the CPU.
+
+    Args:
+        model: Path or serialised model.
+        threads: Threads inside an operator, or None for the runtime's choice.
+        name: What an error calls a serialised model.
+        in_order: Run nodes in the order of the file. The runtime's own order may put off nodes that only outputs wait
+            for, and keeps every tensor they read.
+
+    Raises:
+        OnnxFileError: The runtime refuses the model.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if in_order:
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exception classes share no base but Exception
+        subject = model if isinstance(model, str) else name
+        raise OnnxFileError(
+            f"ONNX Runtime {onnxruntime.__version__} refuses {subject}: {error}",
+            fix="Export it again, or update onnxruntime.",
+        ) from error
+
+
+def faithful_session(
+    model: onnx.ModelProto, threads: int | None = None, name: str = "the model"
+) -> onnxruntime.InferenceSession:
+    """`create_session` of a model whose half-precision numbers are rounded where the model says so.
+
+    Args:
+        model: The model; not changed.
+        threads: Threads inside an operator, or None for the runtime's choice.
+        name: What an error calls the model.
+
+    Raises:
+        OnnxFileError: The runtime refuses the model, or it is not sound.
+        Unsupported: Its half precision cannot be emulated.
+    """
+    if computes_in_half(model):
+        from onnx.shape_inference import InferenceError
+
+        try:
+            model = emulate_half(model)
+        except (ValueError, RuntimeError, InferenceError) as error:
+            raise OnnxFileError(f"{name} is not sound: {error}", fix="Export it again.") from error
+    return create_session(model.SerializeToString(), threads, name)
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    import onnx
+
+    return onnx.load(path)
+
+
+class OnnxRuntimeRunner:
+    """Runs an exported file under ONNX Runtime on the CPU; pads to the model's multiple and crops.
+
+    Half precision is emulated: results are a GPU's up to the order of summation, the time is not.
+
+    Args:
+        source: The file, or its artifact.
+        threads: Threads inside an operator, or None for the runtime's choice.
+
+    Raises:
+        OnnxFileError: The file is not one of ours, or the runtime refuses it.
+    """
+
+    def __init__(self, source: str | Path | OnnxArtifact, threads: int | None = None) -> None:
+        self.artifact = source if isinstance(source, OnnxArtifact) else read_artifact(source)
+        self.session = faithful_session(_load(self.artifact.path), threads, str(self.artifact.path))
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's spec."""
+        return self.artifact.spec
+
+    def run(self, images: Images) -> Images:
+        """See `Runner.run`.
+
+        Raises:
+            InputError: The images do not fit the model, or the fixed size of a static file.
+        """
+        check_images(images, self.spec)
+        padded, (height, width) = pad_to_multiple(images, self.spec.pad_multiple)
+        fixed = self.artifact.profile
+        wanted = (fixed.get("height", padded.shape[2]), fixed.get("width", padded.shape[3]))
+        if padded.shape[2:] != wanted:
+            raise InputError(
+                f"{self.artifact.path} was exported for {wanted[0]}x{wanted[1]} pixels, the image is "
+                f"{height}x{width} (padded {padded.shape[2]}x{padded.shape[3]}).",
+                fix="Export without --static, or for this size.",
+            )
+        step = fixed.get("batch", len(padded))
+        name = self.session.get_inputs()[0].name
+        parts = [
+            self.session.run(None, {name: padded[start : start + step]})[0] for start in range(0, len(padded), step)
+        ]
+        scale = self.spec.scale
+        output: Images = np.concatenate(parts)[..., : height * scale, : width * scale]
+        return output
+
+    def describe(self) -> dict[str, Any]:
+        """See `Runner.describe`."""
+        import onnxruntime
+
+        half = {"half_precision": "emulated"} if self.artifact.conversion else {}
+        return {
+            "target": "onnxruntime",
+            "version": onnxruntime.__version__,
+            "providers": self.session.get_providers(),
+            "sha256": self.artifact.sha256,
+            **half,
+        }

@@ -1,0 +1,205 @@
+"""Image files in and out: grey or RGB, 8 or 16 bit, with alpha, EXIF and ICC profile carried along.
+
+This is the side that faces the file system; `codecs` turns bytes into pictures and back.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import EnvironmentProblem, ImageError, OutputError
+from ..files import check_output, write_atomic
+from .codecs import IMAGE_SUFFIXES, MAX_PIXELS, Image, Refused, decode, encode
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "Image",
+    "list_images",
+    "read_image",
+    "sample_images",
+    "write_image",
+]
+
+
+def read_image(path: str | os.PathLike[str]) -> Image:
+    """Read a PNG, JPEG, TIFF, WebP or BMP file; the content decides, not the suffix.
+
+    Palettes become RGB, tRNS becomes alpha, bilevel becomes 8-bit grey. CMYK becomes RGB as
+    (1 - C)(1 - K) and loses its ICC profile, which no longer fits. Alpha that a TIFF says is
+    multiplied in is divided out; extra TIFF channels that are not declared as alpha are left out.
+    Files with several pictures are refused (animations, documents of several pages) rather than
+    losing all but one; only thumbnails in TIFF, and depth and gain maps after a JPEG, are skipped.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        The picture, in the orientation it is stored in.
+
+    Raises:
+        ImageError: The file is missing, a folder, empty, truncated, damaged, no image, over
+            `MAX_PIXELS`, holds several pictures, or has other samples than integers of up to 8, or
+            of 16 bits.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    try:
+        return decode(data)
+    except Refused as error:
+        raise ImageError(f"Cannot use {path}: {error}.", fix=error.fix) from None
+    except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, ...
+        raise ImageError(
+            f"Cannot read {path} ({len(data)} bytes) as an image.",
+            why=f"It is truncated, damaged or no image; the decoder says: {_one_line(error)}.",
+            fix="Copy or download it again, or convert it to PNG.",
+        ) from error
+
+
+def write_image(path: str | os.PathLike[str], image: Image, overwrite: bool = False) -> None:
+    """Write a picture in the format its suffix names; either the whole file appears, or nothing.
+
+    Samples are clamped to 0..1 and rounded to nearest. PNG and TIFF keep 16 bits and alpha; WebP
+    (written lossless, always as colour) keeps alpha at 8 bits; JPEG (quality 95, no chroma
+    subsampling) and BMP are 8 bits, and alpha is composited on white there, as a page shows it.
+
+    EXIF goes whole into PNG, JPEG and WebP, where a block over JPEG's limit of 65533 bytes shrinks
+    to its orientation; TIFF takes the tags of its main directory (orientation, camera, date,
+    artist, ...) but not exposure and position, which tifffile cannot write. An ICC profile is
+    written unless it is for another colour space than the pixels. BMP holds neither.
+
+    Args:
+        path: File to write; its suffix must be one of `IMAGE_SUFFIXES`.
+        image: The picture.
+        overwrite: Replace a file that exists.
+
+    Raises:
+        OutputError: See `check_output`; or a pixel is NaN or infinite, the picture does not fit
+            the format (WebP ends at 16383 pixels a side), or the disk is full.
+    """
+    path = Path(path)
+    check_output(path, overwrite)
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise OutputError(
+            f"Cannot write {path}: the suffix {path.suffix!r} names no image format known here.",
+            fix="Use one of " + " ".join(IMAGE_SUFFIXES) + ".",
+        )
+    planes = [image.pixels] if image.alpha is None else [image.pixels, image.alpha]
+    bad = sum(int(plane.size - np.isfinite(plane).sum()) for plane in planes)
+    if bad:
+        raise OutputError(
+            f"Cannot write {path}: {bad} of its values are NaN or infinite.",
+            why="The model or engine that made them overflowed.",
+            fix="Run it in float32, or find the block that overflows with the parity report.",
+        )
+    try:
+        data = encode(path.suffix.lower(), image)
+    except Exception as error:  # encoders raise OSError, ValueError, struct.error, their own, ...
+        _, height, width = image.pixels.shape
+        raise OutputError(
+            f"Cannot write {path}: a {width}x{height} picture does not go into this format.",
+            why=f"The encoder says: {_one_line(error)}.",
+            fix="Write a PNG instead.",
+        ) from error
+    write_atomic(path, data, overwrite)
+
+
+def list_images(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+) -> list[Path]:
+    """Expand files and folders into a list of image files.
+
+    Args:
+        paths: A file or folder, or several. A file is taken whatever its suffix; a folder gives
+            its visible files with one of `IMAGE_SUFFIXES`, not those of folders in it,
+            in natural order (``2.png`` before ``10.png``).
+
+    Returns:
+        The files, in the order given, each once.
+
+    Raises:
+        ImageError: A path is missing, a folder has no image in it, or nothing was given.
+    """
+    if isinstance(paths, str | os.PathLike):
+        paths = [paths]
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ImageError(f"There is no file or folder {path}.", fix="Check the path.")
+        files = _images_in(path) if path.is_dir() else [path]
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    if not found:
+        raise ImageError("No image was given.", fix="Name image files or a folder of them.")
+    return list(found.values())
+
+
+def sample_images() -> list[tuple[str, Path]]:
+    """The small pictures that come with the package, as (name, file), by name.
+
+    Raises:
+        EnvironmentProblem: They are not there: the package is not installed completely.
+    """
+    folder = Path(__file__).parent / "samples"
+    samples = [(file.stem, file) for file in sorted(folder.glob("*.png"))]
+    if not samples:
+        raise EnvironmentProblem(
+            f"The packaged sample images are missing from {folder}.",
+            fix="Install the package again.",
+        )
+    return samples
+
+
+def _read_bytes(path: Path) -> bytes:
+    """The content of a regular, non-empty file."""
+    try:
+        if path.is_dir():
+            raise ImageError(f"{path} is a folder, not an image.", fix="Name a file in it.")
+        if not path.exists():
+            raise ImageError(f"There is no file {path}.", fix="Check the path.")
+        if not path.is_file():  # a pipe or a device could block for ever
+            raise ImageError(f"{path} is not a regular file.", fix="Save the image to a file.")
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ImageError(f"Cannot open {path}: {reason}.", fix="Check its permissions.") from error
+    if not data:
+        raise ImageError(f"{path} is empty (0 bytes).", fix="Copy or download it again.")
+    return data
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """The visible image files of one folder, naturally sorted; `ImageError` if there are none."""
+    try:
+        files = [
+            file
+            for file in folder.iterdir()
+            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
+        ]
+    except OSError as error:
+        raise ImageError(f"Cannot list the folder {folder}: {error.strerror}.", fix="Check its permissions.") from error
+    if not files:
+        raise ImageError(
+            f"The folder {folder} has no image in it.",
+            why="Folders inside it are not searched, and hidden files are skipped.",
+            fix="Files with these suffixes are taken: " + " ".join(IMAGE_SUFFIXES) + ".",
+        )
+    return sorted(files, key=lambda file: _natural_key(file.name))
+
+
+def _natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sorts digits by value and letters without case; the name itself breaks ties."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
+    key = [(0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts]
+    return key, name
+
+
+def _one_line(error: Exception) -> str:
+    """An exception of another library, fit for the inside of a sentence."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return re.sub(r" <_io\.BytesIO object at \w+>", "", text) or type(error).__name__
