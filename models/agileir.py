@@ -6,7 +6,9 @@ discards it; ``attention="bypassed"`` reproduces that behaviour, and only when a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,15 +16,21 @@ from torch import Tensor, nn
 
 from ..plugins import group_shifted_window_attention, plain_group_attention
 from ..plugins.windows import attend, from_windows, position_bias, shift_mask, to_windows
+from .base import Restorer
 from .columnar import ColumnarNetwork
 from .inference import BLOCK, columnar_hyperparameters, count_children, window_from_table
 from .layers import Block, Stage, initialise, table_parameter
+from .options import ATTENTION_FORMS
 from .registry import Family, register
 from .spec import ModelSpec
 
-__all__ = ["AgileIR", "ConvNorm", "GroupAttention", "attention_never_trained"]
+__all__ = ["AgileIR", "ConvNorm", "GroupAttention", "ReleasedCodeWarning"]
 
 DEPTHWISE_KERNEL = 5
+
+
+class ReleasedCodeWarning(UserWarning):
+    """A checkpoint was trained with AgileIR's released code, whose attention has no effect on the output."""
 
 
 class ConvNorm(nn.Module):
@@ -215,7 +223,7 @@ class AgileIR(ColumnarNetwork):
         batch_norm: bool = True,
         attention: str = "paper",
     ) -> None:
-        if attention not in ("paper", "bypassed"):
+        if attention not in ATTENTION_FORMS:
             raise ValueError(f'attention must be "paper" or "bypassed", got {attention!r}')
         spec = ModelSpec("agileir", name, task, scale, channels, window_size, window_size, img_range)
 
@@ -239,10 +247,26 @@ class AgileIR(ColumnarNetwork):
         self.apply(initialise)
 
 
-def attention_never_trained(state: Mapping[str, Tensor]) -> bool:
-    """True for a checkpoint of the released code: every output projection's BatchNorm kept its initial zero scale."""
-    scales = [value for key, value in state.items() if key.endswith("attn.groupatt.proj.1.bn.weight")]
-    return bool(scales) and all(not scale.any() for scale in scales)
+def _set_attention(model: Restorer, form: str) -> None:
+    if not isinstance(model, AgileIR):
+        family = model.spec.family
+        raise ValueError(f"it is a {family} model, and only AgileIR's released code discards the attention")
+    for module in model.modules():
+        if isinstance(module, GroupAttention):
+            module.bypassed = form == "bypassed"
+
+
+def _warn_of_released_code(model: Restorer, path: Path) -> None:
+    """Warns where every output projection's BatchNorm kept its initial zero scale: the released code trained it."""
+    scales = [value for key, value in model.state_dict().items() if key.endswith("attn.groupatt.proj.1.bn.weight")]
+    if scales and not any(scale.any() for scale in scales):
+        warnings.warn(
+            f"{path} was trained with AgileIR's released code, which discards the attention (every output projection "
+            'kept its initial zero scale). It runs with attention as in the paper; attention="bypassed" reproduces '
+            "the released behaviour.",
+            ReleasedCodeWarning,
+            stacklevel=5,  # the caller of load_model
+        )
 
 
 def _detect(state: Mapping[str, Tensor]) -> bool:
@@ -296,5 +320,7 @@ register(
         infer=_infer,
         paper="arXiv 2409.06206",
         derived=("attn.relative_position_index", "attn_mask", "num_batches_tracked"),
+        options={"attention": _set_attention},
+        filled=_warn_of_released_code,
     )
 )

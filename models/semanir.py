@@ -9,25 +9,29 @@ parameter counts of the columnar networks are met to the printed digit.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
+from ..errors import CheckpointError
 from ..plugins import (
     key_semantic_attention,
     key_semantic_dictionary,
     plain_attention,
     plain_dictionary,
 )
+from .base import Restorer
 from .columnar import ColumnarNetwork
 from .inference import BLOCK, columnar_hyperparameters
 from .layers import Block, Stage, check_heads, initialise
 from .spec import ModelSpec
 
-__all__ = ["KeySemanticAttention", "SemanIR", "SemanticStage", "detect", "infer", "set_top_k"]
+__all__ = ["KeySemanticAttention", "SemanIR", "SemanticStage", "detect", "infer", "set_top_k", "take_geometry"]
 
 BIAS_HIDDEN = 512
 
@@ -195,10 +199,6 @@ def set_top_k(network: nn.Module, top_k: int) -> None:
     Raises:
         ValueError: `top_k` is below 1, or the network has no dictionary.
     """
-    import dataclasses
-
-    from .base import Restorer
-
     stages = [module for module in network.modules() if isinstance(module, SemanticStage)]
     if not isinstance(network, Restorer) or not stages:
         raise ValueError("top_k applies to SemanIR networks only")
@@ -209,6 +209,24 @@ def set_top_k(network: nn.Module, top_k: int) -> None:
     geometry = network.get_buffer("geometry")
     geometry[1] = top_k
     network.spec = dataclasses.replace(network.spec, top_k=top_k)
+
+
+def take_geometry(network: Restorer, path: Path) -> None:
+    """Checks the window that loaded weights are for against the network's, and takes over their k.
+
+    Raises:
+        CheckpointError: They do not fit; `path` is the checkpoint.
+    """
+    window_size, top_k = network.get_buffer("geometry").tolist()
+    if window_size != network.spec.window_size:
+        raise CheckpointError(
+            f"{path}: geometry says window {window_size}, {network.spec.name} has {network.spec.window_size}.",
+            fix="Choose the preset the checkpoint was trained as.",
+        )
+    try:
+        set_top_k(network, top_k)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: geometry does not fit: {error}.") from error
 
 
 def detect(state: Mapping[str, Tensor]) -> bool:

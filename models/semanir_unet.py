@@ -176,6 +176,8 @@ register(
         detect=_detect,
         infer=_infer,
         paper="arXiv 2405.20008",
-        derived=(),
+        options={"top_k": semanir.set_top_k},
+        filled=semanir.take_geometry,
+        random_gains={"cpb_mlp.0": 2.0},
     )
 )
