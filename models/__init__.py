@@ -54,4 +54,4 @@ _HOMES = {
     **dict.fromkeys(("fold", "randomise", "use_operators"), ".transform"),
 }
 
-__getattr__ = lazy_attributes(__name__, _HOMES, prepare=(".agileir", ".semanir_unet", ".swinir"))
+__getattr__ = lazy_attributes(__name__, _HOMES, prepare=(".agileir", ".semanir", ".swinir"))
