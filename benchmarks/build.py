@@ -109,7 +109,7 @@ def export(name: str, variant: str, top_k: int, precision: str, path: str) -> di
     if name in packaged_models():
         model = load_model(name)
     else:
-        model = build_preset(name, **({"top_k": top_k} if family.name == "semanir" else {}))
+        model = build_preset(name, **({"top_k": top_k} if "top_k" in family.options else {}))
         randomise(model, 0)
     start = time.perf_counter()
     if variant != PLAIN:

@@ -102,7 +102,7 @@ def network(job: Job, plain: bool) -> Any:
     from agileir_export.models import build_preset, find_preset, fold, randomise, use_operators
 
     family, _ = find_preset(job.model)
-    changes = {**job.changes, **({"top_k": job.top_k} if family.name == "semanir" else {})}
+    changes = {**job.changes, **({"top_k": job.top_k} if "top_k" in family.options else {})}
     model = build_preset(job.model, **changes)
     randomise(model, 0)
     folded = fold(model)

@@ -15,6 +15,7 @@ from .verify import exit_on_miss, verify_file
 
 if TYPE_CHECKING:
     from ..export import OnnxArtifact
+    from ..models import LoadOptions
 
 __all__ = ["bundle"]
 
@@ -52,7 +53,7 @@ def bundle(
     instances: int,
     overwrite: bool,
     reference: str | None,
-    options: dict[str, Any],
+    options: LoadOptions,
     verification: VerificationOptions,
     no_verify: bool,
 ) -> None:

@@ -15,6 +15,7 @@ from .terminal import Terminal
 
 if TYPE_CHECKING:
     from ..calib import CalibrationReport
+    from ..models import LoadOptions
 
 __all__ = ["calibrate"]
 
@@ -129,7 +130,7 @@ def calibrate(
     plot: Path | None,
     no_cache: bool,
     static: tuple[int, int] | None,
-    options: dict[str, Any],
+    options: LoadOptions,
     **chosen: Any,
 ) -> None:
     """Make an INT8 file (Q/DQ) of a model or a float32 file, within a budget in dB.

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import AgileIRError, InputError, OutputError
 from .prepared import PreparedFiles, source_facts
@@ -17,6 +17,7 @@ from .terminal import Terminal
 if TYPE_CHECKING:
     from ..calib import CalibrationOptions, Recipe
     from ..export import OnnxArtifact
+    from ..models import LoadOptions
 
 __all__ = ["Calibration", "Wanted", "check_onnx_output", "converted", "engine_source"]
 
@@ -82,14 +83,14 @@ class Wanted:
 
 @contextlib.contextmanager
 def engine_source(
-    terminal: Terminal, source: str, options: dict[str, Any], wanted: Wanted, keep: bool = True
+    terminal: Terminal, source: str, options: LoadOptions, wanted: Wanted, keep: bool = True
 ) -> Iterator[OnnxArtifact]:
     """The file to build from, in the wanted precision; files made on the way are gone after the block.
 
     Args:
         terminal: Where steps are told.
         source: ONNX file of any precision, preset, packaged model or checkpoint.
-        options: Keyword arguments of `load_model`.
+        options: How to load a model.
         wanted: What the file shall be.
         keep: Whether a file made from a model is kept in the cache, and taken from there.
 
@@ -153,7 +154,7 @@ def check_onnx_output(path: Path, source: str) -> None:
         )
 
 
-def _file(source: str, options: dict[str, Any]) -> OnnxArtifact:
+def _file(source: str, options: LoadOptions) -> OnnxArtifact:
     from ..engines.opening import refuse_model_options
     from ..export import read_artifact
 
@@ -161,13 +162,13 @@ def _file(source: str, options: dict[str, Any]) -> OnnxArtifact:
     return read_artifact(source)
 
 
-def _exported(terminal: Terminal, source: str, options: dict[str, Any], wanted: Wanted, folder: Path) -> OnnxArtifact:
+def _exported(terminal: Terminal, source: str, options: LoadOptions, wanted: Wanted, folder: Path) -> OnnxArtifact:
     from ..export import DEFAULT_OPSET, export_onnx
     from ..export.provenance import describe_source
     from ..models import load_model
 
     with terminal.working(f"Loading {source}"):
-        model = load_model(source, **options)
+        model = load_model(source, options)
     with terminal.working(f"Exporting {model.spec.name}"):
         return export_onnx(
             model,

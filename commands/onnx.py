@@ -16,7 +16,7 @@ from .verify import exit_on_miss, verify_file
 
 if TYPE_CHECKING:
     from ..export import OnnxArtifact
-    from ..models import Restorer
+    from ..models import LoadOptions, Restorer
 
 __all__ = ["onnx"]
 
@@ -44,7 +44,7 @@ def onnx(
     terminal: Terminal,
     model: str,
     output: Path,
-    options: dict[str, Any],
+    options: LoadOptions,
     fp16: bool,
     bf16: bool,
     no_rescale: bool,
@@ -79,7 +79,7 @@ def onnx(
     from ..models import load_model
 
     with terminal.working(f"Loading {model}"):
-        loaded = load_model(model, **options)
+        loaded = load_model(model, options)
     form = {
         "opset": opset or DEFAULT_OPSET,
         "static": static,

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from ..models.options import ATTENTION_FORMS, LoadOptions
 from .terminal import Terminal
 
 __all__ = [
@@ -96,7 +97,7 @@ common_options = stacked(
 
 
 def model_options(command: Command, attention: str = "--attention") -> Command:
-    """Adds the options of `load_model` and hands them over as one mapping, ``options``.
+    """Adds the options of `load_model` and hands them over as one `LoadOptions`, ``options``.
 
     Args:
         command: The verb.
@@ -106,7 +107,8 @@ def model_options(command: Command, attention: str = "--attention") -> Command:
     @functools.wraps(command)
     def collected(*arguments: Any, **keywords: Any) -> Any:
         given = {name: keywords.pop(name) for name in ("weights", "random_weights", "top_k")}
-        return command(*arguments, options={**given, "attention": keywords.pop("model_attention")}, **keywords)
+        given["attention"] = keywords.pop("model_attention")
+        return command(*arguments, options=LoadOptions(**given), **keywords)
 
     options = stacked(
         click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Checkpoint for a preset."),
@@ -115,8 +117,8 @@ def model_options(command: Command, attention: str = "--attention") -> Command:
         click.option(
             attention,
             "model_attention",
-            type=click.Choice(["paper", "bypassed"]),
-            default="paper",
+            type=click.Choice(ATTENTION_FORMS),
+            default=ATTENTION_FORMS[0],
             show_default=True,
             help="AgileIR only: as in the paper, or discarded as by the authors' released code.",
         ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..cache.facts import Facts
     from ..export import OnnxArtifact
+    from ..models import LoadOptions
 
 __all__ = ["PreparedFiles", "source_facts"]
 
@@ -20,14 +20,14 @@ LIBRARIES = ("numpy", "onnx", "onnx-graphsurgeon", "onnx-ir", "onnxruntime", "on
 FOLDER = "sources"
 
 
-def source_facts(source: str, options: Mapping[str, Any], wanted: Any) -> Facts:
+def source_facts(source: str, options: LoadOptions, wanted: Any) -> Facts:
     """All that the file made from a model depends on: weights, options, program, libraries.
 
     Files count by their bytes, whatever they are named. Nothing heavy is imported.
 
     Args:
         source: Preset, packaged model or checkpoint.
-        options: Keyword arguments of `load_model`.
+        options: How to load it.
         wanted: What the file shall be, a dataclass.
     """
     from ..cache.facts import code_digest
@@ -35,7 +35,7 @@ def source_facts(source: str, options: Mapping[str, Any], wanted: Any) -> Facts:
     return {
         "network": Path(source).name,
         "source": _content(Path(source)) if Path(source).is_file() else source,
-        "options": {name: _content(value) for name, value in options.items()},
+        "options": _content(options.given()),
         "wanted": _content(dataclasses.asdict(wanted)),
         "code": code_digest(*ROOMS),
         "weights": {file.name: _content(file) for file in _packaged()},

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .options import common_options, model_options
 from .terminal import Terminal
+
+if TYPE_CHECKING:
+    from ..models import LoadOptions
 
 __all__ = ["restore"]
 
@@ -30,7 +33,7 @@ def restore(
     images: tuple[Path, ...],
     output: Path,
     overwrite: bool,
-    options: dict[str, Any],
+    options: LoadOptions,
 ) -> None:
     """Restore pictures, or all pictures of folders, with an exported file (fast) or a model (PyTorch).
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..engines.profile_choice import Sizes
     from ..engines.targets import Target
     from ..export import OnnxArtifact
+    from ..models import LoadOptions
 
 __all__ = ["trt"]
 
@@ -183,7 +184,7 @@ def trt(
     keep_failed: bool,
     no_cache: bool,
     dry_run: bool,
-    options: dict[str, Any],
+    options: LoadOptions,
     **details: Any,
 ) -> None:
     """Build an engine from MODEL_OR_ONNX and check which precision its kernels really compute in.

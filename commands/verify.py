@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..export import OnnxArtifact
-    from ..models import Restorer
+    from ..models import LoadOptions, Restorer
     from ..parity import ParityReport
 
 __all__ = ["exit_on_miss", "verify", "verify_file"]
@@ -32,7 +32,7 @@ def verify(
     terminal: Terminal,
     sources: tuple[str, ...],
     reference: str | None,
-    options: dict[str, Any],
+    options: LoadOptions,
     verification: VerificationOptions,
     blocks: bool,
 ) -> None:
@@ -127,7 +127,7 @@ def _verify_engine(
     terminal: Terminal,
     source: str,
     reference: str | None,
-    options: dict[str, Any],
+    options: LoadOptions,
     verification: VerificationOptions,
 ) -> ParityReport:
     """Judges an engine on the GPU of this machine."""
@@ -144,7 +144,7 @@ def _verify_engine(
     engine = read_engine(source)
     images = engine_images(engine, verification.images, verification.sizes)
     model = reference_model(engine, reference, options)
-    runner = open_runner(source, {})
+    runner = open_runner(source)
     with terminal.working(f"Verifying {source}") as progress:
         report = verify_engine(
             model, engine, runner, images, min_psnr=verification.min_psnr, subject=source, progress=progress

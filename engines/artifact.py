@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -61,7 +60,7 @@ class EngineArtifact:
             "precision": self.precision,
             "profiles": [profile.to_json() for profile in self.profiles],
             "gpus": list(self.gpus),
-            "spec": dataclasses.asdict(self.spec),
+            "spec": self.spec.to_json(),
             "facts": dict(self.facts),
             "audit": dict(self.audit),
             "provenance": dict(self.provenance),
@@ -101,7 +100,7 @@ def read_engine(path: str | Path) -> EngineArtifact:
             precision=data["precision"],
             profiles=tuple(Profile.from_json(profile) for profile in data["profiles"]),
             gpus=tuple(data["gpus"]),
-            spec=ModelSpec.from_json(json.dumps(data["spec"])),
+            spec=ModelSpec.from_json(data["spec"]),
             facts=data["facts"],
             audit=data["audit"],
             provenance=data["provenance"],

@@ -90,7 +90,7 @@ def read_artifact(path: str | Path) -> OnnxArtifact:
             fix="Export it with `agileir-export onnx`.",
         )
     try:
-        spec = ModelSpec.from_json(metadata[SPEC_KEY])
+        spec = ModelSpec.from_json(json.loads(metadata[SPEC_KEY]))
         provenance = json.loads(metadata.get(PROVENANCE_KEY, "{}"))
         blocks = json.loads(metadata.get(BLOCKS_KEY, "[]"))
         conversion = json.loads(metadata.get(CONVERSION_KEY, "{}"))

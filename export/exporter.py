@@ -190,7 +190,7 @@ def _describe(graph: onnx.ModelProto, model: Restorer, blocks: list[str], source
     onnx.helper.set_model_props(
         graph,
         {
-            SPEC_KEY: model.spec.to_json(),
+            SPEC_KEY: json.dumps(model.spec.to_json(), sort_keys=True),
             PROVENANCE_KEY: json.dumps(provenance, sort_keys=True),
             BLOCKS_KEY: json.dumps(blocks),
         },

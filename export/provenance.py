@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError
+from ..models.options import LoadOptions
 from ..models.spec import CHECKPOINT_SUFFIXES
 from .artifact import read_artifact
 
@@ -17,19 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["Exported", "describe_file", "describe_source", "reload_model"]
 
 
-def describe_source(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def describe_source(model: str, options: LoadOptions) -> dict[str, Any]:
     """Provenance of a model as `load_model` was asked for it; of files only the name is kept, never the folder.
 
     Args:
         model: Preset, packaged model or checkpoint.
-        options: Keyword arguments of `load_model`.
+        options: How it was loaded.
     """
-    described = {key: value for key, value in options.items() if value is not None}
-    if described.get("attention") == "paper":
-        del described["attention"]
-    if "weights" in described:
-        described["weights"] = Path(described["weights"]).name
-    return {"model": Path(model).name if Path(model).is_file() else model, **described}
+    return {"model": Path(model).name if Path(model).is_file() else model, **options.to_json()}
 
 
 class Exported(Protocol):
@@ -61,8 +56,7 @@ def reload_model(artifact: Exported) -> Restorer:
             f"{artifact.path} was made from the checkpoint {origin.get('weights', name)}.",
             fix="Name it: --reference FILE, or --reference PRESET --weights FILE.",
         )
-    options = {key: origin[key] for key in ("random_weights", "top_k", "attention") if key in origin}
-    return load_model(name, **options)
+    return load_model(name, LoadOptions.from_json(origin))
 
 
 def describe_file(path: str | Path) -> dict[str, Any]:
@@ -79,4 +73,4 @@ def describe_file(path: str | Path) -> dict[str, Any]:
 
     model = load_model(path)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"kind": "checkpoint", "path": str(path), "parameters": parameters, "spec": dataclasses.asdict(model.spec)}
+    return {"kind": "checkpoint", "path": str(path), "parameters": parameters, "spec": model.spec.to_json()}

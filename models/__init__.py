@@ -1,30 +1,28 @@
-"""Models: the three families, presets, checkpoints, packaged weights.
+"""Models: the three families, presets, checkpoints, packaged weights; the only module that lists the families.
 
-What `spec` holds loads at once; everything else imports PyTorch on first use and registers all families then.
+What `spec` and `options` hold is there at once; all else imports PyTorch on first use and registers the families then.
 """
 
 from typing import TYPE_CHECKING
 
 from ..lazy import lazy_attributes
+from .options import LoadOptions
 from .spec import CHECKPOINT_SUFFIXES, ModelSpec
 
 if TYPE_CHECKING:
+    from .agileir import ReleasedCodeWarning
     from .base import Restorer, pad_images
-    from .checkpoint import (
-        ReleasedCodeWarning,
-        list_models,
-        load_model,
-        packaged_models,
-        read_state,
-    )
+    from .checkpoint import list_models, load_model, packaged_models
     from .registry import FAMILIES, Family, build_preset, find_preset, preset_names, register
     from .semanir import set_top_k
+    from .state import read_state
     from .transform import fold, randomise, use_operators
 
 __all__ = [
     "CHECKPOINT_SUFFIXES",
     "FAMILIES",
     "Family",
+    "LoadOptions",
     "ModelSpec",
     "ReleasedCodeWarning",
     "Restorer",
@@ -45,22 +43,15 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("Restorer", "pad_images"), ".base"),
-    **dict.fromkeys(
-        (
-            "ReleasedCodeWarning",
-            "list_models",
-            "load_model",
-            "packaged_models",
-            "read_state",
-        ),
-        ".checkpoint",
-    ),
+    "ReleasedCodeWarning": ".agileir",
+    **dict.fromkeys(("list_models", "load_model", "packaged_models"), ".checkpoint"),
     **dict.fromkeys(
         ("FAMILIES", "Family", "build_preset", "find_preset", "preset_names", "register"),
         ".registry",
     ),
     "set_top_k": ".semanir",
+    "read_state": ".state",
     **dict.fromkeys(("fold", "randomise", "use_operators"), ".transform"),
 }
 
-__getattr__ = lazy_attributes(__name__, _HOMES, prepare=(".agileir", ".semanir_unet", ".swinir"))
+__getattr__ = lazy_attributes(__name__, _HOMES, prepare=(".agileir", ".semanir", ".swinir"))

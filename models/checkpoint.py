@@ -1,16 +1,9 @@
-"""Loading models: by preset or packaged name, or from a checkpoint whose architecture is recognised by its weights.
-
-Only tensors are read: checkpoints are opened with ``weights_only=True``, so that pickled code never runs.
-"""
+"""Loading models: by preset or packaged name, or from a checkpoint whose architecture is recognised by its weights."""
 
 from __future__ import annotations
 
-import collections
-import json
-import pickle
-import pickletools
-import warnings
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,31 +12,22 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, InputError, ModelNameError
-from .agileir import attention_never_trained
 from .base import Restorer
+from .options import LoadOptions
 from .registry import FAMILIES, Family, find_preset, preset_names
-from .semanir import set_top_k
 from .spec import CHECKPOINT_SUFFIXES
+from .state import exists, read_state
 from .transform import randomise
 
 __all__ = [
     "WEIGHTS_FOLDER",
     "ModelEntry",
-    "ReleasedCodeWarning",
     "list_models",
     "load_model",
     "packaged_models",
-    "read_state",
 ]
 
-WRAPPERS = ("params_ema", "params", "state_dict", "model")
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
-METADATA_KEY = "agileir"
-ATTENTION_FORMS = ("paper", "bypassed")
-
-
-class ReleasedCodeWarning(UserWarning):
-    """A checkpoint was trained with AgileIR's released code, whose attention has no effect on the output."""
 
 
 def packaged_models() -> dict[str, Path]:
@@ -87,23 +71,14 @@ def list_models() -> list[ModelEntry]:
     return entries
 
 
-def load_model(
-    name_or_path: str | Path,
-    *,
-    weights: str | Path | None = None,
-    random_weights: int | None = None,
-    top_k: int | None = None,
-    attention: str = "paper",
-) -> Restorer:
+def load_model(name_or_path: str | Path, options: LoadOptions | None = None, **keywords: Any) -> Restorer:
     """Loads a model for inference, in float32 on the CPU and in evaluation mode.
 
     Args:
         name_or_path: A packaged model, a preset together with `weights` or `random_weights`, or a checkpoint
             (.pth, .pt, .ckpt, .safetensors) whose architecture is inferred from its keys and shapes.
-        weights: Checkpoint for a preset.
-        random_weights: Seed of random weights for a preset, >= 0.
-        top_k: Keys per query of a SemanIR model, instead of its own.
-        attention: ``"paper"``, or ``"bypassed"`` for AgileIR's released behaviour (the attention has no effect).
+        options: How to load it.
+        keywords: Attributes of `LoadOptions`, such as ``top_k=64``, instead of the ones in `options`.
 
     Raises:
         ModelNameError: The name is unknown, or a preset has neither weights nor a seed.
@@ -111,56 +86,44 @@ def load_model(
         InputError: An option does not apply to this model.
     """
     source = str(name_or_path)
-    if attention not in ATTENTION_FORMS:
-        raise InputError(
-            f"The attention form {attention!r} is not known.",
-            fix=f"Choose one of {', '.join(ATTENTION_FORMS)}.",
-        )
-    if weights is not None and random_weights is not None:
+    options = dataclasses.replace(options or LoadOptions(), **keywords)
+    others = [name for name in ("weights", "random_weights") if name in options.given()]
+    if len(others) > 1:
         raise InputError("Both weights and random weights were asked for.", fix="Give one of them.")
     if source in preset_names():
-        model = _load_preset(source, weights, random_weights, attention)
+        model = _load_preset(source, options)
     else:
         path = Path(name_or_path)
-        if not _exists(path) and path.suffix.lower() not in CHECKPOINT_SUFFIXES:
+        if not exists(path) and path.suffix.lower() not in CHECKPOINT_SUFFIXES:
             find_preset(source)  # raises, with near names
-        if weights is not None or random_weights is not None:
+        if others:
             raise InputError(
                 f"{source} is a checkpoint and brings its own weights.",
                 fix="Give a preset name together with weights or a seed.",
             )
-        model = _load_file(path, attention)
-    if attention == "bypassed" and model.spec.family != "agileir":
-        raise InputError(
-            f'attention="bypassed" does not fit {source}, a {model.spec.family} model.',
-            why="Only AgileIR's released code discards the attention.",
-        )
-    if top_k is not None:
-        try:
-            set_top_k(model, top_k)
-        except ValueError as error:
-            raise InputError(f"top_k {top_k} does not fit {source}: {error}.") from error
+        model = _load_file(path)
+    appliers: dict[str, Callable[[Restorer, Any], None]] = {}
+    for family in (*FAMILIES.values(), FAMILIES[model.spec.family]):  # another family says why its option does not fit
+        appliers |= family.options
+    for name, value in options.given().items():
+        if name in appliers:
+            try:
+                appliers[name](model, value)
+            except ValueError as error:
+                raise InputError(f"{name} {value} does not fit {source}: {error}.") from error
     return model.eval()
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name too long for a file, for example
-        return False
-
-
-def _load_preset(name: str, weights: str | Path | None, seed: int | None, attention: str) -> Restorer:
+def _load_preset(name: str, options: LoadOptions) -> Restorer:
     family, hyperparameters = find_preset(name)
-    if family.name == "agileir":
-        hyperparameters["attention"] = attention
     model = family.build(name=name, **hyperparameters)
+    seed = options.random_weights
     if seed is not None:
         if not 0 <= seed < 2**64:
             raise InputError(f"The seed of random weights must be in 0..2^64-1, got {seed}.")
         randomise(model, seed)
         return model
-    path = Path(weights) if weights is not None else packaged_models().get(name)
+    path = Path(options.weights) if options.weights is not None else packaged_models().get(name)
     if path is None:
         raise ModelNameError(
             f"The preset {name} has no trained weights in this package.",
@@ -171,7 +134,7 @@ def _load_preset(name: str, weights: str | Path | None, seed: int | None, attent
     return model
 
 
-def _load_file(path: Path, attention: str) -> Restorer:
+def _load_file(path: Path) -> Restorer:
     state, metadata = read_state(path)
     for family in FAMILIES.values():
         if family.detect(state):
@@ -195,8 +158,6 @@ def _load_file(path: Path, attention: str) -> Restorer:
     name = _preset_of(family, hyperparameters, metadata)
     if name != "custom":
         hyperparameters = {**hyperparameters, **family.presets[name]}
-    if family.name == "agileir":
-        hyperparameters["attention"] = attention
     try:
         model = family.build(name=name, **hyperparameters)
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
@@ -219,126 +180,7 @@ def _preset_of(family: Family, found: Mapping[str, Any], metadata: Mapping[str, 
 
 def _shape(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     """The hyper-parameters that weights show."""
-    return {k: v for k, v in hyperparameters.items() if k not in ("name", "task", "attention", "noise_level")}
-
-
-def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads a state dict and the metadata this package writes beside weights (empty where there is none).
-
-    Raises:
-        CheckpointError: The file is missing, truncated, holds anything but tensors, or has another suffix.
-    """
-    path = Path(path)
-    if not _exists(path) or not path.is_file():
-        exists = _exists(path)
-        kind = "does not exist" if not exists else "is a folder" if path.is_dir() else "is no file"
-        raise CheckpointError(f"{path}: the checkpoint {kind}.", fix="Check the path.")
-    if path.suffix.lower() not in CHECKPOINT_SUFFIXES:
-        raise CheckpointError(
-            f"{path}: {path.suffix or 'no suffix'} is not a checkpoint format.",
-            fix=f"Checkpoints end in {', '.join(CHECKPOINT_SUFFIXES)}.",
-        )
-    if path.suffix.lower() == ".safetensors":
-        return _read_safetensors(path)
-    return _unwrap(_read_pickle(path), path), {}
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-    except Exception as error:  # whatever a damaged file makes the reader trip over
-        raise _unreadable(path, _one_sentence(error)) from error
-    return _unwrap(state, path), metadata if isinstance(metadata, dict) else {}
-
-
-def _read_pickle(path: Path) -> object:
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise _unreadable(path, _one_sentence(error)) from error
-    if not start.startswith((b"\x80", b"PK\x03\x04")):
-        raise _unreadable(path, "It is neither a PyTorch archive nor a pickle.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on pickle protocols and TorchScript: an error follows
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if start.startswith(b"\x80") and _ends_early(path):
-            raise _unreadable(path, "It ends too early.") from error
-        raise CheckpointError(
-            f"{path}: holds pickled objects besides tensors, which could run code when loaded.",
-            why=_one_sentence(error, "global", "unsupported"),
-            fix="Nothing was run. Save the state dict alone: torch.save(model.state_dict(), FILE), or use safetensors.",
-        ) from error
-    except Exception as error:  # whatever a damaged file makes the reader trip over
-        reason = _one_sentence(error, "failed reading", "torchscript", "unsupported")
-        raise _unreadable(path, reason) from error
-
-
-def _ends_early(path: Path) -> bool:
-    """True for a file of pickles whose last one is cut off; the pickles are read, not executed."""
-    with path.open("rb") as file:
-        for _ in range(5):  # torch's older format: number, protocol, system, objects, storage keys
-            if not file.peek(1):
-                return False
-            try:
-                collections.deque(pickletools.genops(file), maxlen=0)
-            except Exception:
-                return True
-    return False
-
-
-def _unreadable(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: cannot be read as a checkpoint ({path.stat().st_size} bytes).",
-        why=why,
-        fix="The file may be truncated or of another kind: download or save it again.",
-    )
-
-
-def _one_sentence(error: Exception, *wanted: str) -> str:
-    """The first sentence of the line that has a wanted word in it, else of the first line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    fitting = [line for word in wanted for line in lines if word in line.lower()]
-    chosen = (fitting or lines or ["It ends too early."])[0].split(". ")[0][:200]
-    return f"{chosen.removesuffix('.')}."
-
-
-def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
-    """Takes the weights out of the wrappers training codes put around them."""
-    for _ in WRAPPERS:  # each at most once: a pickle may contain itself
-        if not isinstance(loaded, Mapping):
-            break
-        inside = [loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)]
-        if not inside:
-            break
-        loaded = inside[0]
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise CheckpointError(
-            f"{path}: holds no state dict but {type(loaded).__name__}"
-            f"{' without entries' if isinstance(loaded, Mapping) else ''}.",
-            fix="Save model.state_dict().",
-        )
-    state: dict[str, Tensor] = {}
-    for key, value in loaded.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"{path}: the entry {key!r} is {type(value).__name__}, not a tensor.",
-                fix=f"Save the state dict alone, or under one of {', '.join(WRAPPERS)}.",
-            )
-        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-            raise CheckpointError(
-                f"{path}: {key} is not an ordinary dense tensor.",
-                why=f"It is {value.dtype} on {value.device.type} with layout {value.layout}.",
-                fix="Save the weights as dense floating-point tensors.",
-            )
-        state[key.removeprefix("module.")] = value
-    return state
+    return {k: v for k, v in hyperparameters.items() if k not in ("name", "task", "noise_level")}
 
 
 def _fill(model: Restorer, state: Mapping[str, Tensor], family: Family, path: Path) -> None:
@@ -379,28 +221,6 @@ def _fill(model: Restorer, state: Mapping[str, Tensor], family: Family, path: Pa
             f"{path}: the key {extra[0]} is not part of {what} ({len(extra)} such keys).",
             fix="The network has parts this package does not know.",
         )
-    if family.name == "agileir" and attention_never_trained(given):
-        warnings.warn(
-            f"{path} was trained with AgileIR's released code, which discards the attention (every output projection "
-            'kept its initial zero scale). It runs with attention as in the paper; attention="bypassed" reproduces '
-            "the released behaviour.",
-            ReleasedCodeWarning,
-            stacklevel=4,
-        )
     model.load_state_dict(given, strict=False)
-    if "geometry" in given:
-        _take_geometry(model, given["geometry"].tolist(), path)
-
-
-def _take_geometry(model: Restorer, geometry: list[int], path: Path) -> None:
-    """Checks the window of SemanIR weights against the network's, and takes over their top_k."""
-    window_size, top_k = geometry
-    if window_size != model.spec.window_size:
-        raise CheckpointError(
-            f"{path}: geometry says window {window_size}, {model.spec.name} has {model.spec.window_size}.",
-            fix="Choose the preset the checkpoint was trained as.",
-        )
-    try:
-        set_top_k(model, top_k)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: geometry does not fit: {error}.") from error
+    if family.filled is not None:
+        family.filled(model, path)

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate, leaky_relu
 
 __all__ = [
     "Block",
+    "HeadedAttention",
     "LayerGroup",
     "Mlp",
     "Stage",
@@ -55,6 +56,26 @@ class Mlp(nn.Module):
         """``[..., C]`` to ``[..., C]``."""
         output: Tensor = self.fc2(self.act(self.fc1(x)))
         return output
+
+
+class HeadedAttention(nn.Module):
+    """What window attention of several heads has: its sizes, qkv and output projections.
+
+    Args:
+        width: Feature width C.
+        num_heads: Heads; divides C.
+        window_size: Attention window.
+        shift_size: Cyclic shift.
+    """
+
+    def __init__(self, width: int, num_heads: int, window_size: int, shift_size: int) -> None:
+        super().__init__()
+        if num_heads < 1 or width % num_heads:
+            raise ValueError(f"{width} channels do not divide into {num_heads} heads")
+        self.num_heads, self.window_size, self.shift_size = num_heads, window_size, shift_size
+        self.use_operator = True
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
 
 
 class Block(nn.Module):
@@ -167,16 +188,6 @@ def initialise(module: nn.Module) -> None:
     elif isinstance(module, nn.LayerNorm):
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)
-
-
-def check_heads(width: int, heads: int) -> None:
-    """Refuses a number of heads that does not divide the width.
-
-    Raises:
-        ValueError: It does not.
-    """
-    if heads < 1 or width % heads:
-        raise ValueError(f"{width} channels do not divide into {heads} heads")
 
 
 def table_parameter(window_size: int, heads: int) -> nn.Parameter:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -29,8 +30,13 @@ class Family:
         presets: Hyper-parameters by preset name.
         detect: True when a state dict is of this family.
         infer: Hyper-parameters read off the keys and shapes of a state dict.
-        derived: Suffixes of state-dict keys that are derived from hyper-parameters and not loaded.
         paper: Where the family is published.
+        derived: Suffixes of state-dict keys that are derived from hyper-parameters and not loaded.
+        options: By name of an option of `LoadOptions` that this family takes, what applies its value to a network in
+            place; it raises a ValueError where the value or the network does not fit.
+        filled: Called with a network and the checkpoint it was filled from: checks and takes over what the weights say
+            besides, warns; None where they say nothing.
+        random_gains: Gain of random weights by suffix of a layer's name, where it is not that of `randomise`.
     """
 
     name: str
@@ -40,6 +46,9 @@ class Family:
     infer: Callable[[State], Hyperparameters]
     paper: str
     derived: tuple[str, ...] = ()
+    options: Mapping[str, Callable[[Restorer, Any], None]] = field(default_factory=dict)
+    filled: Callable[[Restorer, Path], None] | None = None
+    random_gains: Mapping[str, float] = field(default_factory=dict)
 
     def build(self, **hyperparameters: Any) -> Restorer:
         """Makes an untrained network (``name`` and ``task`` are among the hyper-parameters)."""

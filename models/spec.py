@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,20 +40,19 @@ class ModelSpec:
     top_k: int | None = None
     noise_level: float | None = None
 
-    def to_json(self) -> str:
-        """The spec as a JSON object with sorted keys."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+    def to_json(self) -> dict[str, Any]:
+        """The spec as JSON."""
+        return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, text: str) -> ModelSpec:
+    def from_json(cls, data: Any) -> ModelSpec:
         """Inverse of `to_json`.
 
         Raises:
-            ValueError: The text is not the JSON of a spec.
+            ValueError: `data` is not the JSON of a spec.
         """
         try:
-            fields: dict[str, Any] = json.loads(text)
-            spec = cls(**fields)
+            spec = cls(**data)
         except TypeError as error:
             raise ValueError(f"not a ModelSpec: {error}") from error
         for name in ("family", "name", "task"):

@@ -5,29 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..plugins import plain_attention, shifted_window_attention
 from .columnar import ColumnarNetwork
 from .inference import BLOCK, columnar_hyperparameters, window_from_table
-from .layers import Block, Stage, check_heads, initialise, table_parameter
+from .layers import Block, HeadedAttention, Stage, initialise, table_parameter
 from .registry import Family, register
 from .spec import ModelSpec
 
 __all__ = ["SwinIR", "WindowAttention"]
 
 
-class WindowAttention(nn.Module):
+class WindowAttention(HeadedAttention):
     """(Shifted) window attention with learned qkv and output projections."""
 
     def __init__(self, width: int, num_heads: int, window_size: int, shift_size: int) -> None:
-        super().__init__()
-        check_heads(width, num_heads)
-        self.num_heads, self.window_size, self.shift_size = num_heads, window_size, shift_size
-        self.use_operator = True
+        super().__init__(width, num_heads, window_size, shift_size)
         self.relative_position_bias_table = table_parameter(window_size, num_heads)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, H, W, C]`` to the same; H and W multiples of the window."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .base import Restorer
+from .registry import FAMILIES
 
 __all__ = ["fold", "randomise", "use_operators"]
 
@@ -41,12 +42,12 @@ def use_operators(model: nn.Module, use: bool = True) -> None:
 
 
 @torch.no_grad()
-def randomise(model: nn.Module, seed: int) -> None:
+def randomise(model: Restorer, seed: int) -> None:
     """Draws weights so that every parameter moves the output, whatever its initial value for training is.
 
     Linear and convolution weights keep the variance of their input (halved in residual branches by LayerNorm gains
     around 1); BatchNorm scales and statistics, biases and position-bias tables are far from their neutral values; the
-    last convolution is small, so that pictures stay near the middle of 0..1.
+    last convolution is small, so that pictures stay near the middle of 0..1. A family may have gains of its own.
 
     Args:
         model: Any network of this package; changed in place.
@@ -58,12 +59,12 @@ def randomise(model: nn.Module, seed: int) -> None:
         tensor.copy_(torch.randn(tensor.shape, generator=generator) * deviation + mean)
 
     last = _last_convolution(model)
+    gains = FAMILIES[model.spec.family].random_gains
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             inputs = module.weight[0].numel()
-            gain = 0.3 if module is last else 0.8
-            if name.endswith("cpb_mlp.0"):
-                gain = 2.0
+            usual = 0.3 if module is last else 0.8
+            gain = next((gain for suffix, gain in gains.items() if name.endswith(suffix)), usual)
             normal(module.weight, 0.0, gain * inputs**-0.5)
             if module.bias is not None:
                 normal(module.bias, 0.0, 0.02 if module is last else 0.1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -144,7 +143,7 @@ def _image(image: TestImage, outputs: Sequence[Any], rungs: Sequence[Rung]) -> s
 def _provenance(report: ParityReport, artifact: OnnxArtifact) -> dict[str, Any]:
     facts: dict[str, Any] = {"file": artifact.path.name, "sha256": artifact.sha256, "precision": artifact.precision}
     facts |= {f"fixed {name}": size for name, size in artifact.profile.items()}
-    facts |= {f"model: {name}": value for name, value in dataclasses.asdict(report.spec).items() if value is not None}
+    facts |= {f"model: {name}": value for name, value in report.spec.to_json().items() if value is not None}
     facts |= {f"export: {name}": value for name, value in artifact.provenance.items()}
     for role, described in report.runners.items():
         facts |= {f"{role}: {name}": value for name, value in described.items()}

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..engines.opening import is_onnx, refuse_model_options
 from ..errors import InputError
 from ..export import OnnxArtifact, export_onnx, read_artifact
 from ..export.provenance import Exported, describe_source, reload_model
-from ..models import Restorer, load_model
+from ..models import LoadOptions, Restorer, load_model
 
 __all__ = ["open_pair", "reference_model"]
 
 
 @contextmanager
 def open_pair(
-    source: str | Path, reference: str | None, options: Mapping[str, Any]
+    source: str | Path, reference: str | None, options: LoadOptions
 ) -> Iterator[tuple[Restorer, OnnxArtifact]]:
     """Reference model and exported file.
 
@@ -28,7 +28,7 @@ def open_pair(
     Args:
         source: ONNX file, preset, packaged model or checkpoint.
         reference: Model an ONNX file came from, where the file cannot tell.
-        options: Keyword arguments of `load_model` for the model.
+        options: How to load the model.
 
     Raises:
         InputError: A reference was given for a model, or is needed for a file.
@@ -40,36 +40,33 @@ def open_pair(
         return
     if reference is not None:
         raise InputError(f"{source} is its own reference.", fix="Leave --reference out.")
-    model = load_model(source, **options)
+    model = load_model(source, options)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{model.spec.name}.onnx"
         yield model, export_onnx(model, path, source=describe_source(str(source), options))
 
 
-def reference_model(artifact: Exported, reference: str | None, options: Mapping[str, Any]) -> Restorer:
+def reference_model(artifact: Exported, reference: str | None, options: LoadOptions) -> Restorer:
     """The model an ONNX file or an engine came from.
 
     Args:
         artifact: The file.
         reference: Model it came from, where the file cannot tell.
-        options: Keyword arguments of `load_model` for the reference.
+        options: How to load the reference.
 
     Raises:
         InputError: A reference is needed, or options were given without one: the file was exported with its own.
         AgileIRError: What loading raises.
     """
     if reference is not None:
-        return load_model(reference, **_as_exported(artifact, options))
-    if options.get("weights") is not None:
+        return load_model(reference, _as_exported(artifact, options))
+    if options.weights is not None:
         raise InputError("--weights needs --reference PRESET for an exported file.")
     refuse_model_options(artifact.path, options)
     return reload_model(artifact)
 
 
-def _as_exported(artifact: Exported, options: Mapping[str, Any]) -> dict[str, Any]:
+def _as_exported(artifact: Exported, options: LoadOptions) -> LoadOptions:
     """The options, with the run-time choices the file was exported with where they are left open."""
-    chosen = {name: artifact.provenance[name] for name in ("top_k", "attention") if name in artifact.provenance}
-    given = {name: value for name, value in options.items() if value is not None}
-    if given.get("attention") == "paper":  # also the default of the command line
-        del given["attention"]
-    return chosen | given
+    exported = LoadOptions.from_json(artifact.provenance)
+    return replace(exported, **{"random_weights": None, **options.given()})

@@ -137,7 +137,7 @@ class ParityReport:
             {
                 "subject": self.subject,
                 "passed": self.passed,
-                "spec": dataclasses.asdict(self.spec),
+                "spec": self.spec.to_json(),
                 "rungs": rungs,
                 "runners": self.runners,
             }

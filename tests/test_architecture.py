@@ -20,6 +20,8 @@ GROUND = ("cache", "images", "lazy", "files", "version", "errors")
 ORDER = (*ROOMS, *GROUND)
 BESIDE_THE_PACKAGE = {"tests", "benchmarks", "tools", "docs"}
 NOT_OURS = {"build", "dist", "demo", "__pycache__"}
+NAMES_OF_OURS = {("plugins", "registry"): {"agileir"}, ("models", "state"): {"agileir"}}
+"""Where the name of a family is that of our operators' domain and of our metadata."""
 MAXIMUM_LINES = 450
 # Written in two pieces, so that this file does not hold them.
 FORBIDDEN = tuple("/" + rest for rest in ("work/", "root/", "opt/wheels", "opt/pypi", "tmp/venv"))
@@ -132,6 +134,28 @@ def test_reading_a_plan_imports_no_builder(tmp_path):
     program = f"import sys, {PACKAGE}.engines.tensorrt.plan_loading; print(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert not [name for name in answer.stdout.split() if name.startswith(f"{PACKAGE}.engines.building")]
+
+
+def test_only_its_own_files_know_a_family():
+    """A family's files in models/ begin with its name; the rest goes through the registry."""
+    from agileir_export.models import FAMILIES
+
+    def others(module):
+        stem = module[1] if module[0] == "models" and len(module) > 1 else ""
+        return [family for name, family in FAMILIES.items() if not stem.startswith(name)]
+
+    wrong = []
+    for module, path in MODULES.items():
+        if not module:
+            continue
+        names = {name for family in others(module) for name in (family.name, *family.presets)}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and node.value in names - NAMES_OF_OURS.get(module, set()):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.value}")
+    for module, target, place in IMPORTS:
+        if module != ("models",) and target[:1] == ("models",) and len(target) > 1:  # that one lists the families
+            wrong += [f"{place}: {target[1]}" for f in others(module) if target[1].startswith(f.name)]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_a_module_reads_in_one_sitting():

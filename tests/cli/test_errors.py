@@ -24,7 +24,7 @@ REFUSED = [
     (("onnx", PRESET, "--random-weights", "0", "--weights", "{swinir}", "-o", "a.onnx"), "one of them"),
     (("onnx", "{swinir}", "--random-weights", "0", "-o", "a.onnx"), "its own weights"),
     (("onnx", "{swinir}", "--top-k", "3", "-o", "a.onnx"), "top_k 3 does not fit"),
-    (("onnx", "{swinir}", "--attention", "bypassed", "-o", "a.onnx"), "Only AgileIR"),
+    (("onnx", "{swinir}", "--attention", "bypassed", "-o", "a.onnx"), "only AgileIR"),
     (("onnx", "{swinir}", "--opset", "99", "-o", "a.onnx"), r"opset must be in 18\.\.23, got 99"),
     (("onnx", "{swinir}", "-o", "gone/a.onnx"), "there is no folder gone"),
     (("onnx", "{swinir}", "-o", "a.bin"), r"a\.bin does not end in \.onnx"),

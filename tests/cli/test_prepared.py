@@ -14,10 +14,11 @@ from agileir_export.cache.store import CacheWarning
 from agileir_export.commands.engine_source import Calibration, Wanted, engine_source
 from agileir_export.commands.prepared import PreparedFiles, source_facts
 from agileir_export.commands.terminal import Terminal
+from agileir_export.models import LoadOptions
 
 from .command import PRESET, run
 
-OPTIONS = {"weights": None, "random_weights": 3, "top_k": None, "attention": "paper"}
+OPTIONS = LoadOptions(random_weights=3)
 WANTED = Wanted("float32")
 
 
@@ -44,7 +45,7 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def source(wanted: Wanted = WANTED, name: str = PRESET, keep: bool = True, **changes: Any) -> tuple[str, str]:
     """Digest and name of the prepared file."""
-    with engine_source(Terminal(verbosity=-1), name, OPTIONS | changes, wanted, keep) as artifact:
+    with engine_source(Terminal(verbosity=-1), name, replace(OPTIONS, **changes), wanted, keep) as artifact:
         assert artifact.path.is_file()
         return artifact.sha256, artifact.path.name
 
@@ -67,7 +68,7 @@ def test_whatever_matters_makes_another_file(
     with_pictures = replace(WANTED, calibration=Calibration(images=(pictures,)))
     others = [
         source_facts("swinir_light_x2", OPTIONS, WANTED),
-        source_facts(PRESET, OPTIONS | {"random_weights": 4}, WANTED),
+        source_facts(PRESET, replace(OPTIONS, random_weights=4), WANTED),
         source_facts(PRESET, OPTIONS, replace(WANTED, static=(8, 8))),
         source_facts(PRESET, OPTIONS, replace(WANTED, rescale=False)),
         source_facts(PRESET, OPTIONS, with_pictures),

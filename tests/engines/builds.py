@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -56,7 +57,7 @@ def described(path: Path, multiple: int = 4) -> OnnxArtifact:
     """A graph as a file of this package: with a spec in its metadata."""
     model = onnx.load(path)
     spec = ModelSpec("swinir", "small", "super-resolution", 1, 3, 4, multiple)
-    onnx.helper.set_model_props(model, {SPEC_KEY: spec.to_json()})
+    onnx.helper.set_model_props(model, {SPEC_KEY: json.dumps(spec.to_json())})
     onnx.save(model, path)
     return read_artifact(path)
 

@@ -26,6 +26,7 @@ from agileir_export.engines.tensorrt.device_memory import (
 from agileir_export.engines.tensorrt.pycuda_memory import PycudaMemory
 from agileir_export.engines.tensorrt.torch_memory import TorchMemory
 from agileir_export.errors import EnvironmentProblem, InputError
+from agileir_export.models import LoadOptions
 
 from ..export import networks
 from . import fake_pycuda, fake_torch
@@ -220,9 +221,9 @@ print(sorted({"torch", "onnxruntime", "tensorrt", "tensorrt_rtx_bindings", "pycu
 def test_engine_files_open_with_this_runner(gpu: Gpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     here(monkeypatch, Module(gpu, doubled))
     path = write_engine(tmp_path, [FREE])
-    runner = open_runner(path, {"attention": "paper", "preset": None})
+    runner = open_runner(path, LoadOptions(attention="paper"))
     assert isinstance(runner, TensorRTRunner)
     with pytest.raises(InputError, match="--top-k was decided at export"):
-        open_runner(path, {"top_k": 64})
+        open_runner(path, LoadOptions(top_k=64))
     with pytest.raises(InputError, match="does not exist"):
-        open_runner(tmp_path / "missing.engine", {})
+        open_runner(tmp_path / "missing.engine")

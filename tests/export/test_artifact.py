@@ -34,7 +34,7 @@ def small(weight: int = TensorProto.FLOAT, static: bool = False) -> onnx.ModelPr
     weights = helper.make_tensor("weight", weight, [3, 3, 1, 1], [0] * 9)
     model = helper.make_model(helper.make_graph(nodes, "small", [image], [output], [weights]))
     metadata = {
-        SPEC_KEY: SPEC.to_json(),
+        SPEC_KEY: json.dumps(SPEC.to_json()),
         PROVENANCE_KEY: json.dumps({"torch": "2"}),
         BLOCKS_KEY: json.dumps(["layers.0", "layers.1"]),
     }

@@ -171,15 +171,14 @@ SPEC = ModelSpec("semanir", "custom", "denoising", 1, 3, 8, 32, 255.0, 64)
 
 @pytest.mark.parametrize("spec", [SPEC, ModelSpec("swinir", "a b ü", "x", 4, 1, 7, 7)])
 def test_a_spec_survives_json(spec: ModelSpec) -> None:
-    assert ModelSpec.from_json(spec.to_json()) == spec
-    assert json.loads(spec.to_json()) == dataclasses.asdict(spec)
-    assert spec.to_json() == json.dumps(json.loads(spec.to_json()), sort_keys=True)
+    assert spec.to_json() == dataclasses.asdict(spec)
+    assert ModelSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"spec"', "{}", '{"family": "a"}'])
-def test_json_of_something_else_is_refused(text: str) -> None:
+@pytest.mark.parametrize("data", [[], None, 3, "spec", {}, {"family": "a"}])
+def test_json_of_something_else_is_refused(data: object) -> None:
     with pytest.raises(ValueError):
-        ModelSpec.from_json(text)
+        ModelSpec.from_json(data)
 
 
 @pytest.mark.parametrize(
@@ -203,4 +202,4 @@ def test_json_of_something_else_is_refused(text: str) -> None:
 def test_a_field_of_the_wrong_kind_is_refused_by_name(field: str, value: object) -> None:
     fields = {**dataclasses.asdict(SPEC), field: value}
     with pytest.raises(ValueError, match=field):
-        ModelSpec.from_json(json.dumps(fields))
+        ModelSpec.from_json(fields)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import agileir_export.models.semanir as semanir
+import agileir_export.models.semanir.attention as semanir
 from agileir_export.errors import CheckpointError, InputError
 from agileir_export.models import fold, load_model, set_top_k, use_operators
 

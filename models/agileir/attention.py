@@ -1,26 +1,17 @@
-"""AgileIR (arXiv 2409.06206): SwinIR's layout with group shifted window attention in every block.
-
-The paper's meaning is implemented. The authors' released code (XcloudFance/AgileIR) computes the attention and then
-discards it; ``attention="bypassed"`` reproduces that behaviour, and only when asked for.
-"""
+"""Group shifted window attention with its convolutions, whose BatchNorms fold away (arXiv 2409.06206)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from ..plugins import group_shifted_window_attention, plain_group_attention
-from ..plugins.windows import attend, from_windows, position_bias, shift_mask, to_windows
-from .columnar import ColumnarNetwork
-from .inference import BLOCK, columnar_hyperparameters, count_children, window_from_table
-from .layers import Block, Stage, initialise, table_parameter
-from .registry import Family, register
-from .spec import ModelSpec
+from ...plugins import group_shifted_window_attention, plain_group_attention
+from ...plugins.windows import attend, from_windows, position_bias, shift_mask, to_windows
+from ..layers import table_parameter
 
-__all__ = ["AgileIR", "ConvNorm", "GroupAttention", "attention_never_trained"]
+__all__ = ["ConvNorm", "GroupAttention"]
 
 DEPTHWISE_KERNEL = 5
 
@@ -171,130 +162,3 @@ class GroupAttention(nn.Module):
         y = modules.proj(torch.cat(outputs, 1))
         tokens = y.flatten(2).transpose(1, 2).reshape(-1, side * side, channels)
         return from_windows(tokens, height, width, side, shift)
-
-
-class AgileIR(ColumnarNetwork):
-    """AgileIR.
-
-    Args:
-        name: Preset name or ``"custom"``.
-        task: Task name of the spec.
-        scale: Up-scaling factor.
-        channels: Image channels.
-        embed_dim: Feature width C.
-        depths: Blocks of each stage.
-        num_heads: Groups of each stage.
-        key_dims: Query and key width of each stage.
-        window_size: Attention window.
-        mlp_ratio: Hidden width of the MLP over C.
-        upsampler: Reconstruction head, see `UpsampleHead`.
-        resi_connection: ``"1conv"`` or ``"3conv"``.
-        num_feat: Width of the head.
-        img_range: Range of the network's inner values.
-        batch_norm: BatchNorm in the attention (the released form) or biases.
-        attention: ``"paper"``, or ``"bypassed"`` as in the authors' released code.
-    """
-
-    def __init__(
-        self,
-        *,
-        name: str = "custom",
-        task: str = "super-resolution",
-        scale: int = 2,
-        channels: int = 3,
-        embed_dim: int = 180,
-        depths: Sequence[int] = (6,) * 6,
-        num_heads: Sequence[int] = (6,) * 6,
-        key_dims: Sequence[int] = (16,) * 6,
-        window_size: int = 16,
-        mlp_ratio: float = 2.0,
-        upsampler: str = "pixelshuffledirect",
-        resi_connection: str = "1conv",
-        num_feat: int = 64,
-        img_range: float = 1.0,
-        batch_norm: bool = True,
-        attention: str = "paper",
-    ) -> None:
-        if attention not in ("paper", "bypassed"):
-            raise ValueError(f'attention must be "paper" or "bypassed", got {attention!r}')
-        spec = ModelSpec("agileir", name, task, scale, channels, window_size, window_size, img_range)
-
-        def block(index: int, groups: int, key_dim: int) -> Block:
-            attend = GroupAttention(
-                embed_dim,
-                groups,
-                key_dim,
-                window_size,
-                window_size // 2 if index % 2 else 0,
-                batch_norm=batch_norm,
-                bypassed=attention == "bypassed",
-            )
-            return Block(embed_dim, attend, mlp_ratio)
-
-        stages = [
-            Stage([block(i, groups, key_dim) for i in range(depth)], embed_dim, resi_connection)
-            for depth, groups, key_dim in zip(depths, num_heads, key_dims, strict=True)
-        ]
-        super().__init__(spec, stages, embed_dim, upsampler, resi_connection, num_feat)
-        self.apply(initialise)
-
-
-def attention_never_trained(state: Mapping[str, Tensor]) -> bool:
-    """True for a checkpoint of the released code: every output projection's BatchNorm kept its initial zero scale."""
-    scales = [value for key, value in state.items() if key.endswith("attn.groupatt.proj.1.bn.weight")]
-    return bool(scales) and all(not scale.any() for scale in scales)
-
-
-def _detect(state: Mapping[str, Tensor]) -> bool:
-    return f"{BLOCK}.attn.groupatt.qkvs.0.c.weight" in state
-
-
-def _infer(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    found = columnar_hyperparameters(state)
-    prefixes = [f"layers.{i}.residual_group.blocks.0.attn" for i in range(len(found["depths"]))]
-    found["num_heads"] = tuple(count_children(state, f"{p}.groupatt.qkvs") for p in prefixes)
-    found["key_dims"] = tuple(state[f"{prefix}.groupatt.dws.0.c.weight"].shape[0] for prefix in prefixes)
-    found["window_size"] = window_from_table(state[f"{prefixes[0]}.relative_position_bias_table"])
-    found["batch_norm"] = any(".groupatt.qkvs.0.bn." in key for key in state)
-    return found
-
-
-_BIG = {"embed_dim": 180, "depths": (6,) * 6, "num_heads": (6,) * 6, "key_dims": (16,) * 6}
-_LIGHT = {"embed_dim": 96, "depths": (6, 8, 6), "num_heads": (12,) * 3, "key_dims": (32,) * 3}
-_LIGHTEST = {
-    "embed_dim": 60,
-    "depths": (8,) * 4,
-    "num_heads": (6,) * 4,
-    "key_dims": (16,) * 4,
-    "window_size": 8,
-}
-# trained weights are in models/weights; short stages, because 3x3 convolutions are cheap on a CPU
-_TINY = {
-    "embed_dim": 48,
-    "depths": (2,) * 4,
-    "num_heads": (3,) * 4,
-    "key_dims": (16,) * 4,
-    "window_size": 8,
-    "batch_norm": False,
-}
-
-register(
-    Family(
-        name="agileir",
-        network=lambda hyperparameters: AgileIR,
-        presets={
-            f"{name}_x{scale}": {**shape, "scale": scale}
-            for name, shape, scales in (
-                ("agileir", _BIG, (2, 3, 4)),
-                ("agileir_light", _LIGHT, (2, 3, 4)),
-                ("agileir_lightest", _LIGHTEST, (2, 3, 4)),
-                ("agileir_tiny", _TINY, (2, 4)),
-            )
-            for scale in scales
-        },
-        detect=_detect,
-        infer=_infer,
-        paper="arXiv 2409.06206",
-        derived=("attn.relative_position_index", "attn_mask", "num_batches_tracked"),
-    )
-)

@@ -1,33 +1,23 @@
-"""SemanIR (arXiv 2405.20008; earlier KGT, 2402.02634): one key-semantic dictionary per stage, shared by its layers.
-
-No code or weights are public. The following is not stated in any public source and therefore our reading: pre-norm
-blocks; similarity as the dot product of the stage input after a LayerNorm without parameters; the shift alternating
-per stage, so that one dictionary serves the stage; keys of other shift regions ranked last; a position bias of
-``16*sigmoid(MLP)`` over log-spaced coordinates (Swin V2, arXiv 2111.09883; GRL, arXiv 2303.00748). The published
-parameter counts of the columnar networks are met to the printed digit.
-"""
+"""SemanIR's attention: keys from the dictionary of the stage, position bias from an MLP; and k as a run-time choice."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import dataclasses
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from ..plugins import (
+from ...plugins import (
     key_semantic_attention,
     key_semantic_dictionary,
     plain_attention,
     plain_dictionary,
 )
-from .columnar import ColumnarNetwork
-from .inference import BLOCK, columnar_hyperparameters
-from .layers import Block, Stage, check_heads, initialise
-from .spec import ModelSpec
+from ..base import Restorer
+from ..layers import Block, HeadedAttention, Stage
 
-__all__ = ["KeySemanticAttention", "SemanIR", "SemanticStage", "detect", "infer", "set_top_k"]
+__all__ = ["KeySemanticAttention", "SemanticStage", "add_geometry", "set_top_k"]
 
 BIAS_HIDDEN = 512
 
@@ -40,23 +30,11 @@ def log_spaced_coordinates(window_size: int) -> Tensor:
     return torch.stack(torch.meshgrid(spaced, spaced, indexing="ij"), -1).reshape(-1, 2)
 
 
-class KeySemanticAttention(nn.Module):
-    """Attention restricted to a stage's dictionary, with a position bias from an MLP.
-
-    Args:
-        width: Feature width C.
-        num_heads: Heads; divides C.
-        window_size: Attention window.
-        shift_size: Cyclic shift, the same in all layers of a stage.
-    """
+class KeySemanticAttention(HeadedAttention):
+    """Attention restricted to a stage's dictionary, with a position bias from an MLP."""
 
     def __init__(self, width: int, num_heads: int, window_size: int, shift_size: int) -> None:
-        super().__init__()
-        check_heads(width, num_heads)
-        self.num_heads, self.window_size, self.shift_size = num_heads, window_size, shift_size
-        self.use_operator = True
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        super().__init__(width, num_heads, window_size, shift_size)
         self.cpb_mlp = nn.Sequential(
             nn.Linear(2, BIAS_HIDDEN), nn.ReLU(), nn.Linear(BIAS_HIDDEN, num_heads, bias=False)
         )
@@ -128,62 +106,6 @@ class SemanticStage(Stage):
         return (build(features, self.window_size, self.shift_size, self.top_k),)
 
 
-class SemanIR(ColumnarNetwork):
-    """The columnar SemanIR network, for super-resolution.
-
-    Args:
-        name: Preset name or ``"custom"``.
-        task: Task name of the spec.
-        scale: Up-scaling factor.
-        channels: Image channels.
-        embed_dim: Feature width C.
-        depths: Layers of each stage.
-        num_heads: Heads of every layer.
-        window_size: Attention window.
-        top_k: Keys per query, >= 1; a run-time choice, see `set_top_k`.
-        mlp_ratio: Hidden width of the MLP over C.
-        upsampler: Reconstruction head, see `UpsampleHead`.
-        resi_connection: ``"1conv"``.
-        num_feat: Width of the head.
-        img_range: Range of the network's inner values.
-    """
-
-    def __init__(
-        self,
-        *,
-        name: str = "custom",
-        task: str = "super-resolution",
-        scale: int = 2,
-        channels: int = 3,
-        embed_dim: int = 180,
-        depths: Sequence[int] = (6,) * 6,
-        num_heads: int = 6,
-        window_size: int = 32,
-        top_k: int = 512,
-        mlp_ratio: float = 2.0,
-        upsampler: str = "pixelshuffle",
-        resi_connection: str = "1conv",
-        num_feat: int = 64,
-        img_range: float = 1.0,
-    ) -> None:
-        spec = ModelSpec("semanir", name, task, scale, channels, window_size, window_size, img_range, top_k)
-        stages = [
-            SemanticStage(
-                depth,
-                embed_dim,
-                num_heads,
-                window_size,
-                window_size // 2 if index % 2 else 0,
-                top_k,
-                mlp_ratio,
-            )
-            for index, depth in enumerate(depths)
-        ]
-        super().__init__(spec, stages, embed_dim, upsampler, resi_connection, num_feat)
-        add_geometry(self, window_size, top_k)
-        self.apply(initialise)
-
-
 def add_geometry(network: nn.Module, window_size: int, top_k: int) -> None:
     """Stores window and k in the state dict: no weight's shape depends on them, so they could not be inferred."""
     network.register_buffer("geometry", torch.tensor([window_size, top_k]))
@@ -195,10 +117,6 @@ def set_top_k(network: nn.Module, top_k: int) -> None:
     Raises:
         ValueError: `top_k` is below 1, or the network has no dictionary.
     """
-    import dataclasses
-
-    from .base import Restorer
-
     stages = [module for module in network.modules() if isinstance(module, SemanticStage)]
     if not isinstance(network, Restorer) or not stages:
         raise ValueError("top_k applies to SemanIR networks only")
@@ -209,16 +127,3 @@ def set_top_k(network: nn.Module, top_k: int) -> None:
     geometry = network.get_buffer("geometry")
     geometry[1] = top_k
     network.spec = dataclasses.replace(network.spec, top_k=top_k)
-
-
-def detect(state: Mapping[str, Tensor]) -> bool:
-    """True for the state dict of a columnar SemanIR."""
-    return f"{BLOCK}.attn.cpb_mlp.0.weight" in state
-
-
-def infer(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Hyper-parameters of a columnar SemanIR."""
-    found = columnar_hyperparameters(state)
-    found["num_heads"] = state[f"{BLOCK}.attn.cpb_mlp.2.weight"].shape[0]
-    found["window_size"], found["top_k"] = (int(value) for value in state["geometry"])
-    return found

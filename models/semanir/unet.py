@@ -1,4 +1,4 @@
-"""The U-shaped SemanIR for restoration at the input's size, and the registration of the whole family.
+"""The U-shaped SemanIR for restoration at the input's size.
 
 The papers give the total of 25.82 M parameters and that skips use concatenation and addition; widths, depths and
 window are our reading, and the presets come to 25.80 M.
@@ -6,23 +6,17 @@ window are our reading, and the presets come to 25.80 M.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from . import semanir
-from .base import Restorer
-from .inference import count_children
-from .layers import convolve, initialise
-from .registry import Family, register
-from .semanir import SemanIR, SemanticStage, add_geometry
-from .spec import ModelSpec
+from ..base import Restorer
+from ..layers import convolve, initialise
+from ..spec import ModelSpec
+from .attention import SemanticStage, add_geometry
 
 __all__ = ["SemanIRUNet"]
-
-FIRST = "encoder.0.residual_group.blocks.0"
 
 
 class SemanIRUNet(Restorer):
@@ -105,77 +99,3 @@ class SemanIRUNet(Restorer):
         features = self.norm(self.final(x)).permute(0, 3, 1, 2)
         deep = self.conv_after_body(features) + shallow
         return self.denormalise(self.conv_last(deep) + normalised)
-
-
-def _detect(state: Mapping[str, Tensor]) -> bool:
-    return semanir.detect(state) or f"{FIRST}.attn.cpb_mlp.0.weight" in state
-
-
-def _infer(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    if semanir.detect(state):
-        return semanir.infer(state)
-    embed_dim, channels = state["conv_first.weight"].shape[:2]
-    levels = count_children(state, "encoder")
-    window_size, top_k = (int(value) for value in state["geometry"])
-    return {
-        "channels": channels,
-        "embed_dim": embed_dim,
-        "depths": tuple(count_children(state, f"encoder.{i}.residual_group.blocks") for i in range(levels)),
-        "final_depth": count_children(state, "final.residual_group.blocks"),
-        "head_dim": embed_dim // state[f"{FIRST}.attn.cpb_mlp.2.weight"].shape[0],
-        "window_size": window_size,
-        "top_k": top_k,
-        "mlp_ratio": state[f"{FIRST}.mlp.fc1.weight"].shape[0] / embed_dim,
-    }
-
-
-def _network(hyperparameters: Mapping[str, Any]) -> type[Restorer]:
-    return SemanIRUNet if "final_depth" in hyperparameters else SemanIR
-
-
-_SMALL = {"depths": (6,) * 6}
-_BASE = {"depths": (8,) * 8}
-_UNET = {"embed_dim": 112, "depths": (4, 4, 8), "final_depth": 6, "head_dim": 28}  # 25.80 M parameters
-# trained weights of these are in models/weights
-_TINY = {
-    "embed_dim": 48,
-    "depths": (2,) * 3,
-    "num_heads": 1,
-    "window_size": 16,
-    "top_k": 64,
-    "upsampler": "pixelshuffledirect",
-}
-_TINY_UNET = {
-    "embed_dim": 32,
-    "depths": (1, 2),
-    "final_depth": 1,
-    "head_dim": 32,
-    "window_size": 8,
-    "top_k": 32,
-    "task": "denoising",
-}
-
-register(
-    Family(
-        name="semanir",
-        network=_network,
-        presets={
-            **{f"semanir_s_x{s}": {**_SMALL, "scale": s} for s in (2, 3, 4)},
-            **{f"semanir_b_x{s}": {**_BASE, "scale": s} for s in (2, 3, 4)},
-            "semanir_tiny_x2": {**_TINY, "scale": 2},
-            "semanir_tiny_dn25": {**_TINY_UNET, "noise_level": 25.0},
-            "semanir_denoise_color": {**_UNET, "task": "denoising"},
-            "semanir_denoise_grey": {**_UNET, "task": "denoising", "channels": 1},
-            "semanir_jpeg_color": {**_UNET, "task": "jpeg"},
-            "semanir_jpeg_grey": {**_UNET, "task": "jpeg", "channels": 1},
-            "semanir_deblur": {**_UNET, "task": "deblurring"},
-            "semanir_demosaic": {**_UNET, "task": "demosaicking"},
-            "semanir_demosaic_raw": {**_UNET, "task": "demosaicking", "channels": 4},
-            "semanir_weather": {**_UNET, "task": "adverse-weather"},
-        },
-        detect=_detect,
-        infer=_infer,
-        paper="arXiv 2405.20008",
-        derived=(),
-    )
-)
