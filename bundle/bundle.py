@@ -53,7 +53,7 @@ def check_bundle(folder: Path, artifact: OnnxArtifact, engines: Sequence[EngineA
     for engine in engines:
         if engine.provenance.get("weights_sha256") != weights:
             raise InputError(
-                f"{engine.path} was built from other weights than {artifact.path.name}.",
+                f"{engine.path} was built from other weights than {artifact.file_name}.",
                 fix="Bundle engines with the ONNX file of their own model.",
             )
     names = [engine.path.name for engine in engines]
@@ -79,7 +79,7 @@ def write_bundle(
     engines: Sequence[EngineArtifact] = (),
     report: ParityReport | None = None,
     *,
-    page: Path | None = None,
+    page: str = "",
     name: str | None = None,
     batch: int = 8,
     instances: int = 1,
@@ -92,7 +92,7 @@ def write_bundle(
         artifact: The ONNX file.
         engines: Engines built from the same weights.
         report: Parity of the ONNX file.
-        page: The report as a page with pictures, to be copied.
+        page: The report as a page with pictures (HTML); empty for none.
         name: Name of the model; that of its spec where None, or of the file for a custom model.
         batch: Largest batch of the ONNX file under Triton.
         instances: Triton's execution instances on every device.
@@ -104,7 +104,7 @@ def write_bundle(
     """
     folder = Path(folder)
     check_bundle(folder, artifact, engines, overwrite)
-    name = name or (artifact.path.stem if artifact.spec.name == "custom" else artifact.spec.name)
+    name = name or (Path(artifact.file_name).stem if artifact.spec.name == "custom" else artifact.spec.name)
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) is None:
         raise InputError(
             f"{name!r} cannot be the name of a model under Triton.",
@@ -118,7 +118,7 @@ def write_bundle(
         manifest = {
             "package": "agileir-export",
             "version": __version__,
-            "model": artifact.to_json() | {"path": f"onnx/{artifact.path.name}"},
+            "model": artifact.to_json() | {"path": f"onnx/{artifact.file_name}"},
             "engines": [engine.to_json() for engine in engines],
             "triton": [model.name for model in triton],
             "parity": None if report is None else report.passed,
@@ -141,13 +141,13 @@ def _fill(
     artifact: OnnxArtifact,
     engines: Sequence[EngineArtifact],
     report: ParityReport | None,
-    page: Path | None,
+    page: str,
     triton: Iterable[TritonModel],
 ) -> None:
     triton = list(triton)
     for below in ("onnx", "triton"):
         (folder / below).mkdir(parents=True)
-    shutil.copyfile(artifact.path, folder / "onnx" / artifact.path.name)
+    (folder / "onnx" / artifact.file_name).write_bytes(artifact.data)
     if engines:
         (folder / "engines").mkdir()
     for engine in engines:
@@ -155,13 +155,16 @@ def _fill(
             shutil.copyfile(file, folder / "engines" / file.name)
     if report is not None:
         (folder / "parity.json").write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
-    if page is not None:
-        shutil.copyfile(page, folder / "parity.html")
+    if page:
+        (folder / "parity.html").write_text(page, encoding="utf-8")
     for model in triton:
         version = folder / "triton" / model.name / "1"
         version.mkdir(parents=True)
         for target, source in model.files.items():
-            shutil.copyfile(source, version / target)
+            if isinstance(source, bytes):
+                (version / target).write_bytes(source)
+            else:
+                shutil.copyfile(source, version / target)
         (version.parent / "config.pbtxt").write_text(model.config(), encoding="utf-8")
     (folder / "README.md").write_text(model_card(artifact, engines, report, triton), encoding="utf-8")
 

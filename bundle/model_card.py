@@ -90,7 +90,7 @@ def _engines(engines: Sequence[EngineArtifact]) -> str:
 def _use(artifact: OnnxArtifact, engines: Sequence[EngineArtifact], triton: Sequence[TritonModel]) -> str:
     lines = [
         "```sh",
-        f"agileir-export restore onnx/{artifact.path.name} photo.png -o restored.png",
+        f"agileir-export restore onnx/{artifact.file_name} photo.png -o restored.png",
         *(f"agileir-export restore engines/{engine.path.name} photo.png -o restored.png" for engine in engines),
         "```",
         "",

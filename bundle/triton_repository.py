@@ -7,7 +7,7 @@ common repository). Triton's TensorRT backend runs plans of TensorRT; it does no
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class TritonModel:
         name: Name of the model and of its folder.
         platform: ``"tensorrt_plan"`` or ``"onnxruntime_onnx"``.
         spec: The model's spec.
-        files: File in version 1 by its name there.
+        files: File in version 1, or its bytes, by its name there.
         batch: Largest batch; 0 for a file of fixed batch.
         size: Rows and columns, or None where they are free.
         warm_up: Batch, rows and columns of the warm-up image.
@@ -47,7 +47,7 @@ class TritonModel:
     name: str
     platform: str
     spec: ModelSpec
-    files: dict[str, Path]
+    files: Mapping[str, Path | bytes]
     batch: int
     size: tuple[int, int] | None
     warm_up: Shape
@@ -121,7 +121,7 @@ def onnx_model(artifact: OnnxArtifact, name: str, batch: int, instances: int) ->
         name=name,
         platform="onnxruntime_onnx",
         spec=artifact.spec,
-        files={"model.onnx": artifact.path},
+        files={"model.onnx": artifact.data},
         batch=0 if fixed else batch,
         size=fixed.optimum[1:] if fixed else None,
         warm_up=fixed.optimum if fixed else (1, side, side),

@@ -1,4 +1,4 @@
-"""An entry of the engine cache on the disk: a folder with the plan, and a description with the plan's checksum."""
+"""An entry of the cache on the disk: a folder with its content, and a description with the content's checksum."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 from .facts import Facts, facts_key
 
-__all__ = ["DESCRIPTION", "PLAN", "VERSION", "CacheEntry", "damage", "read_entry", "synchronise", "write_through"]
+__all__ = ["CONTENT", "DESCRIPTION", "VERSION", "CacheEntry", "damage", "read_entry", "synchronise", "write_through"]
 
-PLAN, DESCRIPTION = "engine.plan", "entry.json"
+CONTENT, DESCRIPTION = "content", "entry.json"
 
-VERSION = 1
+VERSION = 2
 """Version of the description's form."""
 
 CHUNK = 1 << 20
@@ -24,20 +24,20 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """A built engine in the cache.
+    """Something that is kept: an engine, a prepared file, what was measured on a picture.
 
     Attributes:
         key: Digest of its facts.
-        plan: File with the builder's bytes.
-        sha256: Digest of the plan.
-        size: Bytes of the plan.
+        content: File with its bytes.
+        sha256: Digest of the content.
+        size: Bytes of the content.
         created: When it was stored, in seconds since 1970.
-        facts: All that the engine depends on.
-        details: What the build found out: audit, ``seconds`` it took, peak memory.
+        facts: All that it depends on.
+        details: What else is known of it; of an engine its audit, the ``seconds`` it took to build, peak memory.
     """
 
     key: str
-    plan: Path
+    content: Path
     sha256: str
     size: int
     created: float
@@ -46,18 +46,19 @@ class CacheEntry:
 
     def to_json(self) -> dict[str, Any]:
         """The entry as a JSON object."""
-        return vars(self) | {"plan": str(self.plan)}
+        facts = {name: value for name, value in vars(self).items() if name != "content"}
+        return facts | {"plan": str(self.content)}
 
 
 def read_entry(place: Path) -> tuple[CacheEntry | None, str]:
-    """An entry by its folder; or None and what is wrong with it. The plan's checksum is not verified."""
+    """An entry by its folder; or None and what is wrong with it. The content's checksum is not verified."""
     try:
         data = json.loads((place / DESCRIPTION).read_text(encoding="utf-8"))
         if data["version"] != VERSION:
             return None, f"version {data['version']} of its form, {VERSION} expected"
         entry = CacheEntry(
             key=place.name,
-            plan=place / PLAN,
+            content=place / CONTENT,
             sha256=str(data["sha256"]),
             size=int(data["size"]),
             created=float(data["created"]),
@@ -72,16 +73,16 @@ def read_entry(place: Path) -> tuple[CacheEntry | None, str]:
 
 
 def damage(entry: CacheEntry) -> str:
-    """What is wrong with an entry's plan; empty if nothing."""
+    """What is wrong with an entry's content; empty if nothing."""
     try:
-        size = entry.plan.stat().st_size
+        size = entry.content.stat().st_size
         if size != entry.size:
             return f"{size} bytes, {entry.size} expected"
         digest = hashlib.sha256()
-        for chunk in _chunks(entry.plan):
+        for chunk in _chunks(entry.content):
             digest.update(chunk)
     except OSError as error:
-        return f"its plan cannot be read: {error.strerror or error}"
+        return f"its content cannot be read: {error.strerror or error}"
     return "" if digest.hexdigest() == entry.sha256 else f"sha256 {digest.hexdigest()[:12]}, not {entry.sha256[:12]}"
 
 

@@ -1,15 +1,31 @@
-"""The facts an engine depends on, as the cache keys and compares them: a JSON object, nested as its writer likes."""
+"""The facts a thing depends on, as the cache keys and compares them: a JSON object, nested as its writer likes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NETWORK", "Difference", "Facts", "code_digest", "differences", "facts_key", "likeness"]
+from ..version import __version__
+
+__all__ = [
+    "NETWORK",
+    "Difference",
+    "Facts",
+    "differences",
+    "facts_key",
+    "library_versions",
+    "likeness",
+    "package_digest",
+    "program_facts",
+]
+
+DISTRIBUTION, COMPILER = "agileir-export", "triton"
 
 Facts = Mapping[str, Any]
 """A JSON object: text, numbers, booleans, null, and lists and objects of these."""
@@ -46,14 +62,43 @@ def facts_key(facts: Facts) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def code_digest(*rooms: str) -> str:
-    """SHA-256, in hexadecimal, of all Python files in some rooms of this package, by name and content."""
-    root = Path(__file__).parents[1]
+def program_facts() -> Facts:
+    """The program as facts of whatever it makes: every file of the package, every library it is installed with."""
+    return {"package_version": __version__, "program": package_digest(), "libraries": library_versions()}
+
+
+def package_digest(root: Path | None = None) -> str:
+    """SHA-256, in hexadecimal, of all files of the package by name and content: code, weights, pictures.
+
+    Args:
+        root: Folder of the package; that of this one where None. What lies in it without being a part (tests,
+            environments) does not count.
+    """
+    root = root or Path(__file__).parents[1]
+    rooms = sorted(path.parent for path in root.glob("*/__init__.py"))
+    below = (file for room in rooms for file in sorted(room.rglob("*")) if file.is_file())
     digest = hashlib.sha256()
-    for room in sorted(rooms):
-        for file in sorted((root / room).rglob("*.py")):
-            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    for file in (*sorted(root.glob("*.py")), *below):
+        if file.suffix != ".pyc":
+            content = hashlib.sha256(file.read_bytes()).hexdigest()
+            digest.update(f"{file.relative_to(root).as_posix()}\0{content}\0".encode())
     return digest.hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that the package is installed with, and of the compiler of its kernels where it is."""
+    required = [each for each in metadata.requires(DISTRIBUTION) or () if "extra ==" not in each]
+    names = {re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0] for requirement in required}
+    versions = {name: _version(name) for name in sorted(names | {COMPILER})}
+    return {name: version for name, version in versions.items() if version}
+
+
+def _version(name: str) -> str:
+    """Empty where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def differences(first: Facts, second: Facts) -> list[Difference]:

@@ -1,6 +1,6 @@
-"""The cache of built engines: a second build of the same thing takes no time.
+"""The cache: what was built, prepared or measured once is not built, prepared or measured again.
 
-An entry is a folder named after the digest of *all* facts its engine depends on. It is written beside its place and
+An entry is a folder named after the digest of *all* facts it depends on. It is written beside its place and
 renamed into it: so it is whole or absent, whatever happens to the process or the machine, and two processes that store
 the same thing cannot mix their files. What is found to be damaged is removed. A cache that cannot be written to costs
 time and a warning, never a build.
@@ -21,12 +21,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .entry import DESCRIPTION, PLAN, VERSION, CacheEntry, damage, read_entry, synchronise, write_through
+from .entry import CONTENT, DESCRIPTION, VERSION, CacheEntry, damage, read_entry, synchronise, write_through
 from .facts import Difference, Facts, differences, facts_key, likeness
 
-__all__ = ["CacheEntry", "CacheWarning", "EngineCache", "default_folder"]
+__all__ = ["DRAWERS", "ENGINES", "PREPARED", "RANGES", "Cache", "CacheEntry", "CacheWarning", "default_folder"]
 
 ENVIRONMENT_VARIABLE = "AGILEIR_EXPORT_CACHE"
+
+ENGINES, PREPARED, RANGES = "engines", "sources", "ranges"
+DRAWERS = (ENGINES, PREPARED, RANGES)
+"""Built engines; ONNX files made from models on the way to one; what calibration measured on pictures."""
 
 TEMPORARY = ".unfinished-"
 LOCKS = ".locks"
@@ -39,28 +43,29 @@ class CacheWarning(UserWarning):
     """The cache could not be used as it should; the build goes on without it."""
 
 
-def default_folder() -> Path:
-    """``engines`` in ``$AGILEIR_EXPORT_CACHE``, else in ``agileir-export`` in the user's cache folder."""
+def default_folder(drawer: str = ENGINES) -> Path:
+    """A drawer in ``$AGILEIR_EXPORT_CACHE``, else in ``agileir-export`` in the user's cache folder."""
     chosen = os.environ.get(ENVIRONMENT_VARIABLE)
     if chosen:
-        return Path(chosen).expanduser() / "engines"
+        return Path(chosen).expanduser() / drawer
     base = os.environ.get("XDG_CACHE_HOME", "")
     caches = Path(base) if base and Path(base).is_absolute() else Path("~/.cache").expanduser()
-    return caches / "agileir-export" / "engines"
+    return caches / "agileir-export" / drawer
 
 
-class EngineCache:
-    """Built engines by the facts they depend on.
+class Cache:
+    """Things of one kind by the facts they depend on.
 
     Args:
         folder: Where they lie; `default_folder` unless given. It is made when something is stored.
+        drawer: One of `DRAWERS`, where no folder is given.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or default_folder()
+    def __init__(self, folder: Path | None = None, drawer: str = ENGINES) -> None:
+        self.folder = folder or default_folder(drawer)
 
     def find(self, facts: Facts) -> CacheEntry | None:
-        """The engine with exactly these facts, its checksum verified; None if there is none.
+        """The entry with exactly these facts, its checksum verified; None if there is none.
 
         A damaged entry is removed, with a `CacheWarning`.
         """
@@ -76,20 +81,18 @@ class EngineCache:
             return entry
         if place not in self._places():  # another process removed it between two steps
             return None
-        warnings.warn(
-            f"The cached engine {place} is damaged ({problem}); it is built again.", CacheWarning, stacklevel=2
-        )
+        warnings.warn(f"The cached {place} is damaged ({problem}); it is made again.", CacheWarning, stacklevel=2)
         self._remove(place)
         return None
 
-    def store(self, facts: Facts, plan: Path | bytes, details: Mapping[str, Any]) -> CacheEntry | None:
-        """Stores an engine.
+    def store(self, facts: Facts, content: Path | bytes, details: Mapping[str, Any]) -> CacheEntry | None:
+        """Stores something.
 
         Where another process has stored one of the same facts meanwhile, that one stays.
 
         Args:
-            facts: All that the engine depends on.
-            plan: The builder's bytes, or the file that holds them.
+            facts: All that it depends on.
+            content: Its bytes, or the file that holds them.
             details: What else is worth keeping, as JSON; ``seconds`` of the build feed `estimate`.
 
         Returns:
@@ -102,7 +105,7 @@ class EngineCache:
         try:
             temporary.mkdir(parents=True)
             self._remove_stale()
-            sha256, size = write_through(temporary / PLAN, plan)
+            sha256, size = write_through(temporary / CONTENT, content)
             description = {
                 "version": VERSION,
                 "sha256": sha256,
@@ -116,7 +119,7 @@ class EngineCache:
             self._put(temporary, place)
         except OSError as error:
             warnings.warn(
-                f"The engine is not cached: {self.folder} cannot be written to ({error.strerror or error}).",
+                f"Nothing is cached: {self.folder} cannot be written to ({error.strerror or error}).",
                 CacheWarning,
                 stacklevel=2,
             )
@@ -127,13 +130,13 @@ class EngineCache:
 
     @contextlib.contextmanager
     def lock(self, facts: Facts, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-        """Keeps other processes from building the same engine while the block runs.
+        """Keeps other processes from building the same thing while the block runs.
 
         The lock is the operating system's: a process that is killed leaves none. Where the cache's folder takes no
         locks, the block runs without one: two builds at once waste time, but harm nothing.
 
         Args:
-            facts: All that the engine depends on.
+            facts: All that it depends on.
             waiting: Called once where another process holds the lock, before waiting for it.
         """
         from filelock import FileLock, Timeout
@@ -160,7 +163,7 @@ class EngineCache:
 
     @property
     def size(self) -> int:
-        """Bytes of all plans."""
+        """Bytes of all contents."""
         return sum(entry.size for entry in self.entries())
 
     def clear(self, keys: Collection[str] | None = None, unused_seconds: float = 0.0) -> int:

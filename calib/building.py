@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, InternalError
 from ..export.artifact import PROVENANCE_KEY
 from ..export.precision import convert_precision
 from ..parity.rescaling import rescale_if_needed
+from ..progress import Progress
 from .equalise import apply_equalisation
 from .layers import Layer
-from .options import Progress
 from .quantise import insert_qdq, quantised_layers
 from .recipe import Recipe
 
@@ -37,22 +35,15 @@ def load_graph(artifact: OnnxArtifact, rest: str, progress: Progress) -> tuple[o
         Unsupported: A stream leaves float16's range and cannot be rescaled.
         ParityMissed: The rescaled graph does not compute the same float32 bits.
     """
-    import onnx
-
     if artifact.precision != "float32":
         raise InputError(
-            f"{artifact.path} is in {artifact.precision}; calibration starts from float32.",
+            f"{artifact.name} is in {artifact.precision}; calibration starts from float32.",
             fix="Export the model without --fp16, --bf16 or --int8.",
         )
     if rest != "float16":
-        return onnx.load(artifact.path), False
-
-    def tell(step: str) -> None:
-        progress(step, 0, 0)
-
-    with tempfile.TemporaryDirectory(prefix="agileir-") as folder:
-        rescaled, report = rescale_if_needed(artifact, Path(folder) / artifact.path.name, progress=tell)
-        return onnx.load(rescaled.path), report.changed
+        return artifact.model, False
+    rescaled, report = rescale_if_needed(artifact, progress=progress)
+    return rescaled.model, report.changed
 
 
 def apply_recipe(graph: onnx.ModelProto, layers: Sequence[Layer], recipe: Recipe, rest: str) -> onnx.ModelProto:

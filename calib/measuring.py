@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..parity.probe import OnnxProbe, dictionary_tensors
+from ..progress import Progress
 from .building import apply_recipe
 from .equalise import Equalisation, apply_equalisation, find_equalisation
 from .layers import Arithmetic, Layer
 from .material import Material
-from .options import CalibrationOptions, Progress
+from .options import CalibrationOptions
 from .quality import Judge, Quality, Run
 from .recipe import Recipe
 from .report import FEW, CalibrationReport, layer_results
@@ -24,9 +24,10 @@ from .statistics import Statistics, collect
 if TYPE_CHECKING:
     import onnx
 
+    from ..cache import Cache
     from ..export import OnnxArtifact
 
-__all__ = ["Calibration"]
+__all__ = ["CalibrationRun"]
 
 
 def _runner(graph: onnx.ModelProto) -> Run:
@@ -52,7 +53,7 @@ class _Candidate:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationRun:
     """One calibration that measures.
 
     Attributes:
@@ -63,8 +64,8 @@ class Calibration:
         arithmetic: Their multiplications.
         options: How to calibrate.
         material: On what.
-        cache: Folder for statistics, or None.
-        progress: Called with a few words before each step.
+        cache: Where statistics are kept, or None.
+        progress: Told each step.
     """
 
     artifact: OnnxArtifact
@@ -74,7 +75,7 @@ class Calibration:
     arithmetic: Arithmetic
     options: CalibrationOptions
     material: Material
-    cache: Path | None
+    cache: Cache | None
     progress: Progress
 
     def run(self) -> tuple[onnx.ModelProto, CalibrationReport]:
@@ -85,7 +86,7 @@ class Calibration:
             InputError: No image can be read, or the model overflows on one.
         """
         options, material = self.options, self.material
-        self.progress("judging the float file", 0, 0)
+        self.progress("judging the float file")
         judge = Judge(self.artifact, material.pictures, _runner(self.graph))
         plain, equalised = self._candidates(judge)
         chosen = equalised if equalised is not None and self._prefers(equalised, plain) else plain
@@ -154,7 +155,7 @@ class Calibration:
         method, percentile = self.options.method, self.options.percentile
         thresholds = {layer.name: statistics[layer.input].threshold(method, percentile) for layer in self.layers}
         simulation = Simulation(graph, self.layers, thresholds)
-        self.progress("judging all layers in INT8", 0, 0)
+        self.progress("judging all layers in INT8")
         quality = judge.judge(lambda images: simulation.run(images, self._names))
         return _Candidate(equalisations, thresholds, simulation, quality)
 
@@ -191,11 +192,11 @@ class Calibration:
         built: dict[frozenset[str], tuple[onnx.ModelProto, Recipe]] = {}
 
         def simulated(kept: Collection[str]) -> Quality:
-            self.progress(f"trying {len(kept)} of {len(self.layers)} layers in INT8", 0, 0)
+            self.progress(f"trying {len(kept)} of {len(self.layers)} layers in INT8")
             return judge.judge(lambda images: chosen.simulation.run(images, kept))
 
         def written(kept: Collection[str]) -> Quality:
-            self.progress(f"judging the file with {len(kept)} of {len(self.layers)} layers in INT8", 0, 0)
+            self.progress(f"judging the file with {len(kept)} of {len(self.layers)} layers in INT8")
             exact = dataclasses.replace(recipe, int8=tuple(name for name in self._names if name in set(kept)))
             graph = apply_recipe(self.graph, self.layers, exact, options.rest)
             built[frozenset(kept)] = graph, exact

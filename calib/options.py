@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import InputError
 
-__all__ = ["METHODS", "RESTS", "CalibrationOptions", "Progress"]
-
-Progress = Callable[[str, int, int], None]
-"""Told of every step: a few words, and how many of how many are done (0 of 0 where that is not known)."""
+__all__ = ["METHODS", "RESTS", "CalibrationOptions"]
 
 METHODS = ("mse", "minmax", "entropy", "percentile")
 """Ways to find an activation's range, see `histogram.threshold`."""

@@ -88,19 +88,19 @@ class Recipe:
         """
         if self.weights_sha256 != artifact.provenance.get("weights_sha256"):
             raise InputError(
-                f"The recipe was made for other weights of {self.model} than those of {artifact.path}.",
+                f"The recipe was made for other weights of {self.model} than those of {artifact.name}.",
                 fix="Calibrate this model: leave --recipe out.",
             )
         if self.rescaled != rescaled:
             raise InputError(
-                f"The streams of {artifact.path} outgrow float16, and the recipe was made "
+                f"The streams of {artifact.name} outgrow float16, and the recipe was made "
                 + ("with float16 in mind." if self.rescaled else "for float32."),
                 fix="Apply it with the same type for the rest, or calibrate again.",
             )
         unknown = sorted({*self.thresholds} ^ {*names})
         if unknown:
             raise InputError(
-                f"The recipe does not fit the graph of {artifact.path}: {len(unknown)} layers differ, "
+                f"The recipe does not fit the graph of {artifact.name}: {len(unknown)} layers differ, "
                 f"such as {unknown[0]}.",
                 fix="Export as for the recipe, or calibrate again.",
             )

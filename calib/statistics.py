@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..cache import Cache, program_facts
 from ..engines.runner import Images
-from ..files import write_atomic
 from ..parity.probe import OnnxProbe
 from .histogram import BINS, histogram, threshold
 from .layers import Layer
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import onnx
 
 __all__ = ["Statistics", "collect"]
-
-ENTRY_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def collect(
     model: onnx.ModelProto,
     layers: Sequence[Layer],
     images: Iterable[Images],
-    cache: Path | None = None,
+    cache: Cache | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Statistics]:
     """Statistics of the inputs of layers over images; one image and one result are in memory at a time.
@@ -65,8 +63,8 @@ def collect(
         model: The graph in float32.
         layers: Its layers.
         images: Inputs of the graph, ``[1, C, H, W]``.
-        cache: Folder in which the result of every image is kept under a hash of graph and image, so that an
-            interrupted run goes on where it was; the sums are the same bit for bit. None: nothing is kept.
+        cache: Where the result of every image is kept by graph, image and program, so that an interrupted run goes on
+            where it was; the sums are the same bit for bit. None: nothing is kept.
         progress: Called with the number of images done.
 
     Returns:
@@ -74,20 +72,20 @@ def collect(
 
     Raises:
         InputError: A value is not finite.
-        OutputError: The cache cannot be written.
     """
     axes = {layer.input: layer.input_axis for layer in layers}
-    digest = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    known = {} if cache is None else {"graph": _digest(model.SerializeToString(deterministic=True)), **program_facts()}
     probe: OnnxProbe | None = None
     total: dict[str, Statistics] = {}
     for number, image in enumerate(images, 1):
-        entry = cache / f"{_key(digest, image)}.npz" if cache is not None else None
-        found = _load(entry, axes) if entry is not None else None
+        facts = {**known, "image": _digest(image.tobytes()), "shape": list(image.shape)}
+        entry = None if cache is None else cache.find(facts)
+        found = None if entry is None else _load(entry.content, axes)
         if found is None:
             probe = probe or _probe(model, axes)
             found = _measure(probe, axes, image)
-            if entry is not None:
-                write_atomic(entry, _pack(found), overwrite=True)
+            if cache is not None:
+                cache.store(facts, _pack(found), {})
         total = {name: total[name] + found[name] for name in axes} if total else found
         progress(number)
     return total
@@ -107,10 +105,8 @@ def _measure(probe: OnnxProbe, axes: Mapping[str, int], image: Images) -> dict[s
     return found
 
 
-def _key(digest: str, image: Images) -> str:
-    """Name of an entry: the graph, the image and the form of the entry."""
-    described = f"{ENTRY_VERSION} {digest} {image.shape} ".encode()
-    return hashlib.sha256(described + image.tobytes()).hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _pack(found: Mapping[str, Statistics]) -> bytes:
@@ -127,7 +123,7 @@ def _pack(found: Mapping[str, Statistics]) -> bytes:
 
 
 def _load(path: Path, axes: Mapping[str, int]) -> dict[str, Statistics] | None:
-    """An entry of the cache; None where there is none or it is damaged."""
+    """What was kept; None where it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {}

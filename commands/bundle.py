@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,16 +77,15 @@ def bundle(
         _check_batch(artifact)
         written = write_bundle(output, artifact, engines, **more)
     else:
-        with open_pair(source, reference, options) as (model, artifact), tempfile.TemporaryDirectory() as folder:
-            _check_batch(artifact)
-            check_bundle(output, artifact, engines, overwrite)
-            report, page = None, None
-            if not no_verify:
-                page = verification.html or Path(folder) / "parity.html"
-                report = verify_file(terminal, source, model, artifact, verification, page)
-                exit_on_miss([report])
-            with terminal.working(f"Writing {output}"):
-                written = write_bundle(output, artifact, engines, report, page=page, **more)
+        model, artifact = open_pair(source, reference, options)
+        _check_batch(artifact)
+        check_bundle(output, artifact, engines, overwrite)
+        report, page = None, ""
+        if not no_verify:
+            report, page = verify_file(terminal, source, model, artifact, verification, page=True)
+            exit_on_miss([report])
+        with terminal.working(f"Writing {output}"):
+            written = write_bundle(output, artifact, engines, report, page=page, **more)
     terminal.table(f"Bundle {output}", ("file", "sha256"), [(f, d[:12]) for f, d in written.files.items()])
     terminal.result(written.to_json())
 
@@ -99,6 +97,6 @@ def _check_batch(artifact: OnnxArtifact) -> None:
     fixed = static_profile(artifact)
     if fixed is not None and given("max_batch"):
         raise InputError(
-            f"{artifact.path} was exported for {fixed} only: --max-batch has nothing to limit.",
+            f"{artifact.name} was exported for {fixed} only: --max-batch has nothing to limit.",
             fix="Leave it out, or export the file without --static.",
         )

@@ -11,12 +11,11 @@ import click
 
 from ..errors import InputError, OutputError
 from .options import common_options
-from .prepared import PreparedFiles
 from .terminal import Terminal
 
 if TYPE_CHECKING:
     from ..cache.facts import Facts
-    from ..cache.store import CacheEntry, EngineCache
+    from ..cache.store import Cache, CacheEntry
 
 __all__ = ["cache"]
 
@@ -90,7 +89,7 @@ def explain(terminal: Terminal, first: str, second: str | None) -> None:
     terminal.result({"first": first, "second": name, "differences": [vars(difference) for difference in found]})
 
 
-@cache.command(short_help="Throw away kept engines.")
+@cache.command(short_help="Delete cached engines.")
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @click.option(
     "--unused-for",
@@ -102,14 +101,17 @@ def explain(terminal: Terminal, first: str, second: str | None) -> None:
 @common_options
 @click.pass_obj
 def clear(terminal: Terminal, keys: tuple[str, ...], unused_for: float) -> None:
-    """Throw away the engines with these keys, or all of them with the files they were built from."""
+    """Delete the engines with these keys, or everything that is kept: files they were built from and ranges, too."""
+    from ..cache import DRAWERS, ENGINES, Cache
+
     engines, seconds = _cache(), unused_for * SECONDS_A_DAY
     chosen = [_entry(engines, key).key for key in keys] or None
     before = engines.size
     try:
         removed = engines.clear(chosen, seconds)
-        if chosen is None:
-            PreparedFiles().clear(seconds)
+        for drawer in DRAWERS if chosen is None else ():
+            if drawer != ENGINES:
+                Cache(drawer=drawer).clear(unused_seconds=seconds)
     except OSError as error:
         raise OutputError(
             f"The engines in {engines.folder} cannot be removed: {error.strerror or error}.",
@@ -120,13 +122,13 @@ def clear(terminal: Terminal, keys: tuple[str, ...], unused_for: float) -> None:
     terminal.result({"folder": str(engines.folder), "removed": removed, "bytes": size})
 
 
-def _cache() -> EngineCache:
-    from ..cache.store import EngineCache
+def _cache() -> Cache:
+    from ..cache.store import Cache
 
-    return EngineCache()
+    return Cache()
 
 
-def _facts(engines: EngineCache, name: str) -> Facts:
+def _facts(engines: Cache, name: str) -> Facts:
     """The facts of an engine by its plan, or by its key.
 
     Raises:
@@ -137,7 +139,7 @@ def _facts(engines: EngineCache, name: str) -> Facts:
     return read_engine(name).facts if is_engine(name) or Path(name).exists() else _entry(engines, name).facts
 
 
-def _entry(engines: EngineCache, key: str) -> CacheEntry:
+def _entry(engines: Cache, key: str) -> CacheEntry:
     """The one entry whose key begins like this.
 
     Raises:

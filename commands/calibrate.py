@@ -9,7 +9,6 @@ import click
 
 from ..calib.options import METHODS, CalibrationOptions
 from ..errors import InputError
-from .engine_source import Wanted, check_onnx_output, engine_source
 from .options import SizeType, common_options, given, model_options, stacked
 from .terminal import Terminal
 
@@ -142,8 +141,10 @@ def calibrate(
     agileir-export calibrate agileir_tiny_x2 -o int8.onnx --ground-truth photos/
     agileir-export calibrate swinir.onnx -o int8.onnx --images inputs/ --fp16
     """  # noqa: D301
+    from ..cache import RANGES, Cache
     from ..calib import calibrate as run
     from ..calib import cost_plot, read_recipe
+    from ..conversion import ConversionRequest, check_source, convert
     from ..engines.opening import is_onnx
     from ..files import check_output, write_atomic
 
@@ -156,7 +157,7 @@ def calibrate(
             f"--static is for a model, and {source} is an exported file.",
             fix="Export it with --static, or leave the option out.",
         )
-    check_onnx_output(output, source)
+    check_source(output, source)
     files = [file for file in (output, save_recipe, plot) if file is not None]
     if len({file.absolute() for file in files}) < len(files):
         raise InputError("Two of -o, --save-recipe and --plot name the same file.", fix="Give each its own name.")
@@ -165,43 +166,27 @@ def calibrate(
     how = CalibrationOptions(rest="float16" if fp16 else "float32", every_layer=not quick, **chosen)
     how.check()
     earlier = None if recipe is None else read_recipe(recipe)
-    with (
-        engine_source(terminal, source, options, Wanted(None, static), keep=not no_cache) as artifact,
-        terminal.counting(f"Calibrating {artifact.spec.name}") as progress,
-    ):
-        if artifact.spec.top_k is None and given("min_agreement"):
-            raise InputError(f"--min-agreement is for SemanIR: {artifact.spec.name} chooses no keys.")
-        written, report = run(
+    with terminal.working() as progress:
+        artifact = convert(source, ConversionRequest(static=static), options, keep=not no_cache, progress=progress)
+    if artifact.spec.top_k is None and given("min_agreement"):
+        raise InputError(f"--min-agreement is for SemanIR: {artifact.spec.name} chooses no keys.")
+    with terminal.working(f"Calibrating {artifact.spec.name}") as progress:
+        made, report = run(
             artifact,
-            output,
             images,
             ground_truth=ground_truth,
             options=how,
             recipe=earlier,
-            cache=None if no_cache else _cache_folder(),
+            cache=None if no_cache else Cache(drawer=RANGES),
             progress=progress,
         )
+    written = made.write(output)
     if save_recipe is not None:
         write_atomic(save_recipe, report.recipe.text().encode(), overwrite=True)
     if plot is not None:
         write_atomic(plot, cost_plot(report).encode(), overwrite=True)
     _show(terminal, output, report)
     terminal.result({"artifact": written.to_json(), "calibration": report.to_json()})
-
-
-def _cache_folder() -> Path:
-    """Where statistics of images are kept, beside the cache of engines; made if it is not there."""
-    from ..cache.store import default_folder
-    from ..errors import OutputError
-
-    folder = default_folder().parent / "ranges"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"Cannot make the cache folder {folder}: {error.strerror}.", fix="Calibrate with --no-cache."
-        ) from error
-    return folder
 
 
 def _show(terminal: Terminal, output: Path, report: CalibrationReport) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InputError, OutputError
-from .engine_source import Wanted, converted
 from .options import Size, SizeType, VerificationOptions, common_options, model_options, verification_options
 from .terminal import Terminal
 from .verify import exit_on_miss, verify_file
 
 if TYPE_CHECKING:
-    from ..export import OnnxArtifact
-    from ..models import LoadOptions, Restorer
+    from ..models import LoadOptions
 
 __all__ = ["onnx"]
 
@@ -74,51 +71,22 @@ def onnx(
         raise InputError("--fp16 and --bf16 exclude each other.")
     if no_rescale and not fp16:
         raise InputError("--no-rescale is for --fp16 only.", why="Other precisions have float32's range.")
-    from ..export import DEFAULT_OPSET
-    from ..export.provenance import describe_source
+    from ..conversion import ConversionRequest, export, in_precision
     from ..models import load_model
 
-    with terminal.working(f"Loading {model}"):
+    precision = "float16" if fp16 else "bfloat16" if bf16 else None
+    request = ConversionRequest(precision, opset, static, decomposed, rescale=not no_rescale)
+    with terminal.working() as progress:
+        progress(f"Loading {model}")
         loaded = load_model(model, options)
-    form = {
-        "opset": opset or DEFAULT_OPSET,
-        "static": static,
-        "decomposed": decomposed,
-        "source": describe_source(model, options),
-    }
-    wanted = Wanted("float16" if fp16 else "bfloat16" if bf16 else None, static, not no_rescale, opset is not None)
-    artifact = _write(terminal, loaded, output, form, wanted)
+        exported = export(loaded, model, options, request, progress)
+        artifact = (in_precision(exported, request, progress) if precision else exported).write(output)
     terminal.note(f"Wrote {output}: {artifact.nodes} nodes, sha256 {artifact.sha256[:12]}")
     for kept in artifact.conversion.get("float32_nodes", ()):
         terminal.note(f"In float32: {kept['count']} {kept['op']} ({kept['reason']})")
     result: dict[str, Any] = {"artifact": artifact.to_json()}
-    reports = [] if no_verify else [verify_file(terminal, str(output), loaded, artifact, verification)]
+    reports = [] if no_verify else [verify_file(terminal, str(output), loaded, artifact, verification)[0]]
     for report in reports:
         result["parity"] = report.to_json()
     terminal.result(result)
     exit_on_miss(reports)
-
-
-def _write(terminal: Terminal, model: Restorer, output: Path, form: dict[str, Any], wanted: Wanted) -> OnnxArtifact:
-    """Exports a model, by way of a float32 file that is gone afterwards where half precision is wanted.
-
-    Args:
-        terminal: Where steps are told.
-        model: The model.
-        output: File to write or replace.
-        form: Keyword arguments of `export_onnx`.
-        wanted: The precision.
-    """
-    from ..export import export_onnx, read_artifact
-    from ..files import write_atomic
-
-    title = f"Exporting {model.spec.name}"
-    if wanted.precision is None:
-        with terminal.working(title):
-            return export_onnx(model, output, **form)
-    with tempfile.TemporaryDirectory(prefix="agileir-", ignore_cleanup_errors=True) as scratch:
-        with terminal.working(title):
-            artifact = export_onnx(model, Path(scratch) / f"{model.spec.name}.onnx", **form)
-        half = converted(terminal, artifact, wanted, Path(scratch))
-        write_atomic(output, half.path.read_bytes(), overwrite=True)
-    return read_artifact(output)

@@ -41,16 +41,13 @@ def restore(
     suffix of a single output file chooses its format; in a folder, pictures keep name and format.
     """
     from ..engines.opening import open_runner
-    from ..restore import plan_outputs, restore_file
+    from ..restore import plan_outputs, restore_planned
 
     pairs = plan_outputs(images, output, overwrite)
     with terminal.working(f"Loading {source}"):
         runner = open_runner(source, options)
-    done = []
     with terminal.working("Restoring") as progress:
-        for number, (picture, target) in enumerate(pairs, 1):
-            progress(f"{picture.name} ({number} of {len(pairs)})")
-            done.append(restore_file(runner, picture, target, overwrite))
+        done = restore_planned(runner, pairs, overwrite, progress)
     sizes = [f"{f.size_in[0]}x{f.size_in[1]} -> {f.size_out[0]}x{f.size_out[1]}" for f in done]
     rows = [(f.output, size, f"{f.seconds:.2f} s") for f, size in zip(done, sizes, strict=True)]
     terminal.table("Restored", ("file", "rows x columns", "time"), rows)

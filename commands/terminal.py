@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from ..errors import AgileIRError
+from ..progress import Progress, silent
 
 __all__ = ["Terminal"]
 
 PLAIN_WIDTH = 160
 """Columns of a table that goes to a file or a pipe."""
+
+PACKAGE = __name__.partition(".")[0]
+"""Whose log and warnings are shown."""
+
+
+class _Notes(logging.Handler):
+    """Shows what the package logs as notes of a terminal."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(logging.INFO)
+        self._terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._terminal.note(record.getMessage())
 
 
 @dataclass
@@ -34,42 +50,70 @@ class Terminal:
     _answered: bool = field(default=False, init=False)
 
     @contextmanager
-    def working(self, text: str) -> Iterator[Callable[[str], None]]:
-        """A spinner with elapsed time while the block runs; yields a function that tells the current step."""
-        if self.verbosity < 0:
-            yield lambda step: None
-            return
-        if not sys.stderr.isatty():
-            self.note(text)
-            yield lambda step: self.note(f"{text}: {step}")
-            return
-        from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    def working(self, title: str = "") -> Iterator[Progress]:
+        """A spinner with elapsed time, or a bar where it is known how much there is, while the block runs.
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(text)
-            yield lambda step: progress.update(task, description=f"{text}: {step}")
+        What the package logs meanwhile are notes. Into a file or a pipe goes a line a step, not one for every count.
+
+        Args:
+            title: What is being done; steps are told after it, or alone where it is empty.
+
+        Yields:
+            What is told each step.
+        """
+        start = f"{title}: " if title else ""
+        with self._listening():
+            if self.verbosity < 0:
+                yield silent
+            elif not sys.stderr.isatty():
+                if title:
+                    self.note(title)
+                yield lambda step, done=0, total=0, /: self.note(start + step) if done <= 1 else None
+            else:
+                yield from self._shown(title, start)
+
+    def _shown(self, title: str, start: str) -> Iterator[Progress]:
+        """The spinner, and the bar once there is a total."""
+        from rich import progress as bars
+        from rich.console import Console
+        from rich.text import Text
+
+        class Bar(bars.BarColumn):
+            def render(self, task: bars.Task) -> Any:
+                return super().render(task) if task.total else Text()
+
+        columns = ("{task.description}", "{task.fields[counted]}")
+        description, counted = (bars.TextColumn(text, markup=False) for text in columns)
+        shown = bars.Progress(
+            bars.SpinnerColumn(),
+            description,
+            Bar(),
+            counted,
+            bars.TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        with shown:
+            task = shown.add_task(title, total=None, counted="")
+
+            def tell(step: str, done: int = 0, total: int = 0, /) -> None:
+                told = f"{done}/{total}" if total else ""
+                shown.update(task, description=start + step, completed=done, total=total or None, counted=told)
+
+            yield tell
 
     @contextmanager
-    def counting(self, text: str) -> Iterator[Callable[[str, int, int], None]]:
-        """A progress bar while the block runs; yields a function of the step, and how many of how many are done.
-
-        0 of 0 is a step of unknown length. Into a file or a pipe goes a line a step, not one for every count.
-        """
-        if self.verbosity < 0 or not sys.stderr.isatty():
-            with self.working(text) as tell:
-                yield lambda step, done, total: tell(step) if done <= 1 else None
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(text, total=None)
-            yield lambda step, done, total: progress.update(
-                task, description=f"{text}: {step}", completed=done, total=total or None
-            )
+    def _listening(self) -> Iterator[None]:
+        """Notes of what the package logs."""
+        handler, logger = _Notes(self), logging.getLogger(PACKAGE)
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
     def note(self, text: str) -> None:
         """A line for people; nothing where quiet."""
@@ -86,7 +130,7 @@ class Terminal:
         line: str | None = None,
     ) -> None:
         """Stands in for `warnings.showwarning`: this package's own warnings, and where verbose those of others."""
-        own = category.__module__.partition(".")[0] == __package__.partition(".")[0]
+        own = category.__module__.partition(".")[0] == PACKAGE
         if own or self.verbosity > 0:
             self.note(f"warning: {message}")
 

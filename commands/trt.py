@@ -5,21 +5,19 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InputError
-from .engine_source import Calibration, Wanted, check_onnx_output, engine_source
 from .options import Size, SizeType, common_options, given, model_options, stacked
 from .terminal import Terminal
 
 if TYPE_CHECKING:
+    from ..conversion import Int8Request
     from ..engines.audit.verdict import Audit
     from ..engines.building.request import BuildOptions, BuildRequest
-    from ..engines.profile_choice import Sizes
     from ..engines.targets import Target
     from ..export import OnnxArtifact
     from ..models import LoadOptions
@@ -195,8 +193,10 @@ def trt(
 
     Exits with 1 when the engine does not compute in the precision asked for; nothing is written then.
     """
-    from ..cache.store import EngineCache
+    from ..cache import Cache
+    from ..conversion import ConversionRequest, check_source, convert
     from ..engines.building.engine import (
+        build_request,
         check_plan_output,
         check_target,
         engine_facts,
@@ -216,7 +216,7 @@ def trt(
         raise InputError("--no-rescale is for --fp16 only.", why="INT8 cannot do without, and others need none.")
     check_plan_output(output)
     if keep_onnx is not None:
-        check_onnx_output(keep_onnx, source)
+        check_source(keep_onnx, source)
     product = choose_target(target)
     calibration = _calibration(details, chosen == ["int8"])
     minimum, optimum, maximum = (details.pop(name) for name in ("minimum", "optimum", "maximum"))
@@ -227,20 +227,21 @@ def trt(
     check_options(build_options, precision)
     if not dry_run and precision is not None:  # exports and conversions take long
         check_target(product, build_options.gpus)
-    wanted = Wanted(precision, static, rescale=not no_rescale, calibration=calibration)
-    cache = None if no_cache else EngineCache()
-    with engine_source(terminal, source, options, wanted, keep=not no_cache) as artifact:
-        request = _request(artifact, build_options, sizes, operators)
-        if dry_run:
-            _show(terminal, artifact, request, output)
-            engine_facts(artifact, request)
-            return
-        with terminal.working(f"Building {artifact.spec.name} with {product.title}") as progress:
-            build = make_engine(artifact, request, cache, progress)
-        _show_audit(terminal, build.audit)
-        if not keep_failed:
-            require_audit(build.audit)
-        engine = write_engine(build, output, {} if keep_onnx is None else {keep_onnx: artifact.path.read_bytes()})
+    conversion = ConversionRequest(precision, static=static, rescale=not no_rescale, int8=calibration)
+    cache = None if no_cache else Cache()
+    with terminal.working() as progress:
+        artifact = convert(source, conversion, options, keep=not no_cache, progress=progress)
+    request = build_request(artifact, build_options, sizes, operators)
+    if dry_run:
+        _show(terminal, artifact, request, output)
+        engine_facts(artifact, request)
+        return
+    with terminal.working(f"Building {artifact.spec.name} with {product.title}") as progress:
+        build = make_engine(artifact, request, cache, progress)
+    _show_audit(terminal, build.audit)
+    if not keep_failed:
+        require_audit(build.audit)
+    engine = write_engine(build, output, {} if keep_onnx is None else {keep_onnx: artifact.data})
     if engine.build["cached"] and request.timing_cache is not None:
         terminal.note(f"{request.timing_cache} was not updated: no kernel was timed")
     size, gpus = f"{len(build.plan) / 2**20:.1f} MiB", ", ".join(engine.gpus)
@@ -252,13 +253,15 @@ def trt(
     require_audit(build.audit, kept=output)
 
 
-def _calibration(details: dict[str, Any], int8: bool) -> Calibration:
+def _calibration(details: dict[str, Any], int8: bool) -> Int8Request:
     """The options of a calibration, which are for --int8 only.
 
     Raises:
         InputError: One was given without, or together with a recipe, which leaves it nothing to do; the recipe is none;
-            or see `Calibration.check`.
+            or see `Int8Request.check`.
     """
+    from ..conversion import Int8Request
+
     names = ("images", "ground_truth", "psnr_budget", "recipe")
     idle, chosen = given(*names), {name: details.pop(name) for name in names}
     if idle and not int8:
@@ -269,7 +272,7 @@ def _calibration(details: dict[str, Any], int8: bool) -> Calibration:
         from ..calib import read_recipe  # loads PyTorch, which an engine from the cache does without
 
         chosen["recipe"] = read_recipe(chosen["recipe"])
-    calibration = Calibration(**chosen)
+    calibration = Int8Request(**chosen)
     if int8:
         calibration.check()
     return calibration
@@ -293,22 +296,6 @@ def _build_options(product: Target, plugins: bool, tf32: bool, details: dict[str
         use_plugins=plugins,
         workspace_bytes=details.pop("workspace"),
         **details,
-    )
-
-
-def _request(artifact: OnnxArtifact, options: BuildOptions, sizes: Sizes, operators: str) -> BuildRequest:
-    """The request to build from a file; profiles and operators are resolved."""
-    from ..engines.building.request import BuildRequest, choose_plugins
-    from ..engines.profile_choice import choose_profiles
-
-    resolved = replace(options, use_plugins=choose_plugins(operators, options.target_entry, artifact))
-    return BuildRequest(
-        **vars(resolved),
-        onnx=artifact.path,
-        sha256=artifact.sha256,
-        network=artifact.spec.name,
-        precision=artifact.precision,
-        profiles=choose_profiles(artifact, sizes),
     )
 
 

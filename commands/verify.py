@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError, ParityMissed
+from ..files import check_output, write_atomic
 from .options import VerificationOptions, common_options, model_options, verification_options
 from .terminal import Terminal
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ..export import OnnxArtifact
     from ..models import LoadOptions, Restorer
     from ..parity import ParityReport
@@ -42,7 +41,6 @@ def verify(
     a file is exported to a temporary file first. Exits with 1 when a rung of the ladder is missed.
     """
     from ..engines.artifact import is_engine
-    from ..files import check_output
     from ..parity.pairs import open_pair
 
     if verification.html is not None:
@@ -57,10 +55,10 @@ def verify(
                 raise InputError("--blocks looks into ONNX files.", fix="Leave it out, or verify the ONNX file.")
             reports.append(_verify_engine(terminal, source, reference, options, verification))
             continue
-        with open_pair(source, reference, options) as (model, artifact):
-            reports.append(verify_file(terminal, source, model, artifact, verification))
-            if blocks:
-                shown[source] = _show_blocks(terminal, source, model, artifact, verification)
+        model, artifact = open_pair(source, reference, options)
+        reports.append(verify_file(terminal, source, model, artifact, verification)[0])
+        if blocks:
+            shown[source] = _show_blocks(terminal, source, model, artifact, verification)
     passed = all(report.passed for report in reports)
     found = [r.to_json() | ({"blocks": shown[r.subject]} if r.subject in shown else {}) for r in reports]
     terminal.result({"passed": passed, "reports": found})
@@ -73,8 +71,8 @@ def verify_file(
     model: Restorer,
     artifact: OnnxArtifact,
     verification: VerificationOptions,
-    page: Path | None = None,
-) -> ParityReport:
+    page: bool = False,
+) -> tuple[ParityReport, str]:
     """Judges a file against its model, shows the table and writes the page that was asked for.
 
     Args:
@@ -83,7 +81,10 @@ def verify_file(
         model: The model.
         artifact: The file.
         verification: What to look at.
-        page: Where the page goes for another use, untold, unless `verification` asks for one.
+        page: Whether the page is wanted for another use, too.
+
+    Returns:
+        The report, and its page (HTML) where it was asked for.
     """
     from ..parity import verification_images, verify
     from ..parity.tables import COLUMNS, report_rows
@@ -92,14 +93,15 @@ def verify_file(
     with terminal.working(f"Verifying {subject}") as progress:
         report = verify(model, artifact, images, min_psnr=verification.min_psnr, subject=subject, progress=progress)
     terminal.table(f"Parity of {subject}", COLUMNS, report_rows(report))
-    page = verification.html or page
-    if page is not None:
-        from ..parity.page import write_page
+    text = ""
+    if page or verification.html is not None:
+        from ..parity.page import report_page
 
-        write_page(report, model, artifact, images, page)
+        text = report_page(report, model, artifact, images)
     if verification.html is not None:
+        write_atomic(verification.html, text.encode(), overwrite=True)
         terminal.note(f"Wrote {verification.html}")
-    return report
+    return report, text
 
 
 def _show_blocks(

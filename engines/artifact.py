@@ -50,6 +50,11 @@ class EngineArtifact:
     provenance: Mapping[str, Any]
     build: Mapping[str, Any]
 
+    @property
+    def name(self) -> str:
+        """What messages call it: its path."""
+        return str(self.path)
+
     def to_json(self) -> dict[str, Any]:
         """The sidecar as a JSON object; the plan's name without its folder."""
         return {

@@ -149,6 +149,6 @@ def check_profiles(profiles: Sequence[Profile], artifact: OnnxArtifact) -> None:
                 )
         if fixed is not None and profile != fixed:
             raise InputError(
-                f"{artifact.path} was exported for {fixed} only, and the profile asks for {profile}.",
+                f"{artifact.name} was exported for {fixed} only, and the profile asks for {profile}.",
                 fix="Export it without --static, or leave the profile out.",
             )

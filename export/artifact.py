@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OnnxFileError
+from ..files import write_atomic
 from ..models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ __all__ = [
     "RESCALE_REPORT_KEY",
     "SPEC_KEY",
     "OnnxArtifact",
+    "artifact_of",
     "read_artifact",
 ]
 
@@ -36,11 +39,12 @@ RESCALE_REPORT_KEY = "agileir.rescale_report"
 
 @dataclass(frozen=True)
 class OnnxArtifact:
-    """An ONNX file written by this package.
+    """An ONNX model of this package, in memory: what the steps of the way take and give.
 
     Attributes:
-        path: Where it lies.
-        sha256: Digest of its bytes.
+        model: The model, weights included; not to be changed.
+        data: Its bytes, as they are or would be in a file.
+        path: Where it lies; None where it was not written.
         precision: Type of its weights: ``"float32"``, ``"float16"``, ``"bfloat16"`` or ``"int8"``.
         profile: Fixed sizes by dimension name (``height``); free dimensions are absent.
         spec: The model's spec.
@@ -53,8 +57,9 @@ class OnnxArtifact:
         rescale_report: Why, and the proof that nothing else changed (`RescaleReport.to_json`); empty without rescale.
     """
 
-    path: Path
-    sha256: str
+    model: onnx.ModelProto = field(repr=False, compare=False)
+    data: bytes = field(repr=False)
+    path: Path | None
     precision: str
     profile: dict[str, int]
     spec: ModelSpec
@@ -66,13 +71,43 @@ class OnnxArtifact:
     rescale: dict[str, int] = field(default_factory=dict)
     rescale_report: dict[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of its bytes, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its path, or the name of its model."""
+        return self.spec.name if self.path is None else str(self.path)
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file, or the one that a file of it would have."""
+        return f"{self.spec.name}.onnx" if self.path is None else self.path.name
+
+    def write(self, path: str | Path) -> OnnxArtifact:
+        """Writes it, whole or not at all; an existing file is replaced.
+
+        Returns:
+            The artifact that lies there.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        write_atomic(path, self.data, overwrite=True)
+        return replace(self, path=Path(path))
+
     def to_json(self) -> dict[str, Any]:
-        """The artifact as a JSON object."""
-        return dataclasses.asdict(self) | {"path": str(self.path), "blocks": list(self.blocks)}
+        """The artifact as a JSON object, without the model."""
+        names = (each.name for each in fields(self) if each.name not in ("model", "data"))
+        facts = {name: getattr(self, name) for name in names}
+        told = {"path": None if self.path is None else str(self.path), "sha256": self.sha256}
+        return facts | told | {"spec": dataclasses.asdict(self.spec), "blocks": list(self.blocks)}
 
 
 def read_artifact(path: str | Path) -> OnnxArtifact:
-    """Reads what an ONNX file says of itself.
+    """Reads an ONNX file of this package.
 
     Raises:
         OnnxFileError: The file is missing, not ONNX, or was not written by this package.
@@ -83,10 +118,26 @@ def read_artifact(path: str | Path) -> OnnxArtifact:
         raise OnnxFileError(f"{path}: the file {kind}.", fix="Check the path.")
     data = path.read_bytes()
     model = parse_onnx(data, path)
+    if len(data) < model.ByteSize() // 2:  # weights in files of their own are a part of it
+        data = model.SerializeToString(deterministic=True)
+    return _described(model, data, path, str(path))
+
+
+def artifact_of(model: onnx.ModelProto) -> OnnxArtifact:
+    """The artifact of a model in memory; the same model gives the same bytes.
+
+    Raises:
+        OnnxFileError: The model's metadata does not describe it.
+    """
+    return _described(model, model.SerializeToString(deterministic=True), None, "the model")
+
+
+def _described(model: onnx.ModelProto, data: bytes, path: Path | None, name: str) -> OnnxArtifact:
+    """The artifact of a model, from its metadata."""
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if SPEC_KEY not in metadata:
         raise OnnxFileError(
-            f"{path}: an ONNX file, but not one of ours: its metadata has no {SPEC_KEY}.",
+            f"{name}: an ONNX file, but not one of ours: its metadata has no {SPEC_KEY}.",
             fix="Export it with `agileir-export onnx`.",
         )
     try:
@@ -106,13 +157,14 @@ def read_artifact(path: str | Path) -> OnnxArtifact:
             raise ValueError(f"{RESCALE_KEY} is not an object of integers")
     except ValueError as error:
         raise OnnxFileError(
-            f"{path}: its metadata cannot be understood: {error}.",
+            f"{name}: its metadata cannot be understood: {error}.",
             why="It may come from another version of this package.",
             fix="Export it again.",
         ) from error
     return OnnxArtifact(
+        model=model,
+        data=data,
         path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
         precision=_precision(model),
         profile=_fixed_sizes(model),
         spec=spec,
@@ -127,17 +179,18 @@ def read_artifact(path: str | Path) -> OnnxArtifact:
 
 
 def parse_onnx(data: bytes, path: Path) -> onnx.ModelProto:
-    """The model that a file's bytes hold; weights in files of their own stay there.
+    """The model that a file's bytes hold, with the weights that lie in files of their own beside it.
 
     Args:
         data: What the file holds.
-        path: The file, for messages.
+        path: The file.
 
     Raises:
         OnnxFileError: Not ONNX, or damaged.
     """
     import onnx
     from google.protobuf.message import DecodeError
+    from onnx.external_data_helper import load_external_data_for_model
 
     model = onnx.ModelProto()
     try:
@@ -149,6 +202,7 @@ def parse_onnx(data: bytes, path: Path) -> onnx.ModelProto:
         ) from error
     if not model.graph.node or not model.graph.input:
         raise OnnxFileError(f"{path}: not an ONNX file: it holds no graph with an input.", fix="Check the path.")
+    load_external_data_for_model(model, str(path.parent))
     return model
 
 

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, InternalError
-from ..files import write_atomic
 from ..models import Restorer, fold
 from ..models.layers import Block, Stage
 from ..plugins.registry import MINIMUM_OPSET
 from ..version import __version__
-from .artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY, OnnxArtifact, read_artifact
+from .artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY, OnnxArtifact, artifact_of
 from .functions import attach_functions, inline_functions
 from .passes import GraphPass, name_dimensions, name_tensors, run_passes, share_constants
 from .translation import translation_table
@@ -40,14 +39,14 @@ SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 
 def export_onnx(
     model: Restorer,
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     opset: int = DEFAULT_OPSET,
     static: tuple[int, int] | None = None,
     decomposed: bool = False,
     source: Mapping[str, Any] | None = None,
 ) -> OnnxArtifact:
-    """Writes a model as an ONNX file that any runtime can execute.
+    """A model as ONNX that any runtime can execute.
 
     The graph takes float32 images ``[batch, channels, height, width]`` in 0..1 whose sides are multiples of
     ``spec.pad_multiple``, and returns ``[batch, channels, s*height, s*width]``; padding and cropping stay with the
@@ -55,14 +54,11 @@ def export_onnx(
 
     Args:
         model: The model; it is not changed.
-        path: File to write, whole or not at all; an existing file is replaced.
+        path: File to write, whole or not at all; an existing file is replaced. None to write none.
         opset: ONNX opset, 18 to 23; below 20 Gelu is written as several nodes.
         static: Fix height and width (pixels, rounded up to the multiple) and batch 1, instead of leaving them free.
         decomposed: Inline the function bodies, for tools that know no functions.
         source: Where the model comes from, for the provenance: ``model``, and ``weights`` or ``random_weights``.
-
-    Returns:
-        The artifact, read back from the written file.
 
     Raises:
         InputError: opset or static size out of range.
@@ -86,8 +82,8 @@ def export_onnx(
         attach_functions(rewritten)
     _describe(rewritten, folded, list(blocks.values()), source or {})
     _check(rewritten, size)
-    write_atomic(Path(path), rewritten.SerializeToString(), overwrite=True)
-    return read_artifact(path)
+    artifact = artifact_of(rewritten)
+    return artifact if path is None else artifact.write(path)
 
 
 def _static_size(static: tuple[int, int], multiple: int) -> tuple[int, int]:

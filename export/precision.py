@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, InternalError
-from ..files import write_atomic
-from .artifact import CONVERSION_KEY, OnnxArtifact, read_artifact
+from .artifact import CONVERSION_KEY, OnnxArtifact, artifact_of
 from .element_types import HALF_TYPES, body_refusal
 from .functions import default_opset
 from .opset import raise_opset
@@ -17,7 +15,7 @@ from .passes import Conversion, lower_precision, run_passes
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["HALF_PRECISIONS", "convert_precision", "write_precision"]
+__all__ = ["HALF_PRECISIONS", "convert_precision", "to_precision"]
 
 HALF_PRECISIONS = tuple(HALF_TYPES)
 """``"float16"`` and ``"bfloat16"``."""
@@ -93,30 +91,19 @@ def _typed(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def write_precision(
-    source: OnnxArtifact, path: str | Path, precision: str, *, keep_opset: bool = False
-) -> OnnxArtifact:
-    """Writes a float32 file, or an INT8 file with a float32 rest, in half precision; see `convert_precision`.
+def to_precision(source: OnnxArtifact, precision: str, *, keep_opset: bool = False) -> OnnxArtifact:
+    """A float32 model, or an INT8 one with a float32 rest, in half precision; see `convert_precision`.
 
     Spec, provenance and block names are carried over.
 
     Args:
-        source: The file to convert.
-        path: File to write, whole or not at all; an existing file is replaced.
+        source: What is converted.
         precision: ``"float16"`` or ``"bfloat16"``.
         keep_opset: Never declare another opset.
-
-    Returns:
-        The artifact, read back from the written file.
 
     Raises:
         InputError: Another precision was named, or the source is in half precision already.
         Unsupported: A weight is beyond the precision's range.
-        OutputError: The file cannot be written.
         InternalError: The result is not valid ONNX.
     """
-    import onnx
-
-    result = convert_precision(onnx.load(source.path), precision, keep_opset=keep_opset)
-    write_atomic(Path(path), result.SerializeToString(), overwrite=True)
-    return read_artifact(path)
+    return artifact_of(convert_precision(source.model, precision, keep_opset=keep_opset))

@@ -31,8 +31,8 @@ class Exported(Protocol):
     """A file that says where its weights come from: an ONNX file, or an engine."""
 
     @property
-    def path(self) -> Path:
-        """The file."""
+    def name(self) -> str:
+        """What messages call it."""
         ...
 
     @property
@@ -53,7 +53,7 @@ def reload_model(artifact: Exported) -> Restorer:
     name = origin.get("model")
     if name not in preset_names() or "weights" in origin:
         raise InputError(
-            f"{artifact.path} was made from the checkpoint {origin.get('weights', name)}.",
+            f"{artifact.name} was made from the checkpoint {origin.get('weights', name)}.",
             fix="Name it: --reference FILE, or --reference PRESET --weights FILE.",
         )
     return load_model(name, LoadOptions.from_json(origin))

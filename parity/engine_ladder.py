@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..engines.torch_runner import TorchRunner
 from ..errors import InputError
 from ..export.exporter import weights_digest
 from ..models import Restorer, fold
+from ..progress import Progress, silent
 from .floors import FLOORS, own_dictionary_floor
 from .images import TestImage, load_images
 from .metrics import max_steps, nonfinite, psnr
@@ -76,7 +77,7 @@ def verify_engine(
     *,
     min_psnr: float | None = None,
     subject: str | None = None,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = silent,
 ) -> ParityReport:
     """Compares an engine with the model it came from, in dB.
 
@@ -90,7 +91,7 @@ def verify_engine(
         images: Pictures from `engine_images`.
         min_psnr: Floor in dB instead of the ladder's own.
         subject: What the report calls the engine; its path where None.
-        progress: Called with a few words before each step.
+        progress: Told each step.
 
     Raises:
         InputError: The engine was built from other weights, or there is no picture.

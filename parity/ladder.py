@@ -17,6 +17,7 @@ from ..export import OnnxArtifact, read_artifact
 from ..export.exporter import weights_digest
 from ..images.resizing import pad_to_multiple
 from ..models import Restorer, fold
+from ..progress import Progress, silent
 from .bisection import first_broken
 from .floors import AGREEMENT_FLOORS, FLOORS, FOLDED_FLOOR, own_dictionary_floor
 from .images import TestImage, verification_images
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["verify"]
 
-Progress = Callable[[str], None]
 Dictionaries = Sequence[torch.Tensor]
 
 
@@ -41,7 +41,7 @@ def verify(
     *,
     min_psnr: float | None = None,
     subject: str | None = None,
-    progress: Progress = lambda step: None,
+    progress: Progress = silent,
 ) -> ParityReport:
     """Compares an exported file with the model it came from, rung by rung.
 
@@ -51,7 +51,7 @@ def verify(
         images: Pictures in the model's channels; the packaged samples at telling sizes where None.
         min_psnr: Floor in dB for the ONNX rungs instead of the ladder's own.
         subject: What the report calls the file; its path where None.
-        progress: Called with a few words before each step.
+        progress: Told each step.
 
     Raises:
         InputError: The file was exported from another model or other weights, or there is no picture.
@@ -92,13 +92,13 @@ def verify(
 def _same_model(folded: Restorer, artifact: OnnxArtifact) -> None:
     if folded.spec.top_k != artifact.spec.top_k:
         raise InputError(
-            f"{artifact.path} was exported with top_k {artifact.spec.top_k}, the model has {folded.spec.top_k}.",
+            f"{artifact.name} was exported with top_k {artifact.spec.top_k}, the model has {folded.spec.top_k}.",
             fix=f"Load the model with --top-k {artifact.spec.top_k}.",
         )
     wanted = artifact.provenance.get("weights_sha256")
     if wanted is not None and weights_digest(folded) != wanted:
         raise InputError(
-            f"{artifact.path} was not exported from this model: the weights differ.",
+            f"{artifact.name} was not exported from this model: the weights differ.",
             fix="Name the model and weights it came from; `agileir-export info` shows them.",
         )
 
@@ -172,7 +172,7 @@ class _Comparison:
             notes.append(f"{left_out} image(s) padded by repeating an edge not judged here: their keys all tie")
         if not own and not names:
             raise InputError(
-                f"{self.artifact.path} cannot be judged on these pictures: padded by repeating an edge, all keys tie.",
+                f"{self.artifact.name} cannot be judged on these pictures: padded by repeating an edge, all keys tie.",
                 fix=f"Give larger pictures or sizes; {self.artifact.spec.pad_multiple} pixels a side always do.",
             )
         rungs = []
@@ -206,9 +206,7 @@ class _Comparison:
 
     def graph(self) -> onnx.ModelProto:
         """The file's graph."""
-        import onnx
-
-        return onnx.load(self.artifact.path)
+        return self.artifact.model
 
     def padded(self, image: TestImage) -> tuple[Images, tuple[int, int]]:
         """Input of the graph for an image, and (rows, columns) of the restored image in its output."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import numpy as np
 from ..engines import OnnxRuntimeRunner
 from ..engines.torch_runner import TorchRunner
 from ..export.artifact import OnnxArtifact
-from ..files import write_atomic
 from .drawings import amplification, bar_plot, difference_map, picture
 from .images import TestImage, verification_images
 from .metrics import psnr
@@ -22,7 +20,7 @@ from .tables import COLUMNS, decibels, describe_miss, report_rows
 if TYPE_CHECKING:
     from ..models import Restorer
 
-__all__ = ["write_page"]
+__all__ = ["report_page"]
 
 STYLE = """
 :root { color-scheme: light dark; --pass: #1a7f37; --miss: #c62828; --line: #8888; --bar: #4477aa; --broken: #cc3311 }
@@ -39,14 +37,10 @@ svg { width: 100%; max-width: 48rem; font: 13px system-ui, sans-serif } svg text
 """
 
 
-def write_page(
-    report: ParityReport,
-    model: Restorer,
-    artifact: OnnxArtifact,
-    images: Sequence[TestImage] | None,
-    path: str | Path,
-) -> None:
-    """Writes a report as a page that needs nothing but the file itself; an existing file is replaced.
+def report_page(
+    report: ParityReport, model: Restorer, artifact: OnnxArtifact, images: Sequence[TestImage] | None
+) -> str:
+    """A report as an HTML page that needs nothing but itself.
 
     The pictures are computed again, for a report holds figures only.
 
@@ -55,10 +49,6 @@ def write_page(
         model: The reference.
         artifact: The exported file.
         images: The pictures given to `verify`; the ones it takes by itself where None.
-        path: File to write, whole or not at all.
-
-    Raises:
-        OutputError: The file cannot be written.
     """
     if images is None:
         images = verification_images(artifact)
@@ -68,7 +58,7 @@ def write_page(
         outputs = [runner.run(image.pixels[None])[0] for runner in (reference, candidate)]
         shown.append(_image(image, outputs, report.rungs))
     verdict = '<span class="pass">passed</span>' if report.passed else '<span class="miss">MISSED</span>'
-    page = f"""<!DOCTYPE html>
+    return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -90,7 +80,6 @@ def write_page(
 </body>
 </html>
 """
-    write_atomic(path, page.encode(), overwrite=True)
 
 
 def _misses(report: ParityReport) -> str:
@@ -141,7 +130,7 @@ def _image(image: TestImage, outputs: Sequence[Any], rungs: Sequence[Rung]) -> s
 
 
 def _provenance(report: ParityReport, artifact: OnnxArtifact) -> dict[str, Any]:
-    facts: dict[str, Any] = {"file": artifact.path.name, "sha256": artifact.sha256, "precision": artifact.precision}
+    facts: dict[str, Any] = {"file": artifact.file_name, "sha256": artifact.sha256, "precision": artifact.precision}
     facts |= {f"fixed {name}": size for name, size in artifact.profile.items()}
     facts |= {f"model: {name}": value for name, value in report.spec.to_json().items() if value is not None}
     facts |= {f"export: {name}": value for name, value in artifact.provenance.items()}

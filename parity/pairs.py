@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +14,8 @@ from ..models import LoadOptions, Restorer, load_model
 __all__ = ["open_pair", "reference_model"]
 
 
-@contextmanager
-def open_pair(
-    source: str | Path, reference: str | None, options: LoadOptions
-) -> Iterator[tuple[Restorer, OnnxArtifact]]:
-    """Reference model and exported file.
-
-    An ONNX file names its origin; a model is exported to a temporary file that goes when the block ends.
+def open_pair(source: str | Path, reference: str | None, options: LoadOptions) -> tuple[Restorer, OnnxArtifact]:
+    """Reference model and artifact: an ONNX file names its origin, a model is exported in memory.
 
     Args:
         source: ONNX file, preset, packaged model or checkpoint.
@@ -36,14 +28,11 @@ def open_pair(
     """
     if is_onnx(source):
         artifact = read_artifact(source)
-        yield reference_model(artifact, reference, options), artifact
-        return
+        return reference_model(artifact, reference, options), artifact
     if reference is not None:
         raise InputError(f"{source} is its own reference.", fix="Leave --reference out.")
     model = load_model(source, options)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{model.spec.name}.onnx"
-        yield model, export_onnx(model, path, source=describe_source(str(source), options))
+    return model, export_onnx(model, source=describe_source(str(source), options))
 
 
 def reference_model(artifact: Exported, reference: str | None, options: LoadOptions) -> Restorer:
@@ -62,7 +51,7 @@ def reference_model(artifact: Exported, reference: str | None, options: LoadOpti
         return load_model(reference, _as_exported(artifact, options))
     if options.weights is not None:
         raise InputError("--weights needs --reference PRESET for an exported file.")
-    refuse_model_options(artifact.path, options)
+    refuse_model_options(artifact.name, options)
     return reload_model(artifact)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ..export.artifact import OnnxArtifact
 from ..export.element_types import HALF_TYPES
 from ..export.precision import convert_precision
 from ..models import Restorer
+from ..progress import Progress, silent
 from .bisection import AFTER, block_psnr
 from .floors import FLOORS
 from .images import TestImage
@@ -93,7 +94,7 @@ def block_quality(
     images: Sequence[TestImage],
     *,
     subject: str | None = None,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = silent,
 ) -> QualityReport:
     """Measures every block of a half-precision file against the model in float32.
 
@@ -105,7 +106,7 @@ def block_quality(
         artifact: The file. A float32 file is looked at as its float16 conversion, which is not written.
         images: Pictures in the model's channels, of any size.
         subject: What the report calls the file; its path where None.
-        progress: Called with a few words before each step.
+        progress: Told each step.
 
     Raises:
         InputError: There is no picture, or the file names no blocks.
@@ -116,13 +117,13 @@ def block_quality(
 
     if not images:
         raise InputError("There is no picture to measure the blocks on.", fix="Give at least one.")
-    graph = onnx.load(artifact.path)
+    graph = artifact.model
     if artifact.precision == "float32":
         graph = convert_precision(graph, "float16")
     precision = _half_type(graph)
     if precision is None:
         raise Unsupported(
-            f"{artifact.path} ({artifact.precision}) computes nothing in half precision.",
+            f"{artifact.name} ({artifact.precision}) computes nothing in half precision.",
             fix="Name a file in float16 or bfloat16, or a float32 file to see what float16 would do to it.",
         )
     blocks = _ordered_blocks(graph, artifact)
@@ -167,7 +168,7 @@ def _ordered_blocks(graph: onnx.ModelProto, artifact: OnnxArtifact) -> list[str]
     order = {output: index for index, node in enumerate(graph.graph.node) for output in node.output}
     blocks = sorted((block for block in artifact.blocks if block in order), key=order.__getitem__)
     if not blocks:
-        raise InputError(f"{artifact.path} names no blocks.", fix="Export it again.")
+        raise InputError(f"{artifact.name} names no blocks.", fix="Export it again.")
     return blocks
 
 

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..export.artifact import OnnxArtifact
 from ..export.streams import constants, picture_floats, stays_float32
 from ..images.resizing import pad_to_multiple
+from ..progress import Progress, silent
 from .images import TestImage, load_images
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def measure_ranges(
     artifact: OnnxArtifact,
     graph: onnx.ModelProto,
     images: Sequence[TestImage],
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = silent,
 ) -> dict[str, float]:
     """Greatest magnitude of every float32 tensor of a graph over all pictures.
 
@@ -58,7 +59,7 @@ def measure_ranges(
         artifact: The file the graph is from.
         graph: The file's graph.
         images: Pictures in the model's channels, of any size.
-        progress: Called with a few words for each picture.
+        progress: Told each picture.
 
     Raises:
         InputError: There is no picture, or the graph yields NaN or infinities on one.
@@ -75,7 +76,7 @@ def measure_ranges(
             if np.isfinite(value):
                 ranges[name] = max(ranges[name], float(value))
             elif name in computed:
-                raise InputError(f"{artifact.path}: {name} is not finite in float32 on {image.name}.")
+                raise InputError(f"{artifact.name}: {name} is not finite in float32 on {image.name}.")
     return ranges
 
 
@@ -85,7 +86,7 @@ def tensor_statistics(
     images: Sequence[TestImage],
     names: Sequence[str],
     statistic: Statistic,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = silent,
 ) -> Iterable[tuple[TestImage, list[float]]]:
     """One number of each named tensor for each picture; the graph reduces them, so no tensor is kept.
 

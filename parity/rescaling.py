@@ -1,19 +1,18 @@
-"""The residual rescale of a file: ranges measured, rewrite, proof of bit identity, new file."""
+"""The residual rescale of a model: ranges measured, rewrite, proof of bit identity."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..engines.onnxruntime.runner import create_session
 from ..engines.runner import Images
 from ..errors import ParityMissed, Unsupported
-from ..export.artifact import RESCALE_REPORT_KEY, OnnxArtifact, read_artifact
+from ..export.artifact import RESCALE_REPORT_KEY, OnnxArtifact, artifact_of
 from ..export.rescale import RescaleReport, rescale
-from ..files import write_atomic
+from ..progress import Progress, silent
 from .images import TestImage
 from .ranges import measure_ranges, padded, range_images
 
@@ -25,38 +24,34 @@ __all__ = ["identical_outputs", "rescale_if_needed"]
 
 def rescale_if_needed(
     artifact: OnnxArtifact,
-    path: str | Path,
     images: Sequence[TestImage] | None = None,
     *,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = silent,
 ) -> tuple[OnnxArtifact, RescaleReport]:
-    """Rescales a file whose streams outgrow float16, and proves that nothing else changed.
+    """Rescales a model whose streams outgrow float16, and proves that nothing else changed.
 
     Args:
-        artifact: A float32 file.
-        path: Where the rescaled file goes, whole or not at all; an existing file is replaced. Nothing is written where
-            no stream outgrows float16.
+        artifact: A float32 model.
         images: Pictures in the model's channels to measure ranges on; the packaged samples where None.
-        progress: Called with a few words before each step.
+        progress: Told each step.
 
     Returns:
-        The artifact of the new file, or the one given, and the report with the proof.
+        The rescaled artifact, or the one given where no stream outgrows float16, and the report with the proof.
 
     Raises:
-        Unsupported: The file is not float32, or what outgrows float16 cannot be rescaled; says which node forbids it.
+        Unsupported: The model is not float32, or what outgrows float16 cannot be rescaled; says which node forbids it.
         InputError: There is no picture, or a tensor is not finite in float32.
         ParityMissed: The output changed (float32 itself was at its end).
-        OutputError: The file cannot be written.
     """
     import onnx
 
     if artifact.precision != "float32":
         raise Unsupported(
-            f"{artifact.path} is {artifact.precision}: only float32 files are rescaled.",
+            f"{artifact.name} is {artifact.precision}: only float32 files are rescaled.",
             fix="Rescale the float32 file, and convert the result.",
         )
     images = range_images(artifact) if images is None else images
-    graph = onnx.load(artifact.path)
+    graph = artifact.model
     ranges = measure_ranges(artifact, graph, images, progress)
     changed, report = rescale(graph, ranges)
     report = dataclasses.replace(report, images=tuple(image.name for image in images))
@@ -66,15 +61,14 @@ def rescale_if_needed(
     identical = identical_outputs(graph, changed, [padded(artifact, image) for image in images])
     if not identical:
         raise ParityMissed(
-            f"{artifact.path}: the rescaled file does not compute the same float32 bits.",
+            f"{artifact.name}: the rescaled file does not compute the same float32 bits.",
             why="Values at the end of float32's range were lost.",
             fix="Use bfloat16 (--bf16), or leave the file as it is (--no-rescale).",
         )
     report = dataclasses.replace(report, bit_identical=identical)
     metadata = {entry.key: entry.value for entry in changed.metadata_props}
     onnx.helper.set_model_props(changed, {**metadata, RESCALE_REPORT_KEY: json.dumps(report.to_json())})
-    write_atomic(Path(path), changed.SerializeToString(), overwrite=True)
-    return read_artifact(path), report
+    return artifact_of(changed), report
 
 
 def identical_outputs(before: onnx.ModelProto, after: onnx.ModelProto, inputs: Sequence[Images]) -> bool:

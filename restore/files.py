@@ -16,8 +16,9 @@ from ..files import check_output
 from ..images.files import IMAGE_SUFFIXES, Image, list_images, read_image, write_image
 from ..images.resizing import resize_bicubic
 from ..parity.images import to_channels
+from ..progress import Progress, silent
 
-__all__ = ["Restored", "plan_outputs", "restore_file", "restore_image"]
+__all__ = ["Restored", "plan_outputs", "restore_file", "restore_image", "restore_pictures", "restore_planned"]
 
 
 @dataclass(frozen=True)
@@ -134,3 +135,42 @@ def restore_file(runner: Runner, source: Path, output: Path, overwrite: bool = F
     write_image(output, restored, overwrite)
     sizes = [(int(i.pixels.shape[1]), int(i.pixels.shape[2])) for i in (image, restored)]
     return Restored(source, output, sizes[0], sizes[1], seconds)
+
+
+def restore_pictures(
+    runner: Runner,
+    images: str | Path | Sequence[str | Path],
+    output: str | Path,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> list[Restored]:
+    """Restores picture files, or all pictures of folders.
+
+    Args:
+        runner: What restores, see `open_runner`.
+        images: Picture or folder, or several.
+        output: File for one picture, folder for several; see `plan_outputs`.
+        overwrite: Whether existing files may be replaced.
+        progress: Told each picture.
+
+    Returns:
+        What was restored, in order.
+
+    Raises:
+        ImageError: A picture cannot be read.
+        OutputError: An output cannot be written.
+        EnvironmentProblem: A picture needs more memory than there is.
+    """
+    named = [images] if isinstance(images, str | Path) else list(images)
+    return restore_planned(runner, plan_outputs(named, output, overwrite), overwrite, progress)
+
+
+def restore_planned(
+    runner: Runner, pairs: Sequence[tuple[Path, Path]], overwrite: bool = False, progress: Progress = silent
+) -> list[Restored]:
+    """`restore_pictures` of pictures whose outputs are planned already (`plan_outputs`)."""
+    done = []
+    for number, (picture, target) in enumerate(pairs, 1):
+        progress(f"{picture.name} ({number} of {len(pairs)})")
+        done.append(restore_file(runner, picture, target, overwrite))
+    return done

@@ -13,9 +13,21 @@ import agileir_export
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "agileir_export"
-ROOMS = ("cli", "commands", "bundle", "restore", "calib", "parity", "engines", "export", "models", "plugins")
+ROOMS = (
+    "cli",
+    "commands",
+    "bundle",
+    "restore",
+    "conversion",
+    "calib",
+    "parity",
+    "engines",
+    "export",
+    "models",
+    "plugins",
+)
 """From the top to the bottom: a room imports itself and what stands after it."""
-GROUND = ("cache", "images", "lazy", "files", "version", "errors")
+GROUND = ("cache", "images", "lazy", "files", "progress", "version", "errors")
 """Below every room: what knows nothing of models; each imports only what stands after it."""
 ORDER = (*ROOMS, *GROUND)
 BESIDE_THE_PACKAGE = {"tests", "benchmarks", "tools", "docs"}

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...export.artifact import parse_onnx
+from ...progress import Progress
 from ..failures import BuildFailed, Failure
 from ..profiles import Shape
 from .inlining import inline_operators
@@ -20,12 +22,10 @@ from .request import BuildRequest
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["PHASES", "Built", "Progress", "build"]
+__all__ = ["PHASES", "Built", "build"]
 
 PHASES = ("parsing", "preparing", "optimising", "serialising", "inspecting")
 """What a build does, in order."""
-
-Progress = Callable[[str], None]
 
 COMPATIBILITY_NAMES = {"same-capability": "SAME_COMPUTE_CAPABILITY", "ampere-plus": "AMPERE_PLUS"}
 
@@ -48,7 +48,12 @@ class Built:
 
 
 def build(
-    trt: Any, logger: Any, request: BuildRequest, progress: Progress, errors: Callable[[], tuple[str, ...]]
+    trt: Any,
+    logger: Any,
+    request: BuildRequest,
+    model: bytes,
+    progress: Progress,
+    errors: Callable[[], tuple[str, ...]],
 ) -> Built:
     """Builds an engine.
 
@@ -56,6 +61,7 @@ def build(
         trt: The target's module; plugins, where the request wants them, are registered with it already.
         logger: The process's only logger.
         request: What to build.
+        model: The ONNX model.
         progress: Told every phase as it begins.
         errors: The messages logged as errors so far.
 
@@ -67,7 +73,7 @@ def build(
     network = builder.create_network(_creation_flags(trt))
     progress("parsing")
     parser = trt.OnnxParser(network, logger)
-    if not _parse(parser, request):
+    if not _parse(parser, request, model):
         raise BuildFailed(_parse_failure(parser, request, errors()))
     config = builder.create_builder_config()
     _configure(trt, config, request)
@@ -79,7 +85,7 @@ def build(
     progress("preparing")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BuildFailed(Failure(errors(), str(request.onnx)))
+        raise BuildFailed(Failure(errors(), request.subject))
     return Built(
         plan=plan,
         layers=network.num_layers,
@@ -88,15 +94,15 @@ def build(
     )
 
 
-def _parse(parser: Any, request: BuildRequest) -> bool:
-    """Reads the file into the network: its operators as plugins, or written out as their function bodies.
+def _parse(parser: Any, request: BuildRequest, data: bytes) -> bool:
+    """Reads a model into the network: its operators as plugins, or written out as their function bodies.
 
     A file whose bodies are of another opset than its graph, which no export makes, is left to the parser, too.
     """
-    model = None if request.use_plugins else parse_onnx(request.onnx.read_bytes(), request.onnx)
-    if model is None or not model.functions or len(_opsets(model)) > 1:
-        return bool(parser.parse_from_file(str(request.onnx)))
-    return bool(parser.parse(inline_operators(model).SerializeToString(), str(request.onnx)))
+    model = None if request.use_plugins else parse_onnx(data, Path(request.subject))
+    if model is not None and model.functions and len(_opsets(model)) <= 1:
+        data = inline_operators(model).SerializeToString()
+    return bool(parser.parse(data, request.subject))  # the name tells where weights in files of their own lie
 
 
 def _opsets(model: onnx.ModelProto) -> set[int]:
@@ -165,7 +171,7 @@ def _add_profiles(
         profile = builder.create_optimization_profile()
         profile.set_shape(images.name, full(sizes.minimum), full(sizes.optimum), full(sizes.maximum))
         if config.add_optimization_profile(profile) < 0:
-            raise BuildFailed(Failure(errors(), str(request.onnx)))
+            raise BuildFailed(Failure(errors(), request.subject))
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:
@@ -209,9 +215,9 @@ def _parse_failure(parser: Any, request: BuildRequest, errors: tuple[str, ...]) 
     reports = [parser.get_error(index) for index in range(parser.num_errors)]
     said = tuple(str(report.desc()) for report in reports) or errors
     if not reports:
-        return Failure(said, str(request.onnx), code="INTERNAL_ERROR")
+        return Failure(said, request.subject, code="INTERNAL_ERROR")
     first = reports[0]
     node = first.node_name() or (f"number {first.node()}" if first.node() >= 0 else "")
     importer = re.search(r"In function import(\w+):", "\n".join(errors))
     operator = first.node_operator() or (importer[1] if importer else "")
-    return Failure(said, str(request.onnx), node, operator, first.code().name)
+    return Failure(said, request.subject, node, operator, first.code().name)

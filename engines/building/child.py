@@ -19,13 +19,17 @@ from typing import Any
 
 from ...errors import AgileIRError, InternalError
 from ...export.artifact import parse_onnx
+from ...progress import Progress
 from ..failures import BuildFailed, Failure
 from ..logger import make_logger
 from ..targets import load_target
-from .builder import Progress, build
+from .builder import build
 from .request import BuildRequest
 
 __all__ = ["main"]
+
+MODEL = "network.onnx"
+"""Where a model that is in memory only lies in the folder of its build."""
 
 ERRORS = ("INTERNAL_ERROR", "ERROR")
 
@@ -43,14 +47,14 @@ def main() -> None:
         print(json.dumps(value), file=answers, flush=True)
 
     try:
-        answer({"result": _run(request, folder, answer)})
+        answer({"result": _run(request, folder, lambda phase, done=0, total=0, /: answer(phase))})
     except BuildFailed as failed:
         answer({"failure": failed.failure.to_json()})
     except AgileIRError as error:
         answer({"error": {"type": type(error).__name__, "what": error.what, "why": error.why, "fix": error.fix}})
     except (MemoryError, OSError) as error:
         said = getattr(error, "strerror", None) or f"out of memory {error}".strip()
-        answer({"failure": Failure((said,), str(request.onnx)).to_json()})
+        answer({"failure": Failure((said,), request.subject).to_json()})
     except Exception as error:
         answer({"error": _defect(error)})
 
@@ -87,14 +91,16 @@ def _run(request: BuildRequest, folder: Path, progress: Progress) -> dict[str, A
             except OSError as error:  # must not pass through the builder's C++ frames
                 errors.append(str(error.strerror))
 
+        path = request.onnx or folder / MODEL
+        model = path.read_bytes()
         trt = load_target(request.target_entry)
         if request.use_plugins:
             from ...plugins.coverage import require_kernels
             from ...plugins.tensorrt_plugins import register_tensorrt
 
             register_tensorrt()
-            require_kernels(parse_onnx(request.onnx.read_bytes(), request.onnx))
-        built = build(trt, make_logger(trt, sink), request, progress, lambda: tuple(errors))
+            require_kernels(parse_onnx(model, path))
+        built = build(trt, make_logger(trt, sink), request, model, progress, lambda: tuple(errors))
         (folder / "plan").write_bytes(memoryview(built.plan))
         if built.timing_cache is not None:
             (folder / "timing_cache").write_bytes(built.timing_cache)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import AuditMissed, EnvironmentProblem, OutputError
 from ...export.artifact import OnnxArtifact
 from ...files import check_output, write_atomic, write_together
+from ...progress import Progress, silent
 from ..artifact import ENGINE_SUFFIXES, EngineArtifact, is_engine, sidecar_path
 from ..audit.verdict import (
     Audit,
@@ -25,16 +26,18 @@ from ..audit.verdict import (
     quantised_nodes,
 )
 from ..cuda_driver import probe_gpu
-from ..targets import Target, check_capabilities, load_target
+from ..profile_choice import NOTHING_SAID, Sizes, choose_profiles
+from ..targets import Target, check_capabilities, choose_target, load_target
 from .process import BuildResult, build_in_process
-from .request import BuildRequest, check_options, check_request
+from .request import BuildOptions, BuildRequest, check_options, check_request, choose_plugins
 
 if TYPE_CHECKING:
-    from ...cache.store import EngineCache
+    from ...cache import Cache
 
 __all__ = [
     "EngineBuild",
     "build_engine",
+    "build_request",
     "check_plan_output",
     "check_target",
     "engine_facts",
@@ -72,28 +75,69 @@ class EngineBuild:
 
 def build_engine(
     artifact: OnnxArtifact,
-    request: BuildRequest,
-    output: Path,
-    cache: EngineCache | None = None,
-    progress: Callable[[str], None] = lambda step: None,
+    output: str | Path,
+    options: BuildOptions | None = None,
+    *,
+    sizes: Sizes = NOTHING_SAID,
+    operators: str = "auto",
+    cache: Cache | None = None,
+    progress: Progress = silent,
 ) -> EngineArtifact:
     """Builds an engine, audits it, and writes it with its sidecar; both files appear, or neither.
 
     Args:
-        artifact: The ONNX file.
-        request: What to build from it.
+        artifact: The model; the engine computes in its precision.
         output: Plan to write or replace.
+        options: How to build; for the target that can build here where None. A `BuildRequest` says everything: sizes
+            and operators are not looked at then.
+        sizes: Pictures that it is for; 64 to 512 pixels a side, or the only size of a static model, unless given.
+        operators: Attention as ``"plugin"`` or ``"decomposed"``; ``"auto"``: as plugins where the target takes them.
         cache: Where earlier builds are found and this one is kept; None for no cache.
-        progress: Told what happens.
+        progress: Told each step.
 
     Raises:
         AuditMissed: The engine does not compute in the precision asked for; nothing is written.
-        AgileIRError: What `make_engine` and `write_engine` raise.
+        AgileIRError: What `build_request`, `make_engine` and `write_engine` raise.
     """
+    output = Path(output)
     check_plan_output(output)
+    request = options if isinstance(options, BuildRequest) else build_request(artifact, options, sizes, operators)
     build = make_engine(artifact, request, cache, progress)
     require_audit(build.audit)
     return write_engine(build, output)
+
+
+def build_request(
+    artifact: OnnxArtifact, options: BuildOptions | None = None, sizes: Sizes = NOTHING_SAID, operators: str = "auto"
+) -> BuildRequest:
+    """The request to build an artifact; target, GPUs, profiles and operators are resolved.
+
+    Args:
+        artifact: The model.
+        options: How to build, of whatever model; None for the defaults.
+        sizes: Sizes asked for, see `choose_profiles`.
+        operators: ``"plugin"``, ``"decomposed"`` or ``"auto"``, see `choose_plugins`.
+
+    Raises:
+        InputError: Sizes that the model does not take, or plugins for one without operators.
+        EnvironmentProblem: No target can build here.
+    """
+    options = options or BuildOptions(target="auto")
+    target = choose_target(options.target)
+    resolved = replace(
+        options,
+        target=target.name,
+        gpus=options.gpus or target.default_gpus,
+        use_plugins=choose_plugins(operators, target, artifact),
+    )
+    return BuildRequest(
+        **vars(resolved),
+        onnx=artifact.path,
+        sha256=artifact.sha256,
+        network=artifact.spec.name,
+        precision=artifact.precision,
+        profiles=choose_profiles(artifact, sizes),
+    )
 
 
 def check_plan_output(output: Path) -> None:
@@ -114,8 +158,8 @@ def check_plan_output(output: Path) -> None:
 def make_engine(
     artifact: OnnxArtifact,
     request: BuildRequest,
-    cache: EngineCache | None = None,
-    progress: Callable[[str], None] = lambda step: None,
+    cache: Cache | None = None,
+    progress: Progress = silent,
 ) -> EngineBuild:
     """Takes an engine from the cache, or builds and audits it. An engine that fails its audit is not cached.
 
@@ -233,8 +277,8 @@ def _from_cache_or_built(
     request: BuildRequest,
     facts: Mapping[str, Any],
     artifact: OnnxArtifact,
-    cache: EngineCache | None,
-    progress: Callable[[str], None],
+    cache: Cache | None,
+    progress: Progress,
 ) -> EngineBuild:
     if cache is None:
         return _built(request, facts, artifact, progress)
@@ -244,13 +288,13 @@ def _from_cache_or_built(
             details = dict(entry.details)
             audit = Audit.from_json(details.pop("audit"))
             with contextlib.suppress(OSError):  # another process has just cleared the cache
-                plan = entry.plan.read_bytes()
+                plan = entry.content.read_bytes()
                 return EngineBuild(plan, artifact, request, (), facts, audit, {**details, "cached": True})
         expected = _expected(cache, facts, progress)
         total = "" if expected is None else f", about {expected:.0f} s in all"
 
-        def tell(phase: str) -> None:
-            progress(phase + total)
+        def tell(step: str, done: int = 0, of: int = 0, /) -> None:
+            progress(step + total, done, of)
 
         made = _built(request, facts, artifact, tell)
         if made.audit.passed:
@@ -259,10 +303,8 @@ def _from_cache_or_built(
         return made
 
 
-def _built(
-    request: BuildRequest, facts: Mapping[str, Any], artifact: OnnxArtifact, progress: Callable[[str], None]
-) -> EngineBuild:
-    result = build_in_process(request, progress)
+def _built(request: BuildRequest, facts: Mapping[str, Any], artifact: OnnxArtifact, progress: Progress) -> EngineBuild:
+    result = build_in_process(request, artifact.data, progress)
     if request.timing_cache is not None and result.timing_cache is not None:
         write_atomic(request.timing_cache, result.timing_cache, overwrite=True)
     progress("auditing")
@@ -276,7 +318,7 @@ def _built(
     return EngineBuild(result.plan, artifact, request, (), facts, audit, build)
 
 
-def _expected(cache: EngineCache, facts: Mapping[str, Any], progress: Callable[[str], None]) -> float | None:
+def _expected(cache: Cache, facts: Mapping[str, Any], progress: Progress) -> float | None:
     """Seconds that earlier builds of the network took; tells why this one is not in the cache, too."""
     nearest = cache.nearest(facts)
     if nearest is not None and nearest.facts.get("network") == facts["network"]:
@@ -289,19 +331,16 @@ def _expected(cache: EngineCache, facts: Mapping[str, Any], progress: Callable[[
 
 
 def _audit(request: BuildRequest, artifact: OnnxArtifact, result: BuildResult) -> Audit:
-    import onnx
-
     if result.inspection is None:
         kernels = kernels_from_rtx_log([message for _, message in result.messages])
     else:
         kernels = kernels_from_inspector(result.inspection)
-    model = onnx.load(request.onnx)
     audit = judge(
         kernels,
         "tf32" if request.tf32 else request.precision,
-        expected_int8=quantised_nodes(model),
-        products=product_nodes(model),
-        by_design=float32_nodes(model, artifact.conversion.get("float32_nodes", ())),
+        expected_int8=quantised_nodes(artifact.model),
+        products=product_nodes(artifact.model),
+        by_design=float32_nodes(artifact.model, artifact.conversion.get("float32_nodes", ())),
     )
     if request.use_plugins and not any(kernel.kind == "plugin" for kernel in kernels):
         return replace(audit, unknown=(*audit.unknown, "plugins were asked for, and no layer says that it is one"))

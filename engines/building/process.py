@@ -15,8 +15,9 @@ from typing import Any
 
 from ... import errors
 from ...errors import AgileIRError, InternalError
+from ...progress import Progress, silent
 from ..failures import Failure, explain_build, explain_crash
-from .builder import Progress
+from .child import MODEL
 from .request import BuildRequest
 
 __all__ = ["BuildResult", "build_in_process"]
@@ -50,11 +51,12 @@ class BuildResult:
     peak_memory_bytes: int | None
 
 
-def build_in_process(request: BuildRequest, progress: Progress = lambda phase: None) -> BuildResult:
+def build_in_process(request: BuildRequest, model: bytes | None = None, progress: Progress = silent) -> BuildResult:
     """Builds an engine in a child process and waits for it. Whatever happens, Ctrl-C included, the child ends with it.
 
     Args:
         request: What to build.
+        model: The ONNX model; None where it lies in the file that the request names.
         progress: Told every phase as it begins.
 
     Raises:
@@ -63,6 +65,8 @@ def build_in_process(request: BuildRequest, progress: Progress = lambda phase: N
     with tempfile.TemporaryDirectory(prefix="agileir-build-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         phase, outcome = "", None
+        if request.onnx is None and model is not None:
+            (folder / MODEL).write_bytes(model)
         with _child(request, folder) as child:
             assert child.stdout is not None
             for line in child.stdout:
@@ -112,7 +116,7 @@ def _collect(
     if outcome is None:
         last = deque((text for _, text in _messages(folder / "log.jsonl")), LAST_LINES)
         spoken = (folder / "stderr").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise explain_crash(status, str(request.onnx), title, phase, [*last, *spoken[-LAST_LINES:]])
+        raise explain_crash(status, request.subject, title, phase, [*last, *spoken[-LAST_LINES:]])
     if "failure" in outcome:
         failure = outcome["failure"]
         raise explain_build(Failure(**{**failure, "messages": tuple(failure["messages"])}), title)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib.metadata
 import importlib.util
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...cache.facts import code_digest
+from ...cache.facts import program_facts
 from ...errors import InputError, Unsupported
 from ...export.artifact import OnnxArtifact
 from ...files import check_output
-from ...version import __version__
 from ..profiles import Profile, check_profiles
 from ..targets import TARGETS, Target
 
@@ -27,7 +23,6 @@ __all__ = [
     "check_options",
     "check_request",
     "choose_plugins",
-    "kernel_digest",
 ]
 
 COMPATIBILITY = ("none", "same-capability", "ampere-plus")
@@ -37,18 +32,14 @@ MAXIMUM_OPTIMIZATION_LEVEL = 5
 
 TURING = "sm75"
 
-ROOMS = ("engines", "export")
-LIBRARIES = ("onnx", "onnx-ir")
-"""What turns a file into the network that is built, `inlining.inline_operators`, and audits it."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
     """How an engine is to be built, of whatever file.
 
     Attributes:
-        target: Name of the target.
-        gpus: Compute capabilities such as ``"sm86"``; empty for the GPU at hand.
+        target: Name of the target; ``"auto"`` for one that can build here, see `choose_target`.
+        gpus: Compute capabilities such as ``"sm86"``; empty for the target's own choice, or the GPU at hand.
         tf32: Let float32 products round their factors to 10 bits (TF32).
         use_plugins: Run the operators as plugins instead of by their ONNX function bodies.
         optimization_level: 0 (fastest build) to 5; None for the target's own.
@@ -74,30 +65,39 @@ class BuildOptions:
         return TARGETS[self.target]
 
 
+PATHS = ("onnx", "timing_cache")
+"""Attributes of a request that say where files lie, which changes nothing of the engine."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest(BuildOptions):
     """One engine to build. The precision is that of the ONNX file: networks are strongly typed.
 
     Attributes:
-        onnx: The file.
+        onnx: The file; None where the model is in memory only.
         sha256: Digest of its bytes.
         network: Name of the model, by which the cache compares builds.
         precision: What the file holds and the audit expects: ``"float32"``, ``"float16"``, ``"bfloat16"``, ``"int8"``.
         profiles: Sizes, one optimisation profile each.
     """
 
-    onnx: Path
+    onnx: Path | None
     sha256: str
     network: str
     precision: str
     profiles: tuple[Profile, ...]
+
+    @property
+    def subject(self) -> str:
+        """What messages call the model: its file, or its name."""
+        return self.network if self.onnx is None else str(self.onnx)
 
     def to_json(self) -> dict[str, Any]:
         """The request as a JSON object, with absolute paths."""
         data = dataclasses.asdict(self)
         data["profiles"] = [profile.to_json() for profile in self.profiles]
         data["gpus"] = list(self.gpus)
-        for name in ("onnx", "timing_cache"):
+        for name in PATHS:
             path = getattr(self, name)
             data[name] = None if path is None else str(path.absolute())
         return data
@@ -105,14 +105,13 @@ class BuildRequest(BuildOptions):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> BuildRequest:
         """The request that `to_json` described."""
-        timing_cache = data["timing_cache"]
+        paths = {name: None if data[name] is None else Path(data[name]) for name in PATHS}
         return cls(
             **{
                 **data,
-                "onnx": Path(data["onnx"]),
+                **paths,
                 "profiles": tuple(Profile.from_json(profile) for profile in data["profiles"]),
                 "gpus": tuple(data["gpus"]),
-                "timing_cache": None if timing_cache is None else Path(timing_cache),
             }
         )
 
@@ -125,16 +124,14 @@ class BuildRequest(BuildOptions):
             driver: Version of its driver; empty where none takes part.
         """
         data = self.to_json()
-        del data["onnx"], data["timing_cache"]
+        for name in PATHS:
+            del data[name]
         return {
             **data,
             "target_version": version,
-            "package_version": __version__,
-            "program": code_digest(*ROOMS),
-            "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+            **program_facts(),
             "gpu": gpu,
             "driver": driver,
-            "kernels": kernel_digest() if self.use_plugins else "",
         }
 
 
@@ -207,7 +204,7 @@ def check_request(request: BuildRequest, artifact: OnnxArtifact) -> None:
     """
     if request.tf32 and request.precision != "float32":
         raise InputError(
-            f"TF32 is for float32 products, and {request.onnx} holds {request.precision}.",
+            f"TF32 is for float32 products, and {artifact.name} holds {request.precision}.",
             fix="Leave --tf32 out, or start from a float32 file.",
         )
     check_profiles(request.profiles, artifact)
@@ -227,18 +224,9 @@ def choose_plugins(choice: str, target: Target, artifact: OnnxArtifact) -> bool:
     """
     if choice == "plugin" and not artifact.operators:
         raise InputError(
-            f"{artifact.path} holds no attention operators that a plugin could run: it was exported decomposed.",
+            f"{artifact.name} holds no attention operators that a plugin could run: it was exported decomposed.",
             fix="Export it without --decomposed, or use --attention decomposed.",
         )
     if choice != "auto":
         return choice == "plugin"
     return target.plugins and bool(artifact.operators) and importlib.util.find_spec("triton") is not None
-
-
-def kernel_digest() -> str:
-    """SHA-256 of the plugins' source and of the compiler's version: two engines of one digest hold the same kernels."""
-    try:
-        compiler = importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:
-        compiler = ""
-    return hashlib.sha256(json.dumps([code_digest("plugins"), "triton", compiler]).encode()).hexdigest()

@@ -78,12 +78,6 @@ def faithful_session(
     return create_session(model.SerializeToString(), threads, name)
 
 
-def _load(path: Path) -> onnx.ModelProto:
-    import onnx
-
-    return onnx.load(path)
-
-
 class OnnxRuntimeRunner:
     """Runs an exported file under ONNX Runtime on the CPU; pads to the model's multiple and crops.
 
@@ -99,7 +93,7 @@ class OnnxRuntimeRunner:
 
     def __init__(self, source: str | Path | OnnxArtifact, threads: int | None = None) -> None:
         self.artifact = source if isinstance(source, OnnxArtifact) else read_artifact(source)
-        self.session = faithful_session(_load(self.artifact.path), threads, str(self.artifact.path))
+        self.session = faithful_session(self.artifact.model, threads, self.artifact.name)
 
     @property
     def spec(self) -> ModelSpec:
@@ -118,7 +112,7 @@ class OnnxRuntimeRunner:
         wanted = (fixed.get("height", padded.shape[2]), fixed.get("width", padded.shape[3]))
         if padded.shape[2:] != wanted:
             raise InputError(
-                f"{self.artifact.path} was exported for {wanted[0]}x{wanted[1]} pixels, the image is "
+                f"{self.artifact.name} was exported for {wanted[0]}x{wanted[1]} pixels, the image is "
                 f"{height}x{width} (padded {padded.shape[2]}x{padded.shape[3]}).",
                 fix="Export without --static, or for this size.",
             )

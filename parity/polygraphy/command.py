@@ -142,7 +142,7 @@ def _runs_here(artifact: OnnxArtifact) -> None:
     """Refuses what polygraphy cannot run under ONNX Runtime on the CPU."""
     if artifact.precision == "bfloat16":
         raise Unsupported(
-            f"polygraphy cannot run {artifact.path} under ONNX Runtime.",
+            f"polygraphy cannot run {artifact.name} under ONNX Runtime.",
             why="ONNX Runtime has hardly any bfloat16 kernels for the CPU.",
             fix="Name the float32 file first and this one with --against and --trt or --rtx; "
             "`agileir-export verify` emulates bfloat16.",
@@ -159,15 +159,15 @@ def _pictures(
     artifact: OnnxArtifact, images: Sequence[str | Path], size: tuple[int, int] | None
 ) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
     """Our options of a run on pictures, and the pictures' shapes; reading them says now what is wrong with one."""
-    fed = Pictures(artifact.path, images, size)
+    fed = Pictures(artifact, images, size)
     cut = () if size is None else ("--agileir-size", f"{size[0]}x{size[1]}")
     return ("--agileir-images", *map(str, images), *cut), [fed.read(file).shape for file in fed.files]
 
 
 def _run(artifact: OnnxArtifact, *runner: str) -> tuple[str, ...]:
     """Start of a run on an exported file, under ONNX Runtime where nothing else is said."""
-    kind = () if is_onnx(artifact.path) else ("--model-type", "onnx")  # polygraphy goes by the suffix
-    return ("polygraphy", "run", str(artifact.path), *kind, *(runner or ("--onnxrt",)))
+    kind = () if is_onnx(artifact.name) else ("--model-type", "onnx")  # polygraphy goes by the suffix
+    return ("polygraphy", "run", artifact.name, *kind, *(runner or ("--onnxrt",)))
 
 
 def _engine_run(engine: EngineArtifact, target: str | None, shapes: Sequence[tuple[int, ...]]) -> tuple[str, ...]:
@@ -197,6 +197,6 @@ def _profile(artifact: OnnxArtifact, shapes: Sequence[tuple[int, ...]]) -> tuple
     if fixed_size(artifact) is not None:
         return ()
     smallest, largest = (tuple(choose(sizes) for sizes in zip(*shapes, strict=True)) for choose in (min, max))
-    name = input_name(artifact.path)
+    name = input_name(artifact)
     low, high = (f"{name}:[{','.join(map(str, shape))}]" for shape in (smallest, largest))
     return ("--trt-min-shapes", low, "--trt-opt-shapes", high, "--trt-max-shapes", high)

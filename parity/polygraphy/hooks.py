@@ -43,11 +43,9 @@ def fixed_size(artifact: OnnxArtifact) -> tuple[int, int] | None:
     return (profile["height"], profile["width"]) if {"height", "width"} <= set(profile) else None
 
 
-def input_name(path: Path) -> str:
-    """Name of the only input of an exported file."""
-    import onnx
-
-    return str(onnx.load(path, load_external_data=False).graph.input[0].name)
+def input_name(artifact: OnnxArtifact) -> str:
+    """Name of its only input."""
+    return str(artifact.model.graph.input[0].name)
 
 
 class Pictures:
@@ -57,7 +55,7 @@ class Pictures:
     mirroring to the model's multiple. One picture is in memory at a time.
 
     Args:
-        model: Exported file; its metadata tells channels and multiple.
+        model: Exported file, or its artifact; its metadata tells channels and multiple.
         paths: Image files and folders; the packaged samples where empty.
         size: (rows, columns) to cut the middle of every picture to; where None the file's fixed size, or the whole
             picture.
@@ -68,9 +66,9 @@ class Pictures:
     """
 
     def __init__(
-        self, model: str | Path, paths: Sequence[str | Path] = (), size: tuple[int, int] | None = None
+        self, model: OnnxArtifact | str | Path, paths: Sequence[str | Path] = (), size: tuple[int, int] | None = None
     ) -> None:
-        self.artifact: OnnxArtifact = read_artifact(model)
+        self.artifact = model if isinstance(model, OnnxArtifact) else read_artifact(model)
         self.files = list_images(paths) if paths else [path for _, path in sample_images()]
         self.fixed = fixed_size(self.artifact)
         self.size = size or self.fixed or WHOLE
@@ -79,7 +77,7 @@ class Pictures:
         return len(self.files)
 
     def __iter__(self) -> Iterator[dict[str, Images]]:
-        name = input_name(self.artifact.path)
+        name = input_name(self.artifact)
         with polygraphy_errors():
             for file in self.files:
                 pixels = self.read(file)
@@ -99,7 +97,7 @@ class Pictures:
         if self.fixed not in (None, padded.shape[2:]):
             height, width = self.fixed
             raise InputError(
-                f"{self.artifact.path} was exported for {height}x{width} pixels, {file} gives "
+                f"{self.artifact.name} was exported for {height}x{width} pixels, {file} gives "
                 f"{padded.shape[2]}x{padded.shape[3]}.",
                 fix="Take pictures of at least that size, or export without --static.",
             )

@@ -13,21 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from agileir_export.cache.store import EngineCache
+from agileir_export.cache.store import Cache
 
 FACTS = {"network": "agileir_tiny_x2", "target": "rtx"}
 
 CHILD = """
 import json, os, sys, time
 from pathlib import Path
-from agileir_export.cache.store import EngineCache
-cache, facts = EngineCache(Path(sys.argv[1])), json.loads(sys.argv[2])
+from agileir_export.cache.store import Cache
+cache, facts = Cache(Path(sys.argv[1])), json.loads(sys.argv[2])
 def say(word):
     print(word, flush=True)
 """
 
 
-def child(cache: EngineCache, body: str) -> subprocess.Popen[str]:
+def child(cache: Cache, body: str) -> subprocess.Popen[str]:
     """A process that runs Python code with `cache`, `facts` and `say`."""
     command = [sys.executable, "-c", CHILD + body, str(cache.folder), json.dumps(FACTS)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -54,17 +54,17 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> EngineCache:
-    return EngineCache(tmp_path / "engines")
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "engines")
 
 
-def test_processes_that_store_at_once_leave_one_sound_entry(cache: EngineCache) -> None:
+def test_processes_that_store_at_once_leave_one_sound_entry(cache: Cache) -> None:
     body = """
 say("ready"); sys.stdin.readline()
 for number in range(30):
     data = os.urandom(1) * 300_000
     entry = cache.store(facts, data, {"number": number})
-    assert entry is not None and entry.plan.read_bytes()[:1] * 300_000 == entry.plan.read_bytes()
+    assert entry is not None and entry.content.read_bytes()[:1] * 300_000 == entry.content.read_bytes()
     assert cache.find(facts) is not None
 say("done")
 """
@@ -81,7 +81,7 @@ say("done")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system cannot kill like this")
-def test_a_process_killed_while_storing_leaves_no_entry_and_no_lock(cache: EngineCache) -> None:
+def test_a_process_killed_while_storing_leaves_no_entry_and_no_lock(cache: Cache) -> None:
     body = """
 def stop(descriptor):
     say("storing")
@@ -104,7 +104,7 @@ with cache.lock(facts):
     assert cache.find(FACTS) is not None
 
 
-def test_a_second_build_of_the_same_thing_waits_for_the_first(cache: EngineCache) -> None:
+def test_a_second_build_of_the_same_thing_waits_for_the_first(cache: Cache) -> None:
     body = """
 with cache.lock(facts):
     say("building"); sys.stdin.readline()
@@ -134,7 +134,7 @@ with cache.lock(facts):
     assert found[0] is not None
 
 
-def test_a_disk_that_fills_up_leaves_the_cache_sound(cache: EngineCache) -> None:
+def test_a_disk_that_fills_up_leaves_the_cache_sound(cache: Cache) -> None:
     pytest.importorskip("resource")
     body = """
 import resource, warnings
@@ -153,7 +153,7 @@ say("done")
     assert list(cache.folder.glob(".unfinished*")) == []
 
 
-def test_an_entry_removed_by_another_process_is_absent(cache: EngineCache) -> None:
+def test_an_entry_removed_by_another_process_is_absent(cache: Cache) -> None:
     """One process stores, another clears, over and over: nobody ever sees half an entry, or fails."""
     body = """
 import warnings

@@ -12,7 +12,7 @@ import pytest
 
 from agileir_export.cache import store as cache_module
 from agileir_export.cache.facts import Difference, differences, facts_key
-from agileir_export.cache.store import CacheWarning, EngineCache, default_folder
+from agileir_export.cache.store import Cache, CacheWarning, default_folder
 
 PLAN = bytes(range(256)) * 5000
 
@@ -30,22 +30,22 @@ def facts(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> EngineCache:
-    return EngineCache(tmp_path / "cache" / "engines")
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache" / "engines")
 
 
-def leftovers(cache: EngineCache) -> list[str]:
+def leftovers(cache: Cache) -> list[str]:
     return [path.name for path in cache.folder.iterdir() if path.name.startswith(".unfinished")]
 
 
-def test_what_is_stored_is_found_again(cache: EngineCache, tmp_path: Path) -> None:
+def test_what_is_stored_is_found_again(cache: Cache, tmp_path: Path) -> None:
     assert cache.find(facts()) is None
     details = {"seconds": 12.5, "audit": {"passed": True}}
     stored = cache.store(facts(), PLAN, details)
-    found = EngineCache(cache.folder).find(facts())
+    found = Cache(cache.folder).find(facts())
     assert found == stored
     assert found is not None
-    assert found.plan.read_bytes() == PLAN
+    assert found.content.read_bytes() == PLAN
     assert (found.size, found.details, found.facts) == (len(PLAN), details, facts())
     assert abs(found.created - time.time()) < 60
     assert leftovers(cache) == []
@@ -53,7 +53,7 @@ def test_what_is_stored_is_found_again(cache: EngineCache, tmp_path: Path) -> No
     file.write_bytes(PLAN[1:])
     copied = cache.store(facts(tf32=True), file, {})
     assert copied is not None
-    assert copied.plan.read_bytes() == PLAN[1:]
+    assert copied.content.read_bytes() == PLAN[1:]
     assert file.exists()
     assert cache.size == 2 * len(PLAN) - 1
 
@@ -72,7 +72,7 @@ def test_what_is_stored_is_found_again(cache: EngineCache, tmp_path: Path) -> No
     ],
     ids=str,
 )
-def test_any_other_fact_is_another_engine(cache: EngineCache, change: dict[str, Any]) -> None:
+def test_any_other_fact_is_another_engine(cache: Cache, change: dict[str, Any]) -> None:
     cache.store(facts(), PLAN, {})
     assert cache.find(facts(**change)) is None
     assert cache.find(facts()) is not None
@@ -124,10 +124,10 @@ def no_object(entry: Path) -> None:
     [truncate, alter, lose_plan, lose_description, cut_description, other_facts, no_object],
     ids=lambda spoil: spoil.__name__,
 )
-def test_a_damaged_entry_is_removed_and_can_be_stored_again(cache: EngineCache, spoil: Any) -> None:
+def test_a_damaged_entry_is_removed_and_can_be_stored_again(cache: Cache, spoil: Any) -> None:
     entry = cache.store(facts(), PLAN, {})
     assert entry is not None
-    spoil(entry.plan.parent)
+    spoil(entry.content.parent)
     with pytest.warns(CacheWarning, match="is damaged"):
         assert cache.find(facts()) is None
     assert cache.entries() == []
@@ -136,19 +136,19 @@ def test_a_damaged_entry_is_removed_and_can_be_stored_again(cache: EngineCache, 
     assert cache.find(facts()) is not None
 
 
-def test_storing_replaces_a_damaged_entry_and_keeps_a_sound_one(cache: EngineCache) -> None:
+def test_storing_replaces_a_damaged_entry_and_keeps_a_sound_one(cache: Cache) -> None:
     first = cache.store(facts(), PLAN, {"number": 1})
     assert first is not None
     second = cache.store(facts(), PLAN + b"other", {"number": 2})
     assert second == first, "an engine with the same facts is as good"
-    truncate(first.plan.parent)
+    truncate(first.content.parent)
     third = cache.store(facts(), PLAN, {"number": 3})
     assert third is not None
     assert third.details == {"number": 3}
     assert leftovers(cache) == []
 
 
-def test_a_full_disk_costs_a_warning(cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_costs_a_warning(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.store(facts(), PLAN, {})
 
     def full(descriptor: int) -> None:
@@ -163,7 +163,7 @@ def test_a_full_disk_costs_a_warning(cache: EngineCache, monkeypatch: pytest.Mon
 
 def test_a_cache_that_cannot_be_written_to_costs_a_warning(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    cache = EngineCache(tmp_path / "file" / "engines")
+    cache = Cache(tmp_path / "file" / "engines")
     ran = False
     with cache.lock(facts()):
         ran = True
@@ -175,7 +175,7 @@ def test_a_cache_that_cannot_be_written_to_costs_a_warning(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_read_only_cache_still_serves(cache: EngineCache) -> None:
+def test_a_read_only_cache_still_serves(cache: Cache) -> None:
     cache.store(facts(), PLAN, {})
     cache.folder.chmod(0o500)
     try:
@@ -186,7 +186,7 @@ def test_a_read_only_cache_still_serves(cache: EngineCache) -> None:
         cache.folder.chmod(0o700)
 
 
-def test_what_killed_processes_leave_is_cleaned_when_it_is_old(cache: EngineCache) -> None:
+def test_what_killed_processes_leave_is_cleaned_when_it_is_old(cache: Cache) -> None:
     cache.store(facts(), PLAN, {})
     old, young = cache.folder / ".unfinished-old", cache.folder / ".unfinished-young"
     for folder in (old, young):
@@ -202,12 +202,12 @@ def test_what_killed_processes_leave_is_cleaned_when_it_is_old(cache: EngineCach
     assert not young.exists()
 
 
-def test_entries_are_listed_latest_first_and_cleared(cache: EngineCache) -> None:
+def test_entries_are_listed_latest_first_and_cleared(cache: Cache) -> None:
     first = cache.store(facts(), PLAN, {})
     second = cache.store(facts(tf32=True), PLAN, {})
     assert first is not None
     assert second is not None
-    truncate(second.plan.parent)
+    truncate(second.content.parent)
     assert [entry.key for entry in cache.entries()] == [second.key, first.key]
     assert cache.clear([first.key]) == 1
     assert cache.find(facts()) is None
@@ -215,12 +215,12 @@ def test_entries_are_listed_latest_first_and_cleared(cache: EngineCache) -> None
     assert cache.clear() == 0
 
 
-def test_what_was_used_lately_stays(cache: EngineCache) -> None:
+def test_what_was_used_lately_stays(cache: Cache) -> None:
     entries = [cache.store(facts(number=number), PLAN, {}) for number in range(3)]
     past = time.time() - 1000
     for entry in entries[:2]:
         assert entry is not None
-        os.utime(entry.plan.parent, (past, past))
+        os.utime(entry.content.parent, (past, past))
     assert cache.find(facts(number=1)) is not None
     assert cache.clear(unused_seconds=2000) == 0
     assert cache.clear(unused_seconds=500) == 1
@@ -228,7 +228,7 @@ def test_what_was_used_lately_stays(cache: EngineCache) -> None:
     assert cache.clear() == 2
 
 
-def test_why_an_engine_is_not_there(cache: EngineCache) -> None:
+def test_why_an_engine_is_not_there(cache: Cache) -> None:
     assert cache.explain(facts()) == []
     cache.store(facts(network="other", sha256="0"), PLAN, {})
     cache.store(facts(target_version="1.6", gpus=["sm86"], tf32=True), PLAN, {})
@@ -256,7 +256,7 @@ def test_differences_are_told_by_field() -> None:
     ]
 
 
-def test_build_times_are_expected_from_builds_of_the_same_network(cache: EngineCache) -> None:
+def test_build_times_are_expected_from_builds_of_the_same_network(cache: Cache) -> None:
     assert cache.estimate(facts()) is None
     cache.store(facts(network="other"), PLAN, {"seconds": 500})
     cache.store(facts(tf32=True, sha256="0"), PLAN, {"seconds": 100})
@@ -272,6 +272,6 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert default_folder() == tmp_path / "own" / "engines"
     monkeypatch.setenv("AGILEIR_EXPORT_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert EngineCache().folder == tmp_path / "agileir-export" / "engines"
+    assert Cache().folder == tmp_path / "agileir-export" / "engines"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert default_folder() == Path("~/.cache/agileir-export/engines").expanduser()

@@ -10,17 +10,17 @@ import numpy as np
 import onnx
 import pytest
 
-from agileir_export.calib import CalibrationOptions, calibrate, cost_plot, read_recipe
+from agileir_export.calib import CalibrationOptions, cost_plot, read_recipe
 from agileir_export.calib import measuring as measuring_module
 from agileir_export.calib.layers import find_layers
 from agileir_export.calib.quantise import quantised_layers
 from agileir_export.calib.report import COLUMNS
 from agileir_export.errors import InputError, OutputError, ParityMissed
 from agileir_export.export import OnnxArtifact, read_artifact
-from agileir_export.export.precision import write_precision
 from agileir_export.parity.metrics import psnr
 
 from ..export import networks
+from ..export.written import half_file, int8_file
 
 FAST = {"crops": 4, "held_out": 1}
 FEW = 9
@@ -32,7 +32,7 @@ def options(**changes: Any) -> CalibrationOptions:
 
 def test_a_file_is_written_and_the_report_tells_of_it(small: OnnxArtifact, pictures: Any, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    artifact, report = calibrate(
+    artifact, report = int8_file(
         small,
         tmp_path / "int8.onnx",
         ground_truth=[pictures(5)],
@@ -74,21 +74,21 @@ def test_the_same_images_give_the_same_bytes_and_so_does_the_recipe(
     cache.mkdir()
     quick = options(every_layer=False)
     paths = [tmp_path / f"{n}.onnx" for n in range(4)]
-    _, report = calibrate(small, paths[0], ground_truth=[folder], options=quick)
-    calibrate(small, paths[1], ground_truth=sorted(folder.iterdir()), options=quick, cache=cache)
+    _, report = int8_file(small, paths[0], ground_truth=[folder], options=quick)
+    int8_file(small, paths[1], ground_truth=sorted(folder.iterdir()), options=quick, cache=cache)
     assert list(cache.iterdir())
-    calibrate(small, paths[2], ground_truth=[folder], options=quick, cache=cache)
+    int8_file(small, paths[2], ground_truth=[folder], options=quick, cache=cache)
     saved = tmp_path / "recipe.json"
     saved.write_text(report.recipe.text())
     assert read_recipe(saved) == report.recipe
-    _, applied = calibrate(small, paths[3], recipe=read_recipe(saved))
+    _, applied = int8_file(small, paths[3], recipe=read_recipe(saved))
     assert applied.quality is None and applied.recipe == report.recipe
     assert (applied.share, applied.share_outside) == (report.share, report.share_outside)
     assert len({path.read_bytes() for path in paths}) == 1
 
 
 def test_float16_around_it(small: OnnxArtifact, pictures: Any, tmp_path: Path) -> None:
-    artifact, report = calibrate(
+    artifact, report = int8_file(
         small, tmp_path / "h.onnx", ground_truth=[pictures(5)], options=options(rest="float16", every_layer=False)
     )
     graph = onnx.load(artifact.path)
@@ -108,7 +108,7 @@ def test_layers_that_keys_are_chosen_from_stay_int8_in_float16(ends: bool, folde
     loose = options(
         rest="float16", ends=ends, psnr_budget=99, min_parity=0, min_agreement=0, every_layer=False, equalise=False
     )
-    artifact, report = calibrate(source, tmp_path / "h.onnx", options=loose)
+    artifact, report = int8_file(source, tmp_path / "h.onnx", options=loose)
     graph = onnx.load(artifact.path)
     assert quantised_layers(graph, find_layers(onnx.load(source.path))) == {*report.recipe.int8}
     assert ("conv_first" in report.recipe.int8) == ends
@@ -118,10 +118,10 @@ def test_layers_that_keys_are_chosen_from_stay_int8_in_float16(ends: bool, folde
 
 def test_a_tight_budget_promotes_the_costliest_layers(small: OnnxArtifact, pictures: Any, tmp_path: Path) -> None:
     folder = pictures(5)
-    _, loose = calibrate(small, tmp_path / "a.onnx", ground_truth=[folder], options=options(method="minmax"))
+    _, loose = int8_file(small, tmp_path / "a.onnx", ground_truth=[folder], options=options(method="minmax"))
     assert loose.quality is not None
     floor = loose.quality.parity + 1.0
-    artifact, tight = calibrate(
+    artifact, tight = int8_file(
         small, tmp_path / "b.onnx", ground_truth=[folder], options=options(method="minmax", min_parity=floor)
     )
     assert tight.quality is not None and tight.quality.parity >= floor
@@ -139,7 +139,7 @@ def test_a_budget_that_cannot_be_met_leaves_no_file(small: OnnxArtifact, picture
     target = tmp_path / "out" / "int8.onnx"
     target.parent.mkdir()
     with pytest.raises(ParityMissed, match="No layer can be INT8"):
-        calibrate(
+        int8_file(
             small,
             target,
             ground_truth=[pictures(3)],
@@ -163,13 +163,13 @@ def test_what_the_file_loses_decides_not_what_was_simulated(
         return result
 
     monkeypatch.setattr(measuring_module, "apply_recipe", worse)
-    _, report = calibrate(small, tmp_path / "x.onnx", ground_truth=[pictures(3)], options=options(equalise=False))
+    _, report = int8_file(small, tmp_path / "x.onnx", ground_truth=[pictures(3)], options=options(equalise=False))
     assert len(report.recipe.int8) == FEW
     assert report.quality is not None and report.quality.holds(options())
 
 
 def test_the_ends_can_be_quantised_too(small: OnnxArtifact, pictures: Any, tmp_path: Path) -> None:
-    _, report = calibrate(
+    _, report = int8_file(
         small,
         tmp_path / "x.onnx",
         ground_truth=[pictures(3)],
@@ -179,7 +179,7 @@ def test_the_ends_can_be_quantised_too(small: OnnxArtifact, pictures: Any, tmp_p
 
 
 def test_without_images_the_samples_serve(small: OnnxArtifact, tmp_path: Path) -> None:
-    _, report = calibrate(small, tmp_path / "x.onnx", options=options(every_layer=False))
+    _, report = int8_file(small, tmp_path / "x.onnx", options=options(every_layer=False))
     assert report.images == report.recipe.crops == 2  # each is smaller than one crop
     assert any("same packaged pictures" in note for note in report.notes)
 
@@ -188,7 +188,7 @@ def test_keys_that_differ_cost_layers(folder: Path, tmp_path: Path) -> None:
     """The dictionaries of a key-semantic model are judged, and strictness costs layers."""
     artifact = networks.exported(folder, "semanir")
     loose, strict = (
-        calibrate(
+        int8_file(
             artifact,
             tmp_path / "x.onnx",
             options=options(psnr_budget=50, min_parity=0, min_agreement=share, equalise=False, every_layer=False),
@@ -207,7 +207,7 @@ def test_little_int8_is_worth_a_remark(small: OnnxArtifact, tmp_path: Path) -> N
 
     def remarked(floor: float) -> tuple[bool, bool]:
         how = options(every_layer=False, psnr_budget=5, min_parity=floor, crops=2, equalise=False)
-        _, report = calibrate(small, tmp_path / "x.onnx", options=how)
+        _, report = int8_file(small, tmp_path / "x.onnx", options=how)
         return report.share < 0.2, any("FP16 is the better choice" in note for note in report.notes)
 
     assert remarked(66) == (True, True)
@@ -230,26 +230,26 @@ def test_little_int8_is_worth_a_remark(small: OnnxArtifact, tmp_path: Path) -> N
 )
 def test_options_out_of_range_are_refused(changes: dict[str, Any], message: str, small: OnnxArtifact) -> None:
     with pytest.raises(InputError, match=message):
-        calibrate(small, "never.onnx", options=CalibrationOptions(**changes))
+        int8_file(small, "never.onnx", options=CalibrationOptions(**changes))
     assert not Path("never.onnx").exists()
 
 
 def test_only_float32_files_are_taken(small: OnnxArtifact, tmp_path: Path) -> None:
-    half = write_precision(small, tmp_path / "half.onnx", "float16")
+    half = half_file(small, tmp_path / "half.onnx", "float16")
     with pytest.raises(InputError, match="is in float16; calibration starts from float32"):
-        calibrate(half, tmp_path / "x.onnx")
+        int8_file(half, tmp_path / "x.onnx")
     with pytest.raises(OutputError, match="no folder"):
-        calibrate(small, tmp_path / "gone" / "x.onnx")
+        int8_file(small, tmp_path / "gone" / "x.onnx")
 
 
 def test_recipes_of_other_models_and_broken_ones_are_refused(
     small: OnnxArtifact, folder: Path, pictures: Any, tmp_path: Path
 ) -> None:
-    _, report = calibrate(small, tmp_path / "a.onnx", ground_truth=[pictures(3)], options=options(every_layer=False))
+    _, report = int8_file(small, tmp_path / "a.onnx", ground_truth=[pictures(3)], options=options(every_layer=False))
     text = report.recipe.to_json()
     other = networks.exported(folder, "swinir-classical")
     with pytest.raises(InputError, match="made for other weights"):
-        calibrate(other, tmp_path / "b.onnx", recipe=report.recipe)
+        int8_file(other, tmp_path / "b.onnx", recipe=report.recipe)
     saved = tmp_path / "r.json"
     for damage in (
         {"format": "x"},
@@ -271,14 +271,14 @@ def test_recipes_of_other_models_and_broken_ones_are_refused(
     thresholds.pop(next(name for name in thresholds if name not in text["int8"]))
     saved.write_text(json.dumps({**text, "thresholds": thresholds}))
     with pytest.raises(InputError, match="1 layers differ"):
-        calibrate(small, tmp_path / "b.onnx", recipe=read_recipe(saved))
+        int8_file(small, tmp_path / "b.onnx", recipe=read_recipe(saved))
     assert not (tmp_path / "b.onnx").exists()
 
 
 def test_the_file_restores_like_its_source(small: OnnxArtifact, pictures: Any, tmp_path: Path) -> None:
     from agileir_export.engines import OnnxRuntimeRunner
 
-    artifact, _ = calibrate(small, tmp_path / "x.onnx", [pictures(3)], options=options(every_layer=False))
+    artifact, _ = int8_file(small, tmp_path / "x.onnx", [pictures(3)], options=options(every_layer=False))
     images = networks.images(1, 3, 19, 30)
     outputs = [OnnxRuntimeRunner(file).run(images) for file in (small, artifact)]
     assert outputs[0].shape == outputs[1].shape

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from agileir_export.calib import CalibrationOptions, calibrate
+from agileir_export.calib import CalibrationOptions
 from agileir_export.calib.layers import find_layers
 from agileir_export.engines.audit.verdict import judge, product_nodes, quantised_nodes
 from agileir_export.engines.profiles import Profile
@@ -16,6 +16,7 @@ from agileir_export.models import load_model
 
 from ..engines.rtx_builds import kernels_of_build, needs_rtx
 from ..export import networks
+from ..export.written import int8_file
 
 pytestmark = needs_rtx
 
@@ -25,7 +26,7 @@ def assert_int8_kernels(source: OnnxArtifact, path: Path, rest: str) -> None:
     options = CalibrationOptions(
         crops=2, rest=rest, psnr_budget=50, min_parity=0, min_agreement=0, every_layer=False, equalise=False
     )
-    artifact, report = calibrate(source, path, options=options)
+    artifact, report = int8_file(source, path, options=options)
     graph = onnx.load(artifact.path)
     quantised = quantised_nodes(graph)
     named = {layer.node: layer.name for layer in find_layers(onnx.load(source.path))}

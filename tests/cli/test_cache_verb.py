@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agileir_export.cache.store import EngineCache
+from agileir_export.cache.store import Cache
 from agileir_export.models.spec import ModelSpec
 
 from ..export import networks
@@ -26,9 +26,9 @@ def facts(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineCache:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
     monkeypatch.setenv("AGILEIR_EXPORT_CACHE", str(tmp_path / "cache"))
-    return EngineCache()
+    return Cache()
 
 
 def plan(path: Path, known: dict[str, Any]) -> Path:
@@ -52,7 +52,7 @@ def plan(path: Path, known: dict[str, Any]) -> Path:
     return path
 
 
-def test_an_empty_cache_is_listed_and_cleared(cache: EngineCache) -> None:
+def test_an_empty_cache_is_listed_and_cleared(cache: Cache) -> None:
     listed = run("cache", "list")
     assert listed.exit_code == 0
     assert "0 engines" in listed.stdout
@@ -61,7 +61,7 @@ def test_an_empty_cache_is_listed_and_cleared(cache: EngineCache) -> None:
     assert not cache.folder.exists(), "looking makes nothing"
 
 
-def test_engines_are_listed_with_what_tells_them_apart(cache: EngineCache) -> None:
+def test_engines_are_listed_with_what_tells_them_apart(cache: Cache) -> None:
     cache.store(facts(), b"plan" * 2**18, {"seconds": 12.34})
     entry = cache.store(facts(tf32=True, gpus=[]), b"plan", {})
     assert entry is not None
@@ -74,7 +74,7 @@ def test_engines_are_listed_with_what_tells_them_apart(cache: EngineCache) -> No
     assert listed[0]["facts"] == facts(tf32=True, gpus=[])
 
 
-def test_two_engines_are_compared(cache: EngineCache, tmp_path: Path) -> None:
+def test_two_engines_are_compared(cache: Cache, tmp_path: Path) -> None:
     one, two = plan(tmp_path / "a.plan", facts()), plan(tmp_path / "b.plan", facts(target_version="1.8.0"))
     result = run("cache", "explain", one, two)
     assert result.exit_code == 0, result.stderr
@@ -86,7 +86,7 @@ def test_two_engines_are_compared(cache: EngineCache, tmp_path: Path) -> None:
     assert "no fact differs" in same.stderr
 
 
-def test_one_engine_is_compared_with_the_nearest_in_the_cache(cache: EngineCache, tmp_path: Path) -> None:
+def test_one_engine_is_compared_with_the_nearest_in_the_cache(cache: Cache, tmp_path: Path) -> None:
     built = plan(tmp_path / "a.plan", facts())
     alone = run("cache", "explain", built)
     assert alone.exit_code == 2
@@ -102,7 +102,7 @@ def test_one_engine_is_compared_with_the_nearest_in_the_cache(cache: EngineCache
     assert by_key["differences"] == [{"field": "tf32", "first": True, "second": False}]
 
 
-def test_engines_are_cleared_by_key_or_all(cache: EngineCache) -> None:
+def test_engines_are_cleared_by_key_or_all(cache: Cache) -> None:
     one = cache.store(facts(), b"plan", {})
     cache.store(facts(tf32=True), b"plan", {})
     assert one is not None
@@ -116,12 +116,12 @@ def test_engines_are_cleared_by_key_or_all(cache: EngineCache) -> None:
     assert cache.entries() == []
 
 
-def test_engines_that_nobody_used_for_days_are_cleared(cache: EngineCache) -> None:
+def test_engines_that_nobody_used_for_days_are_cleared(cache: Cache) -> None:
     old = cache.store(facts(), b"plan", {})
     cache.store(facts(tf32=True), b"plan", {})
     assert old is not None
     past = time.time() - 3 * 86400
-    os.utime(old.plan.parent, (past, past))
+    os.utime(old.content.parent, (past, past))
     assert document(run("cache", "clear", "--unused-for", 4, "--json"))["removed"] == 0
     assert document(run("cache", "clear", "--unused-for", 2.5, "--json"))["removed"] == 1
     assert [entry.facts["tf32"] for entry in cache.entries()] == [True]
@@ -143,7 +143,7 @@ def test_engines_that_nobody_used_for_days_are_cleared(cache: EngineCache) -> No
     ],
     ids=" ".join,
 )
-def test_what_is_no_engine_is_bad_input(arguments: list[str], cache: EngineCache, tmp_path: Path) -> None:
+def test_what_is_no_engine_is_bad_input(arguments: list[str], cache: Cache, tmp_path: Path) -> None:
     cache.store(facts(), b"plan", {})
     (tmp_path / "folder").mkdir()
     result = run("cache", *[tmp_path / "folder" if word == "folder" else word for word in arguments])
@@ -152,7 +152,7 @@ def test_what_is_no_engine_is_bad_input(arguments: list[str], cache: EngineCache
     assert len(cache.entries()) == 1
 
 
-def test_a_plan_without_its_description_is_bad_input(cache: EngineCache, tmp_path: Path) -> None:
+def test_a_plan_without_its_description_is_bad_input(cache: Cache, tmp_path: Path) -> None:
     built = plan(tmp_path / "a.plan", facts())
     (tmp_path / "a.plan.json").unlink()
     result = run("cache", "explain", built, built)
@@ -160,7 +160,7 @@ def test_a_plan_without_its_description_is_bad_input(cache: EngineCache, tmp_pat
     assert "a.plan.json" in result.stderr
 
 
-def test_an_ambiguous_key_is_bad_input(cache: EngineCache) -> None:
+def test_an_ambiguous_key_is_bad_input(cache: Cache) -> None:
     for number in range(17):  # more than there are first characters
         cache.store(facts(number=number), b"plan", {})
     first = [entry.key[0] for entry in cache.entries()]

@@ -40,7 +40,7 @@ def plan(trial: Path) -> Path:
 
 
 def test_an_engine_is_verified(plan: Path, trial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "open_runner", lambda source, options: OnnxRuntimeRunner(trial))
+    monkeypatch.setattr(opening, "open_runner", lambda source: OnnxRuntimeRunner(trial))
     result = run("verify", plan, "--json")
     assert result.exit_code == 0, result.stderr
     (report,) = document(result)["reports"]

@@ -19,12 +19,12 @@ from agileir_export.engines.doctor import TargetVerdict
 from agileir_export.engines.targets import TARGETS, Target
 from agileir_export.errors import EnvironmentProblem
 from agileir_export.export import read_artifact
-from agileir_export.export.precision import write_precision
 from agileir_export.models import packaged_models
 
 from ..engines.builds import described, offer_tensorrt, product
 from ..engines.rtx_builds import needs_rtx
 from ..export import networks
+from ..export.written import half_file
 from .command import PRESET, document, run, written
 
 SMALL = ("--static", "8x8", "--gpu", "sm86", "--target", "rtx")
@@ -44,7 +44,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture(scope="session")
 def half(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     exported = networks.exported(folder, "swinir-light")
-    return write_precision(exported, tmp_path_factory.mktemp("half") / "half.onnx", "float16").path
+    return half_file(exported, tmp_path_factory.mktemp("half") / "half.onnx", "float16").path
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ REFUSED_PRECISIONS = [
     (2, ("--int8", "--ground-truth", "none"), "no file or folder none"),
 ]
 
-WORK = {export: ("export_onnx",), models: ("load_model",), precision: ("write_precision",), calib: ("calibrate",)}
+WORK = {export: ("export_onnx",), models: ("load_model",), precision: ("to_precision",), calib: ("calibrate",)}
 """What takes long, by the room it is in."""
 
 
@@ -141,7 +141,7 @@ def test_a_gpu_that_the_target_does_not_know(source: tuple[str, ...], files: dic
 
 def test_work_that_is_begun_is_seen(begun: list[str]) -> None:
     run("trt", *MODEL, *RTX, "--fp16", "--static", "8x8", "-o", "a.plan", "--dry-run")
-    assert begun == ["load_model", "export_onnx", "write_precision"]
+    assert begun == ["load_model", "export_onnx", "to_precision"]
     begun.clear()
     run("trt", *MODEL, *RTX, *FROM_64, "66x64", "-o", "a.plan", "--dry-run")
     assert begun == ["load_model", "export_onnx"], "only the file tells what sides must be multiples of"

@@ -15,9 +15,9 @@ from agileir_export.engines.audit.kernels import PRODUCTS
 from agileir_export.engines.audit.verdict import Audit, Kernel, float32_nodes, judge, product_nodes, quantised_nodes
 from agileir_export.engines.profiles import Profile
 from agileir_export.export import OnnxArtifact
-from agileir_export.export.precision import write_precision
 
 from ..export import networks
+from ..export.written import half_file
 from .rtx_builds import kernels_of_build, needs_rtx
 
 pytestmark = needs_rtx
@@ -196,7 +196,7 @@ def test_every_product_of_a_family_is_accounted_for(kind: str, folder: Path) -> 
 
 def assert_half(artifact: OnnxArtifact, precision: str, path: Path) -> None:
     """Converted, the file builds into an engine that is in half precision but for what the conversion tells of."""
-    converted = write_precision(artifact, path, precision)
+    converted = half_file(artifact, path, precision)
     audit, kernels, names = audited(converted)
     assert audit.passed, audit.problems
     assert not audit.unknown

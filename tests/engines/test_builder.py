@@ -18,9 +18,9 @@ from agileir_export.engines.logger import make_logger
 from agileir_export.engines.profiles import Profile
 from agileir_export.errors import AuditMissed, EnvironmentProblem
 from agileir_export.export.artifact import OnnxArtifact
-from agileir_export.export.precision import write_precision
 
 from ..export import networks
+from ..export.written import half_file
 from . import fake_builder
 from .builds import offer_tensorrt, request
 
@@ -35,7 +35,9 @@ def recorded() -> None:
 def made(asked: BuildRequest, progress: Callable[[str], None] = lambda phase: None) -> Built:
     messages: list[tuple[str, str]] = []
     logger = make_logger(fake_builder, lambda severity, text: messages.append((severity, text)))
-    return build(fake_builder, logger, asked, progress, lambda: tuple(text for _, text in messages))
+    return build(
+        fake_builder, logger, asked, asked.onnx.read_bytes(), progress, lambda: tuple(text for _, text in messages)
+    )
 
 
 def asked(**changes: Any) -> BuildRequest:
@@ -151,7 +153,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def half(tmp_path: Path, folder: Path) -> OnnxArtifact:
     exported = networks.exported(folder, "swinir-light")
-    return write_precision(exported, tmp_path / "sound.onnx", "float16")
+    return half_file(exported, tmp_path / "sound.onnx", "float16")
 
 
 def ask_for(artifact: OnnxArtifact, **changes: Any) -> BuildRequest:
@@ -162,7 +164,7 @@ def ask_for(artifact: OnnxArtifact, **changes: Any) -> BuildRequest:
 @pytest.mark.usefixtures("here")
 def test_an_engine_of_tensorrt_is_built_audited_and_described(half: OnnxArtifact, tmp_path: Path) -> None:
     timings = tmp_path / "timings"
-    engine = build_engine(half, ask_for(half, timing_cache=timings), tmp_path / "a.plan")
+    engine = build_engine(half, tmp_path / "a.plan", ask_for(half, timing_cache=timings))
     assert engine.path.read_bytes() == b"a plan"
     assert timings.read_bytes() == b" and more"
     assert engine.gpus == ("sm89",)
@@ -179,7 +181,7 @@ def test_an_engine_in_another_precision_is_refused(tmp_path: Path, folder: Path)
     shutil.copy(single.path, sound)
     asking = asked(path=sound, sha256=single.sha256, use_plugins=False)
     with pytest.raises(AuditMissed, match=r"asked for in float32.*float16"):
-        build_engine(single, asking, tmp_path / "a.plan")
+        build_engine(single, tmp_path / "a.plan", asking)
     assert not list(tmp_path.glob("a.plan*"))
 
 
@@ -187,5 +189,5 @@ def test_without_tensorrt_it_is_said_what_is_missing(half: OnnxArtifact, tmp_pat
     if ask_for(half).target_entry.verdict().works:
         pytest.skip("TensorRT can build here")
     with pytest.raises(EnvironmentProblem, match="TensorRT cannot build here"):
-        build_engine(half, ask_for(half), tmp_path / "a.plan")
+        build_engine(half, tmp_path / "a.plan", ask_for(half))
     assert not list(tmp_path.glob("a.plan*"))

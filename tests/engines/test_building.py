@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from agileir_export.cache.store import EngineCache
+from agileir_export.cache.store import Cache
 from agileir_export.engines.artifact import read_engine
 from agileir_export.engines.audit.verdict import Audit
 from agileir_export.engines.building import engine as building
@@ -25,9 +25,9 @@ from agileir_export.engines.building.request import BuildRequest
 from agileir_export.engines.profile_choice import choose_profiles, read_sizes
 from agileir_export.errors import AuditMissed, InputError, OutputError
 from agileir_export.export.artifact import OnnxArtifact
-from agileir_export.export.precision import write_precision
 
 from ..export import networks
+from ..export.written import half_file
 from .builds import described, product, request
 from .rtx_builds import needs_rtx
 
@@ -37,7 +37,7 @@ pytestmark = needs_rtx
 @pytest.fixture(scope="module")
 def half(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> OnnxArtifact:
     exported = networks.exported(folder, "swinir-light")
-    return write_precision(exported, tmp_path_factory.mktemp("half") / "half.onnx", "float16")
+    return half_file(exported, tmp_path_factory.mktemp("half") / "half.onnx", "float16")
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def files(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> EngineCache:
-    return EngineCache(tmp_path / "cache")
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
 
 
 @pytest.fixture
@@ -71,9 +71,9 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "out" / "a.plan"
 
 
-def test_an_engine_its_sidecar_and_its_copy_in_the_cache(small: OnnxArtifact, cache: EngineCache, output: Path) -> None:
+def test_an_engine_its_sidecar_and_its_copy_in_the_cache(small: OnnxArtifact, cache: Cache, output: Path) -> None:
     steps: list[str] = []
-    engine = build_engine(small, ask_for(small), output, cache, steps.append)
+    engine = build_engine(small, output, ask_for(small), cache=cache, progress=steps.append)
     assert steps == ["parsing", "preparing", "optimising", "serialising", "auditing"]
     assert read_engine(output) == engine
     assert files(output.parent) == ["a.plan", "a.plan.json"]
@@ -87,13 +87,13 @@ def test_an_engine_its_sidecar_and_its_copy_in_the_cache(small: OnnxArtifact, ca
     assert not engine.build["cached"]
 
     steps.clear()
-    again = build_engine(small, ask_for(small), output.with_name("b.plan"), cache, steps.append)
+    again = build_engine(small, output.with_name("b.plan"), ask_for(small), cache=cache, progress=steps.append)
     assert steps == []
     assert again.build == {**engine.build, "cached": True}
     assert again.sha256 == engine.sha256
     assert again.audit == engine.audit
 
-    build_engine(small, ask_for(small, gpus=("sm89",)), output, cache, steps.append)
+    build_engine(small, output, ask_for(small, gpus=("sm89",)), cache=cache, progress=steps.append)
     assert steps[0].startswith("not in the cache: another gpus")
     assert re.fullmatch(r"parsing, about \d+ s in all", steps[1])
     assert read_engine(output).gpus == ("sm89",)
@@ -106,10 +106,10 @@ def test_facts_name_the_version_and_nothing_of_this_machine(half: OnnxArtifact) 
     assert (facts["gpu"], facts["driver"], gpus) == ("", "", ("sm86",))
 
 
-def test_an_engine_that_fails_its_audit_is_not_written(small: OnnxArtifact, cache: EngineCache, output: Path) -> None:
+def test_an_engine_that_fails_its_audit_is_not_written(small: OnnxArtifact, cache: Cache, output: Path) -> None:
     asked = ask_for(small, precision="bfloat16")  # the file holds float16
     with pytest.raises(AuditMissed, match="asked for in bfloat16, and is not") as caught:
-        build_engine(small, asked, output, cache)
+        build_engine(small, output, asked, cache=cache)
     assert caught.value.exit_code == 1
     assert files(output.parent) == []
     assert cache.entries() == []
@@ -118,13 +118,13 @@ def test_an_engine_that_fails_its_audit_is_not_written(small: OnnxArtifact, cach
 @pytest.mark.parametrize("name", ["a.onnx", "a", "a.plan.json"])
 def test_the_name_of_a_plan_says_so(name: str, half: OnnxArtifact, output: Path) -> None:
     with pytest.raises(OutputError, match=r"does not end in \.plan"):
-        build_engine(half, ask_for(half), output.with_name(name))
+        build_engine(half, output.with_name(name), ask_for(half))
 
 
 def test_bad_profiles_start_no_build(half: OnnxArtifact, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "build_in_process", lambda *_: pytest.fail("a build was started"))
     with pytest.raises(InputError, match="needs a profile"):
-        build_engine(half, ask_for(half, profiles=()), output)
+        build_engine(half, output, ask_for(half, profiles=()))
     assert files(output.parent) == []
 
 
@@ -209,7 +209,7 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def entries(place: Path) -> int:
-    return len(EngineCache(place / "cache" / "engines").entries())
+    return len(Cache(place / "cache" / "engines").entries())
 
 
 def test_two_builds_at_once(small: OnnxArtifact, place: Path, processes: list[subprocess.Popen[str]]) -> None:
@@ -255,9 +255,9 @@ def test_a_killed_build_leaves_a_sound_cache(
     assert entries(place) == 1
 
 
-def test_a_damaged_entry_is_built_again(small: OnnxArtifact, cache: EngineCache, output: Path) -> None:
+def test_a_damaged_entry_is_built_again(small: OnnxArtifact, cache: Cache, output: Path) -> None:
     first = make_engine(small, ask_for(small), cache)
-    cache.entries()[0].plan.write_bytes(first.plan[:-1])
+    cache.entries()[0].content.write_bytes(first.plan[:-1])
     with pytest.warns(UserWarning, match="damaged"):
         second = make_engine(small, ask_for(small), cache)
     assert second.build["cached"] is False

@@ -15,9 +15,9 @@ import pytest
 from agileir_export.engines import OnnxRuntimeRunner, faithful_session
 from agileir_export.engines.onnxruntime.half_emulation import computes_in_half, emulate_half
 from agileir_export.errors import OnnxFileError, Unsupported
-from agileir_export.export.precision import write_precision
 
 from ..export import networks
+from ..export.written import half_file
 
 TYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 VALUES = np.array(
@@ -199,12 +199,12 @@ def test_a_stream_past_65504_is_not_hidden(precision: str, finite: bool, folder:
     onnx.save(graph, path)
     images = networks.images(1, 3, 8, 8) * 50
     assert np.isfinite(OnnxRuntimeRunner(path).run(images)).all()
-    half = write_precision(OnnxRuntimeRunner(path).artifact, tmp_path / "half.onnx", precision)
+    half = half_file(OnnxRuntimeRunner(path).artifact, tmp_path / "half.onnx", precision)
     assert bool(np.isfinite(OnnxRuntimeRunner(half).run(images)).all()) == finite
 
 
 def test_a_damaged_half_file_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
-    half = write_precision(networks.exported(folder, "swinir-light"), tmp_path / "half.onnx", "float16")
+    half = half_file(networks.exported(folder, "swinir-light"), tmp_path / "half.onnx", "float16")
     graph = onnx.load(half.path)
     graph.graph.node[1].op_type = "Imaginary"
     onnx.save(graph, half.path)

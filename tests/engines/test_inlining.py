@@ -15,9 +15,9 @@ from onnx import TensorProto, helper
 from agileir_export.engines import create_session
 from agileir_export.engines.audit.requested_types import product_nodes
 from agileir_export.engines.building.inlining import inline_operators
-from agileir_export.export.precision import write_precision
 
 from ..export import networks
+from ..export.written import half_file
 
 KINDS = ("swinir-light", "agileir", "semanir", "semanir-unet")
 """Every operator, one and two resolutions."""
@@ -60,7 +60,7 @@ def test_what_calls_have_in_common_is_computed_once(kind: str, folder: Path) -> 
 def test_products_keep_the_names_of_the_parser(precision: str, folder: Path, tmp_path: Path) -> None:
     artifact = networks.exported(folder, "semanir")
     if precision != "float32":
-        artifact = write_precision(artifact, tmp_path / "half.onnx", precision)
+        artifact = half_file(artifact, tmp_path / "half.onnx", precision)
     model = onnx.load(artifact.path)
     assert any(" | " in name for name in product_nodes(model))
     assert product_nodes(inline_operators(model)) == product_nodes(model)

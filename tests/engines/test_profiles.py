@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from agileir_export.engines.profiles import (
@@ -22,7 +23,7 @@ from agileir_export.models.spec import ModelSpec
 
 def artifact(multiple: int = 8, **profile: int) -> OnnxArtifact:
     spec = ModelSpec("swinir", "custom", "super-resolution", 2, 3, multiple, multiple)
-    return OnnxArtifact(Path("m.onnx"), "", "float32", profile, spec, {}, (), 0, {})
+    return OnnxArtifact(onnx.ModelProto(), b"", Path("m.onnx"), "float32", profile, spec, {}, (), 0, {})
 
 
 def square(*sides: int, batch: int = 1) -> Profile:

@@ -15,10 +15,10 @@ from agileir_export.engines.building.request import BuildRequest
 from agileir_export.engines.profile_choice import choose_profiles
 from agileir_export.engines.profiles import Profile
 from agileir_export.export import OnnxArtifact, export_onnx
-from agileir_export.export.precision import write_precision
 from agileir_export.models import build_preset, randomise
 
 from ..export import networks
+from ..export.written import half_file
 from .builds import request
 from .rtx_builds import kernels_of, needs_rtx
 
@@ -84,7 +84,7 @@ def test_fused_attention_in_half_precision_passes_its_audit(tmp_path: Path) -> N
     """Heads of a preset's width become one kernel, whose bias and mask are float32 inputs."""
     model = build_preset("swinir_light_x2", depths=(2,), num_heads=(6,))
     randomise(model, 0)
-    half = write_precision(export_onnx(model, tmp_path / "model.onnx"), tmp_path / "half.onnx", "float16")
+    half = half_file(export_onnx(model, tmp_path / "model.onnx"), tmp_path / "half.onnx", "float16")
     asking = request(half.path, precision="float16", profiles=choose_profiles(half))
     audit = make_engine(half, asking).audit
     assert audit.passed, audit.problems

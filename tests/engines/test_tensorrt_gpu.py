@@ -84,7 +84,7 @@ def build_with(
         gpus=(capability,) if TARGETS[target].builds_without_gpu else (),
         use_plugins=plugins,
     )
-    return build_engine(artifact, request, path)
+    return build_engine(artifact, path, request)
 
 
 @pytest.fixture

@@ -21,9 +21,10 @@ from agileir_export.export import OnnxArtifact, read_artifact
 from agileir_export.export.artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY
 from agileir_export.export.element_types import HALF_TYPES
 from agileir_export.export.passes import Conversion, lower_precision
-from agileir_export.export.precision import HALF_PRECISIONS, convert_precision, write_precision
+from agileir_export.export.precision import HALF_PRECISIONS, convert_precision
 
 from . import networks
+from .written import half_file
 
 FLOORS = {"float16": 60, "bfloat16": 45}
 """dB against PyTorch, as the parity ladder has them."""
@@ -60,7 +61,7 @@ def test_everything_is_half_between_a_float32_input_and_output(
 ) -> None:
     source = networks.exported(folder, kind)
     before = source.path.read_bytes()
-    half = write_precision(source, tmp_path / "half.onnx", precision)
+    half = half_file(source, tmp_path / "half.onnx", precision)
     assert source.path.read_bytes() == before
     assert half.precision == precision
     assert half.conversion == {"precision": precision, "float32_nodes": [], "underflows": {}}
@@ -80,7 +81,7 @@ def test_everything_is_half_between_a_float32_input_and_output(
 
 
 def test_the_file_says_the_same_of_itself(swinir: OnnxArtifact, tmp_path: Path) -> None:
-    half = write_precision(swinir, tmp_path / "half.onnx", "float16")
+    half = half_file(swinir, tmp_path / "half.onnx", "float16")
     for name in ("spec", "provenance", "blocks", "operators", "profile", "rescale"):
         assert getattr(half, name) == getattr(swinir, name), name
     full, converted = onnx.load(swinir.path), onnx.load(half.path)
@@ -94,19 +95,17 @@ def test_the_file_says_the_same_of_itself(swinir: OnnxArtifact, tmp_path: Path) 
     sizes = {dim.dim_param for value in converted.graph.value_info for dim in value.type.tensor_type.shape.dim}
     assert sizes <= {"", "batch", "height", "width", "2*height", "2*width"}, "no invented names"
     assert OnnxRuntimeRunner(half).describe()["half_precision"] == "emulated"
-    again = write_precision(swinir, tmp_path / "again.onnx", "float16")
+    again = half_file(swinir, tmp_path / "again.onnx", "float16")
     assert again.sha256 == half.sha256
 
 
 @pytest.mark.parametrize("precision", HALF_PRECISIONS)
 def test_static_and_decomposed_files(precision: str, folder: Path, tmp_path: Path) -> None:
-    static = write_precision(
-        networks.exported(folder, "swinir-light", static=(8, 12)), tmp_path / "static.onnx", precision
-    )
+    static = half_file(networks.exported(folder, "swinir-light", static=(8, 12)), tmp_path / "static.onnx", precision)
     assert static.profile == {"batch": 1, "height": 8, "width": 12}
     close(static, "swinir-light", FLOORS[precision], (8, 12))
     plain = networks.exported(folder, "agileir", decomposed=True)
-    half = write_precision(plain, tmp_path / "plain.onnx", precision)
+    half = half_file(plain, tmp_path / "plain.onnx", precision)
     kept = {entry["op"]: entry["reason"] for entry in half.conversion["float32_nodes"]}
     assert kept == dict.fromkeys(("Add", "Softmax"), "float32 by intent of the operator it belongs to")
     model = onnx.load(half.path)
@@ -124,14 +123,14 @@ def test_static_and_decomposed_files(precision: str, folder: Path, tmp_path: Pat
 def test_bfloat16_in_every_opset(opset: int, folder: Path, tmp_path: Path) -> None:
     """The opset is raised to the first with a bfloat16 Conv, or the Convs stay, where that is forbidden."""
     source = networks.exported(folder, "agileir", opset=opset)
-    raised = write_precision(source, tmp_path / "raised.onnx", "bfloat16")
+    raised = half_file(source, tmp_path / "raised.onnx", "bfloat16")
     assert not raised.conversion["float32_nodes"]
     model = onnx.load(raised.path)
     versions = {entry.domain: entry.version for entry in model.opset_import}
     assert versions == {"": max(opset, 22), "agileir": 1}
     assert {entry.version for f in model.functions for entry in f.opset_import if not entry.domain} == {versions[""]}
     close(raised, "agileir", 45)
-    kept = write_precision(source, tmp_path / "kept.onnx", "bfloat16", keep_opset=True)
+    kept = half_file(source, tmp_path / "kept.onnx", "bfloat16", keep_opset=True)
     assert {entry.domain: entry.version for entry in onnx.load(kept.path).opset_import}[""] == opset
     reasons = {entry["op"]: entry["reason"] for entry in kept.conversion["float32_nodes"]}
     conv = f"takes no bfloat16 in opset {opset}"
@@ -142,7 +141,7 @@ def test_bfloat16_in_every_opset(opset: int, folder: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", ["semanir", "semanir-unet"])
 def test_keys_are_chosen_in_float32_and_layers_are_half(kind: str, folder: Path, tmp_path: Path) -> None:
-    half = write_precision(networks.exported(folder, kind), tmp_path / "half.onnx", "float16")
+    half = half_file(networks.exported(folder, kind), tmp_path / "half.onnx", "float16")
     model = onnx.load(half.path)
     types = types_of(model)
     assert {entry["reason"] for entry in half.conversion["float32_nodes"]} == {KEYS}
@@ -305,9 +304,9 @@ def test_scales_that_cannot_be_half_stay(changes: dict[str, Any], reason: str) -
 
 
 def test_what_is_half_already_is_refused(swinir: OnnxArtifact, tmp_path: Path) -> None:
-    half = write_precision(swinir, tmp_path / "half.onnx", "float16")
+    half = half_file(swinir, tmp_path / "half.onnx", "float16")
     with pytest.raises(InputError, match="in half precision already"):
-        write_precision(half, tmp_path / "twice.onnx", "bfloat16")
+        half_file(half, tmp_path / "twice.onnx", "bfloat16")
     assert not (tmp_path / "twice.onnx").exists()
     with pytest.raises(InternalError, match="float16 already"):
         convert_precision(small("a = Cast <to = 10> (input) output = Cast <to = 1> (a)"), "float16")
@@ -315,9 +314,9 @@ def test_what_is_half_already_is_refused(swinir: OnnxArtifact, tmp_path: Path) -
 
 def test_other_precisions_and_folders_are_refused(swinir: OnnxArtifact, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="float16, bfloat16, got 'float8'"):
-        write_precision(swinir, tmp_path / "half.onnx", "float8")
+        half_file(swinir, tmp_path / "half.onnx", "float8")
     with pytest.raises(OutputError):
-        write_precision(swinir, tmp_path / "missing" / "half.onnx", "float16")
+        half_file(swinir, tmp_path / "missing" / "half.onnx", "float16")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,13 +13,14 @@ import pytest
 
 from agileir_export.engines import OnnxRuntimeRunner
 from agileir_export.export import OnnxArtifact, export_onnx
-from agileir_export.export.precision import HALF_PRECISIONS, write_precision
+from agileir_export.export.precision import HALF_PRECISIONS
 from agileir_export.models import Restorer, build_preset, load_model, randomise
 from agileir_export.parity import TestImage, load_images, verify
 from agileir_export.parity.bisection import block_psnr
 from agileir_export.parity.probe import OnnxProbe, block_output
 
 from ..export import networks
+from ..export.written import half_file
 from .tampering import set_attribute, tamper
 
 FLOORS = {"float16": 60, "bfloat16": 45}
@@ -33,7 +34,7 @@ def pictures(model: Restorer) -> list[TestImage]:
 
 def half_of(artifact: OnnxArtifact, folder: Path, precision: str) -> OnnxArtifact:
     """The file in half precision, without a task rung."""
-    half = write_precision(artifact, folder / f"{precision}.onnx", precision)
+    half = half_file(artifact, folder / f"{precision}.onnx", precision)
     return dataclasses.replace(half, provenance={**half.provenance, "random_weights": 0})
 
 
@@ -61,7 +62,7 @@ def test_a_half_file_passes_its_rungs(kind: str, precision: str, folder: Path, t
 def test_every_block_is_the_half_precision_form_of_the_models(precision: str, folder: Path, tmp_path: Path) -> None:
     """Block outputs of a half file are float32 arrays of half-precision numbers, near PyTorch's."""
     model, source = networks.shared("agileir"), networks.exported(folder, "agileir")
-    half = write_precision(source, tmp_path / "half.onnx", precision)
+    half = half_file(source, tmp_path / "half.onnx", precision)
     images = networks.images(1, 3, 8, 12)
     _, outputs = OnnxProbe(onnx.load(half.path), half.blocks).run(images)
     dtype = np.dtype(np.float16) if precision == "float16" else np.dtype(ml_dtypes.bfloat16)
@@ -115,7 +116,7 @@ def test_a_dictionary_of_other_keys_is_found_in_half_files(folder: Path, tmp_pat
 def test_packaged_models_pass_in_half(name: str, precision: str, tmp_path: Path) -> None:
     model = load_model(name)
     source = export_onnx(model, tmp_path / "float32.onnx")
-    half = write_precision(source, tmp_path / "half.onnx", precision)
+    half = half_file(source, tmp_path / "half.onnx", precision)
     report = verify(model, half)
     assert report.passed, report.to_json()
     assert report.rungs[-1].name == "restores ground truth as PyTorch does"
@@ -127,5 +128,5 @@ def test_a_full_preset_passes_in_half(precision: str, tmp_path: Path) -> None:
     model = build_preset("swinir_light_x2")
     randomise(model, 0)
     source = export_onnx(model, tmp_path / "float32.onnx", source={"random_weights": 0})
-    report = verify(model, write_precision(source, tmp_path / "half.onnx", precision))
+    report = verify(model, half_file(source, tmp_path / "half.onnx", precision))
     assert report.passed, report.to_json()

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -95,7 +96,7 @@ def test_pictures_take_the_channels_of_the_model(tmp_path: Path) -> None:
 
 
 def artifact(**profile: int) -> OnnxArtifact:
-    return OnnxArtifact(Path("a.onnx"), "", "float32", profile, SPEC, {}, (), 1, {})
+    return OnnxArtifact(onnx.ModelProto(), b"", Path("a.onnx"), "float32", profile, SPEC, {}, (), 1, {})
 
 
 def test_a_fixed_size_is_the_size_to_verify_at(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from agileir_export.errors import OutputError
+from agileir_export.files import write_atomic
 from agileir_export.images.codecs import decode
 from agileir_export.parity import TestImage, verify
 from agileir_export.parity.drawings import amplification, bar_plot, difference_map, picture
-from agileir_export.parity.page import write_page
+from agileir_export.parity.page import report_page
 
 from ..export import networks
 from .tampering import tamper, with_nan
@@ -69,7 +70,7 @@ def written(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     ]
     report = verify(model, artifact, images, subject='<b>"mine" & yours</b>')
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write_page(report, model, artifact, images, path)
+    write_atomic(path, report_page(report, model, artifact, images).encode())
     text = path.read_text(encoding="utf-8")
     return {"page": Page(text), "text": text, "report": report, "images": images, "artifact": artifact, "path": path}
 
@@ -129,7 +130,7 @@ def test_a_miss_shows_what_is_not_finite(folder: Path, tmp_path: Path) -> None:
     broken = dataclasses.replace(broken, provenance={**broken.provenance, "random_weights": 0})
     images = [TestImage("a", networks.images(1, 3, 4, 4)[0])]
     report = verify(model, broken, images)
-    write_page(report, model, broken, images, tmp_path / "page.html")
+    write_atomic(tmp_path / "page.html", report_page(report, model, broken, images).encode())
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "MISSED" in page.text
     assert "output values are NaN or infinite" in page.text
@@ -143,7 +144,7 @@ def test_a_miss_shows_what_is_not_finite(folder: Path, tmp_path: Path) -> None:
 def test_the_pictures_of_verify_by_default(folder: Path, tmp_path: Path, small_samples: list[tuple[str, Path]]) -> None:
     model, artifact = networks.shared(KIND), networks.exported(folder, KIND)
     report = verify(model, artifact)
-    write_page(report, model, artifact, None, tmp_path / "page.html")
+    write_atomic(tmp_path / "page.html", report_page(report, model, artifact, None).encode())
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert len(page.all("img")) == 4 * len(report.rungs[1].measures) == 12
     assert "restores ground truth" in page.text
@@ -153,9 +154,9 @@ def test_the_pictures_of_verify_by_default(folder: Path, tmp_path: Path, small_s
 def test_an_old_page_stays_where_the_new_one_cannot_be_written(written: dict[str, Any], tmp_path: Path) -> None:
     arguments = (written["report"], networks.shared(KIND), written["artifact"], written["images"])
     with pytest.raises(OutputError, match="nowhere"):
-        write_page(*arguments, tmp_path / "nowhere" / "page.html")
+        write_atomic(tmp_path / "nowhere" / "page.html", report_page(*arguments).encode())
     (tmp_path / "page.html").write_text("old")
-    write_page(*arguments, tmp_path / "page.html")
+    write_atomic(tmp_path / "page.html", report_page(*arguments).encode())
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == written["text"]
 
 

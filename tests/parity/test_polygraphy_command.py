@@ -15,13 +15,13 @@ from agileir_export.engines.artifact import EngineArtifact, sidecar_path
 from agileir_export.engines.profiles import Profile
 from agileir_export.errors import AgileIRError, InputError, Unsupported
 from agileir_export.export import OnnxArtifact, export_onnx
-from agileir_export.export.precision import write_precision
 from agileir_export.images.files import Image, write_image
 from agileir_export.models import load_model
 from agileir_export.parity.floors import DICTIONARY_FLOORS, FLOORS
 from agileir_export.parity.polygraphy import Comparison, plan_comparison
 
 from ..export import networks
+from ..export.written import half_file
 from . import polygraphy_tool
 
 
@@ -167,7 +167,7 @@ def test_what_cannot_be_compared(model: OnnxArtifact, folder: Path, tmp_path: Pa
 
 def test_bfloat16_is_for_tensorrt(model: OnnxArtifact, tmp_path: Path, photos: Path) -> None:
     """ONNX Runtime refuses such a file, in polygraphy with a traceback."""
-    path = write_precision(model, tmp_path / "bfloat16.onnx", "bfloat16").path
+    path = half_file(model, tmp_path / "bfloat16.onnx", "bfloat16").path
     assert plan_comparison(model.path, "trt", against=path, images=[photos]).floor == FLOORS["bfloat16"]
     for source, against in ((path, None), (model.path, path), (path, model.path)):
         with pytest.raises(Unsupported, match="under ONNX Runtime"):
@@ -184,7 +184,7 @@ def half_against_float(
     model: OnnxArtifact, images: list[Path], place: Path, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Converts a file, and runs the script that compares both under ONNX Runtime, in a shell."""
-    half = write_precision(model, place / "half.onnx", "float16")
+    half = half_file(model, place / "half.onnx", "float16")
     comparison = plan_comparison(model.path, against=half.path, images=images, **options)
     temporary = place / "temporary"
     temporary.mkdir(exist_ok=True)

@@ -14,17 +14,16 @@ import pytest
 
 from agileir_export.errors import InputError, Unsupported
 from agileir_export.export import OnnxArtifact, export_onnx
-from agileir_export.export.precision import write_precision
 from agileir_export.models import Restorer
 from agileir_export.parity import TestImage
 from agileir_export.parity.bisection import AFTER
 from agileir_export.parity.quality import BlockQuality, block_quality
-from agileir_export.parity.rescaling import rescale_if_needed
 from agileir_export.parity.rounding import BlockWatch
 from agileir_export.parity.tables import QUALITY_COLUMNS, quality_rows
 
 from ..export import networks
 from ..export.blown_up import louder_stream
+from ..export.written import half_file, rescaled_file
 from .tampering import tamper
 
 BLOCK = "layers.{}.residual_group.blocks.{}"
@@ -43,7 +42,7 @@ def swinir(folder: Path) -> OnnxArtifact:
 
 @pytest.fixture
 def half(folder: Path, swinir: OnnxArtifact) -> OnnxArtifact:
-    return write_precision(swinir, folder / "swinir-light.fp16.onnx", "float16")
+    return half_file(swinir, folder / "swinir-light.fp16.onnx", "float16")
 
 
 def by_name(report: Any) -> dict[str, BlockQuality]:
@@ -87,7 +86,7 @@ def test_rounding_is_counted_as_numpy_does() -> None:
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_a_sound_file(precision: str, swinir: OnnxArtifact, tmp_path: Path) -> None:
     model = networks.shared("swinir-light")
-    artifact = write_precision(swinir, tmp_path / "half.onnx", precision)
+    artifact = half_file(swinir, tmp_path / "half.onnx", precision)
     report = block_quality(model, artifact, pictures(model, (9, 7), (8, 12)), subject="this")
     assert [entry.block for entry in report.blocks] == IN_ORDER
     assert report.precision == precision and report.first_bad is None and report.subject == "this"
@@ -133,7 +132,7 @@ def test_the_block_that_overflows_is_named_and_the_rescale_mends_it(tmp_path: Pa
     assert broken.rounding.overflows > 0 and broken.share > 1 and broken.psnr == -math.inf
     before = plain.blocks[: [entry.block for entry in plain.blocks].index(broken.block)]
     assert all(entry.rounding.overflows == 0 for entry in before)
-    rescaled, _ = rescale_if_needed(source, tmp_path / "rescaled.onnx", images)
+    rescaled, _ = rescaled_file(source, tmp_path / "rescaled.onnx", images)
     mended = block_quality(model, rescaled, images)
     assert mended.first_bad is None
     for entry in mended.blocks:
@@ -146,7 +145,7 @@ def test_the_block_that_overflows_is_named_and_the_rescale_mends_it(tmp_path: Pa
 @pytest.mark.slow
 def test_keys_are_pytorchs(folder: Path, tmp_path: Path) -> None:
     model = networks.shared("semanir")
-    half = write_precision(networks.exported(folder, "semanir"), tmp_path / "half.onnx", "float16")
+    half = half_file(networks.exported(folder, "semanir"), tmp_path / "half.onnx", "float16")
     report = block_quality(model, half, pictures(model, (12, 8)))
     assert report.first_bad is None and len(report.blocks) == 6
 

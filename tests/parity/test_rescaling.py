@@ -15,15 +15,14 @@ import torch
 from agileir_export.engines import OnnxRuntimeRunner
 from agileir_export.errors import InputError, ParityMissed, Unsupported
 from agileir_export.export import OnnxArtifact, export_onnx
-from agileir_export.export.precision import write_precision
 from agileir_export.export.rescale import TARGET
 from agileir_export.parity import TestImage, nonfinite, psnr, rescaling, verify
 from agileir_export.parity.probe import OnnxProbe, dictionary_tensors
 from agileir_export.parity.ranges import measure_ranges, padded
-from agileir_export.parity.rescaling import rescale_if_needed
 
 from ..export import networks
 from ..export.blown_up import ENOUGH, blow_up, blow_up_file
+from ..export.written import half_file, rescaled_file
 from .tampering import tamper
 
 FLOOR = 60.0
@@ -71,7 +70,7 @@ def restored_by_own_keys(artifact: OnnxArtifact, images: list[TestImage]) -> tup
 @pytest.mark.parametrize("kind", each_or_slow(("agileir", "swinir-light")))
 def test_every_family_survives_float16(kind: str, blown_up: Any, tmp_path: Path) -> None:
     source, images = blown_up(kind)
-    rescaled, report = rescale_if_needed(source, tmp_path / "rescaled.onnx", images)
+    rescaled, report = rescaled_file(source, tmp_path / "rescaled.onnx", images)
     assert report.changed and report.bit_identical is True
     assert report.images == tuple(image.name for image in images)
     assert max(body.amax for body in report.bodies) > ENOUGH
@@ -83,8 +82,8 @@ def test_every_family_survives_float16(kind: str, blown_up: Any, tmp_path: Path)
     assert all(np.array_equal(*pair) for each in zip(keys, same_keys, strict=True) for pair in zip(*each, strict=True))
     ranges = measure_ranges(rescaled, onnx.load(rescaled.path), images)
     assert max(ranges.values()) <= TARGET
-    plain = write_precision(source, tmp_path / "plain.onnx", "float16")
-    half = write_precision(rescaled, tmp_path / "half.onnx", "float16")
+    plain = half_file(source, tmp_path / "plain.onnx", "float16")
+    half = half_file(rescaled, tmp_path / "half.onnx", "float16")
     assert half.rescale == rescaled.rescale
     assert all(nonfinite(image) > 0 for image in restored(plain, others, keys))
     for truth, found in zip(truths, restored(half, others, keys), strict=True):
@@ -96,9 +95,9 @@ def test_every_family_survives_float16(kind: str, blown_up: Any, tmp_path: Path)
 @pytest.mark.parametrize("kind", [pytest.param("agileir", marks=pytest.mark.slow), "swinir-light"])
 def test_every_form_of_the_file(kind: str, options: dict[str, Any], blown_up: Any, tmp_path: Path) -> None:
     source, images = blown_up(kind, **options)
-    rescaled, report = rescale_if_needed(source, tmp_path / "rescaled.onnx", images)
+    rescaled, report = rescaled_file(source, tmp_path / "rescaled.onnx", images)
     assert report.changed and report.bit_identical is True
-    half = write_precision(rescaled, tmp_path / "half.onnx", "float16")
+    half = half_file(rescaled, tmp_path / "half.onnx", "float16")
     pixels = images[0].pixels[None]
     assert psnr(OnnxRuntimeRunner(source).run(pixels), OnnxRuntimeRunner(half).run(pixels)) >= FLOOR
 
@@ -106,7 +105,7 @@ def test_every_form_of_the_file(kind: str, options: dict[str, Any], blown_up: An
 @pytest.mark.parametrize("kind", each_or_slow(("swinir-light", "semanir-unet")))
 def test_an_untouched_file_stays_as_it_is(kind: str, folder: Path, tmp_path: Path) -> None:
     artifact = networks.exported(folder, kind)
-    same, report = rescale_if_needed(artifact, tmp_path / "rescaled.onnx", pictures(kind, (17, 23)))
+    same, report = rescaled_file(artifact, tmp_path / "rescaled.onnx", pictures(kind, (17, 23)))
     assert same is artifact and not report.changed
     assert all(body.k == 0 for body in report.bodies)
     assert {block for body in report.bodies for block in body.blocks} == set(artifact.blocks)
@@ -116,9 +115,9 @@ def test_an_untouched_file_stays_as_it_is(kind: str, folder: Path, tmp_path: Pat
 
 def test_the_report_is_json(blown_up: Any, tmp_path: Path) -> None:
     source, images = blown_up("swinir-light")
-    rescaled, report = rescale_if_needed(source, tmp_path / "rescaled.onnx", images)
+    rescaled, report = rescaled_file(source, tmp_path / "rescaled.onnx", images)
     document = json.loads(json.dumps(report.to_json(), allow_nan=False))
-    half = write_precision(rescaled, tmp_path / "half.onnx", "float16")
+    half = half_file(rescaled, tmp_path / "half.onnx", "float16")
     assert half.rescale_report == rescaled.rescale_report == document  # the proof stays with the file
     assert source.rescale_report == {}
     assert document["changed"] is True and document["bit_identical"] is True
@@ -131,14 +130,14 @@ def test_the_report_is_json(blown_up: Any, tmp_path: Path) -> None:
 
 
 def test_half_files_are_refused(folder: Path, tmp_path: Path) -> None:
-    half = write_precision(networks.exported(folder, "swinir-light"), tmp_path / "half.onnx", "float16")
+    half = half_file(networks.exported(folder, "swinir-light"), tmp_path / "half.onnx", "float16")
     with pytest.raises(Unsupported, match="float16: only float32 files"):
-        rescale_if_needed(half, tmp_path / "rescaled.onnx")
+        rescaled_file(half, tmp_path / "rescaled.onnx")
 
 
 def test_no_picture(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no picture"):
-        rescale_if_needed(networks.exported(folder, "swinir-light"), tmp_path / "rescaled.onnx", [])
+        rescaled_file(networks.exported(folder, "swinir-light"), tmp_path / "rescaled.onnx", [])
 
 
 def test_other_bits_are_an_error(blown_up: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +153,7 @@ def test_other_bits_are_an_error(blown_up: Any, tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(rescaling, "rescale", sloppy)
     with pytest.raises(ParityMissed, match="same float32 bits"):
-        rescale_if_needed(source, tmp_path / "rescaled.onnx", images)
+        rescaled_file(source, tmp_path / "rescaled.onnx", images)
     assert not list(tmp_path.iterdir())
 
 
@@ -163,13 +162,13 @@ def test_bisection_undoes_the_scale(tmp_path: Path) -> None:
     images = pictures(kind, (17, 23), (24, 16))
     model = blow_up(networks.shared(kind), torch.from_numpy(images[0].pixels[None]))
     artifact = export_onnx(model, tmp_path / "source.onnx", source={"random_weights": 0})
-    rescaled, report = rescale_if_needed(artifact, tmp_path / "rescaled.onnx", images)
+    rescaled, report = rescaled_file(artifact, tmp_path / "rescaled.onnx", images)
     assert report.changed
     assert verify(model, rescaled, images).passed
     broken = tamper(rescaled, tmp_path / "broken.onnx", "layers.0.residual_group.blocks.1.mlp.fc2.bias")
     (rung,) = [rung for rung in verify(model, broken, images).rungs if not rung.passed]
     assert rung.broken_block == "layers.0.residual_group.blocks.1"
-    plain = write_precision(artifact, tmp_path / "plain.onnx", "float16")
+    plain = half_file(artifact, tmp_path / "plain.onnx", "float16")
     (rung,) = [rung for rung in verify(model, plain, images).rungs if not rung.passed]
     assert rung.broken_block is not None and rung.broken_block.startswith("layers.1")  # where the stream overflows
-    assert verify(model, write_precision(rescaled, tmp_path / "half.onnx", "float16"), images).passed
+    assert verify(model, half_file(rescaled, tmp_path / "half.onnx", "float16"), images).passed

@@ -10,13 +10,12 @@ import torch
 
 from agileir_export import load_model
 from agileir_export.export import OnnxArtifact, export_onnx
-from agileir_export.export.precision import write_precision
 from agileir_export.models import Restorer
 from agileir_export.parity import ParityReport, TestImage, load_images, verify
 from agileir_export.parity.ladder import FLOORS
-from agileir_export.parity.rescaling import rescale_if_needed
 
 from ..export.blown_up import ENOUGH, blow_up, louder_stream, magnitudes
+from ..export.written import half_file, rescaled_file
 
 pytestmark = pytest.mark.slow
 
@@ -29,14 +28,14 @@ def pictures(model: Restorer) -> list[TestImage]:
 
 
 def in_float16(model: Restorer, artifact: OnnxArtifact, images: list[TestImage], folder: Path) -> ParityReport:
-    half = write_precision(artifact, folder / f"{artifact.path.stem}.fp16.onnx", "float16")
+    half = half_file(artifact, folder / f"{artifact.path.stem}.fp16.onnx", "float16")
     return verify(model, half, images)
 
 
 def check(model: Restorer, images: list[TestImage], folder: Path, amax: float, **source: int) -> None:
     """Plain float16 has NaN or infinities; after the rescale every rung holds, and float32 has the same bits."""
     artifact = export_onnx(model, folder / "source.onnx", source=source)
-    rescaled, report = rescale_if_needed(artifact, folder / "rescaled.onnx", images)
+    rescaled, report = rescaled_file(artifact, folder / "rescaled.onnx", images)
     assert report.bit_identical is True and max(body.amax for body in report.bodies) > amax
     plain = in_float16(model, artifact, images, folder)
     rungs = [rung for rung in plain.rungs if rung.name.startswith("ONNX float16")]

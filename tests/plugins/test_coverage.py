@@ -9,10 +9,10 @@ import pytest
 
 from agileir_export.errors import Unsupported
 from agileir_export.export import export_onnx
-from agileir_export.export.precision import write_precision
 from agileir_export.plugins.coverage import require_kernels
 
 from ..export import networks
+from ..export.written import half_file
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -22,7 +22,7 @@ def test_small_networks_have_their_kernels(kind: str, folder: Path, tmp_path: Pa
     artifact = networks.exported(folder, kind)
     require_kernels(onnx.load(artifact.path))
     for precision in ("float16", "bfloat16"):
-        half = write_precision(artifact, tmp_path / f"{precision}.onnx", precision)
+        half = half_file(artifact, tmp_path / f"{precision}.onnx", precision)
         require_kernels(onnx.load(half.path))
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from agileir_export.calib import CalibrationOptions, calibrate
-from agileir_export.commands.engine_source import Calibration, Wanted, converted
-from agileir_export.commands.terminal import Terminal
+from agileir_export.calib import CalibrationOptions
+from agileir_export.conversion import ConversionRequest, Int8Request, convert
 from agileir_export.engines import OnnxRuntimeRunner
 from agileir_export.parity.images import TestImage
 
+from ..cli.command import document, run
 from ..export import networks
 from ..export.blown_up import blow_up_file
-from .command import document, run
+from ..export.written import int8_file
 
 
 def test_the_verb_takes_the_recipe_of_a_calibration_that_rescaled(files: dict[str, Path], tmp_path: Path) -> None:
@@ -23,12 +23,11 @@ def test_the_verb_takes_the_recipe_of_a_calibration_that_rescaled(files: dict[st
     picture = networks.images(1, exported.spec.channels, 16, 24)
     loud = blow_up_file(exported, tmp_path / "loud.onnx", TestImage("noise", picture[0]))
     how = CalibrationOptions(rest="float16", crops=2, held_out=1, every_layer=False, equalise=False, psnr_budget=5.0)
-    artifact, report = calibrate(loud, tmp_path / "int8.onnx", options=how)
+    artifact, report = int8_file(loud, tmp_path / "int8.onnx", options=how)
     assert report.recipe.rescaled and max(artifact.rescale.values()) > 0
     assert artifact.rescale_report is not None and artifact.rescale_report["bit_identical"] is True
     assert np.isfinite(OnnxRuntimeRunner(artifact).run(picture)).all()
-    (tmp_path / "scratch").mkdir()
-    wanted = Wanted("int8", calibration=Calibration(recipe=report.recipe))
+    wanted = ConversionRequest("int8", int8=Int8Request(recipe=report.recipe))
     if importlib.util.find_spec("tensorrt_rtx_bindings") is not None:  # the weights' scales are below float16's range
         sizes = ("--min", "8x8", "--opt", "16x16", "--max", "32x32")
         built = run(
@@ -37,5 +36,5 @@ def test_the_verb_takes_the_recipe_of_a_calibration_that_rescaled(files: dict[st
         assert built.exit_code == 0, built.stderr
         shares = document(built)["audit"]["shares"]
         assert sum(share["count"] for share in shares if share["precision"] == "int8") == len(report.recipe.int8)
-    again = converted(Terminal(verbosity=-1), loud, wanted, tmp_path / "scratch")
+    again = convert(loud, wanted)
     assert again.sha256 == artifact.sha256

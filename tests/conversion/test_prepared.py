@@ -9,17 +9,16 @@ from typing import Any
 import pytest
 
 from agileir_export import export
-from agileir_export.cache import facts as facts_module
 from agileir_export.cache.store import CacheWarning
-from agileir_export.commands.engine_source import Calibration, Wanted, engine_source
-from agileir_export.commands.prepared import PreparedFiles, source_facts
-from agileir_export.commands.terminal import Terminal
+from agileir_export.conversion import ConversionRequest, Int8Request, convert
+from agileir_export.conversion import prepared as prepared_module
+from agileir_export.conversion.prepared import PreparedFiles, source_facts
 from agileir_export.models import LoadOptions
 
-from .command import PRESET, run
+from ..cli.command import PRESET, run
 
 OPTIONS = LoadOptions(random_weights=3)
-WANTED = Wanted("float32")
+WANTED = ConversionRequest("float32")
 
 
 @pytest.fixture(autouse=True)
@@ -30,27 +29,29 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def exports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The exports that were made."""
-    made: list[Path] = []
+def exports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The models that were exported."""
+    made: list[Any] = []
     real = export.export_onnx
 
-    def counted(model: Any, path: Path, **keywords: Any) -> Any:
-        made.append(path)
-        return real(model, path, **keywords)
+    def counted(model: Any, **keywords: Any) -> Any:
+        made.append(model)
+        return real(model, **keywords)
 
     monkeypatch.setattr(export, "export_onnx", counted)
     return made
 
 
-def source(wanted: Wanted = WANTED, name: str = PRESET, keep: bool = True, **changes: Any) -> tuple[str, str]:
-    """Digest and name of the prepared file."""
-    with engine_source(Terminal(verbosity=-1), name, replace(OPTIONS, **changes), wanted, keep) as artifact:
-        assert artifact.path.is_file()
-        return artifact.sha256, artifact.path.name
+def source(
+    wanted: ConversionRequest = WANTED, name: str = PRESET, keep: bool = True, **changes: Any
+) -> tuple[str, str]:
+    """Digest and name of the prepared artifact."""
+    artifact = convert(name, wanted, replace(OPTIONS, **changes), keep=keep)
+    assert artifact.path is None
+    return artifact.sha256, artifact.file_name
 
 
-def test_a_second_engine_needs_no_second_export(exports: list[Path]) -> None:
+def test_a_second_engine_needs_no_second_export(exports: list[Any]) -> None:
     first = source()
     assert source() == first
     assert len(exports) == 1
@@ -60,12 +61,12 @@ def test_a_second_engine_needs_no_second_export(exports: list[Path]) -> None:
 
 
 def test_whatever_matters_makes_another_file(
-    exports: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exports: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts = source_facts(PRESET, OPTIONS, WANTED)
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    with_pictures = replace(WANTED, calibration=Calibration(images=(pictures,)))
+    with_pictures = replace(WANTED, int8=Int8Request(images=(pictures,)))
     others = [
         source_facts("swinir_light_x2", OPTIONS, WANTED),
         source_facts(PRESET, replace(OPTIONS, random_weights=4), WANTED),
@@ -77,7 +78,7 @@ def test_whatever_matters_makes_another_file(
     others.append(source_facts(PRESET, OPTIONS, with_pictures))
     (pictures / "a.png").write_bytes(b"two")
     others.append(source_facts(PRESET, OPTIONS, with_pictures))
-    monkeypatch.setattr(facts_module, "code_digest", lambda *rooms: "another program")
+    monkeypatch.setattr(prepared_module, "program_facts", lambda: {"program": "another"})
     others.append(source_facts(PRESET, OPTIONS, WANTED))
     monkeypatch.undo()
     assert all(other != facts for other in others)
@@ -85,7 +86,7 @@ def test_whatever_matters_makes_another_file(
     assert source_facts(PRESET, OPTIONS, WANTED) == facts
 
 
-def test_a_checkpoint_counts_by_its_bytes(exports: list[Path], files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_checkpoint_counts_by_its_bytes(exports: list[Any], files: dict[str, Path], tmp_path: Path) -> None:
     checkpoint = tmp_path / "w.pth"
     checkpoint.write_bytes(files["swinir"].read_bytes())
     options = {"random_weights": None}
@@ -97,7 +98,7 @@ def test_a_checkpoint_counts_by_its_bytes(exports: list[Path], files: dict[str, 
     assert len(exports) == 2
 
 
-def test_nothing_is_kept_or_taken_unless_wanted(exports: list[Path], cache: Path) -> None:
+def test_nothing_is_kept_or_taken_unless_wanted(exports: list[Any], cache: Path) -> None:
     source(keep=False)
     assert not list(cache.iterdir())
     source()
@@ -105,19 +106,19 @@ def test_nothing_is_kept_or_taken_unless_wanted(exports: list[Path], cache: Path
     assert len(exports) == 3
 
 
-def test_a_damaged_file_is_made_again(exports: list[Path], cache: Path) -> None:
+def test_a_damaged_file_is_made_again(exports: list[Any], cache: Path) -> None:
     first = source()
-    (kept,) = (cache / "sources").glob("*/engine.plan")
+    (kept,) = (cache / "sources").glob("*/content")
     kept.write_bytes(kept.read_bytes()[:100])
     with pytest.warns(CacheWarning, match="damaged"):
         assert source() == first
     assert len(exports) == 2
 
 
-def test_clear_removes_them(exports: list[Path], cache: Path) -> None:
+def test_clear_removes_them(exports: list[Any], cache: Path) -> None:
     source()
     assert run("cache", "clear", "--unused-for", 1).exit_code == 0
-    assert list((cache / "sources").glob("*/engine.plan"))
+    assert list((cache / "sources").glob("*/content"))
     assert run("cache", "clear").exit_code == 0
-    assert not list((cache / "sources").glob("*/engine.plan"))
-    assert PreparedFiles().fetch(source_facts(PRESET, OPTIONS, WANTED), cache) is None
+    assert not list((cache / "sources").glob("*/content"))
+    assert PreparedFiles().fetch(source_facts(PRESET, OPTIONS, WANTED)) is None
