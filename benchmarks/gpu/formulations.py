@@ -14,9 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, scaled_dot_product_attention
 
-from agileir_export.plugins import plain_attention, plain_dictionary, plain_group_attention
+from agileir_export.plugins.attention import plain_attention
 from agileir_export.plugins.calls import Call
+from agileir_export.plugins.catalogue import by_torch_name
 from agileir_export.plugins.dispatch import kernel_module, run_kernel
+from agileir_export.plugins.group_shifted_window_attention.operator import plain as plain_group_attention
+from agileir_export.plugins.key_semantic_dictionary.operator import key_semantic_dictionary
+from agileir_export.plugins.key_semantic_dictionary.operator import plain as plain_dictionary
 from agileir_export.plugins.packing import unpack
 from agileir_export.plugins.windows import from_windows, position_bias, shift_mask, to_windows
 
@@ -32,7 +36,7 @@ def inputs(call: Call, height: int, width: int, dtype: torch.dtype, device: str)
             window, shift = call.attributes["window_size"], call.attributes["shift_size"]
             features = torch.randn(1, height, width, 32, generator=generator, device=device).to(dtype)
             top_k = window * window // 2
-            tensors.append(torch.ops.agileir.key_semantic_dictionary(features, window, shift, top_k))
+            tensors.append(key_semantic_dictionary(features, window, shift, top_k))
         else:
             # Weights keep the variance of what they sum over: logits of a hundred would amplify every rounding.
             scale = math.prod(shape[2:]) ** -0.5 if index and len(shape) > 2 else 0.5
@@ -45,7 +49,7 @@ def operator(call: Call, tensors: Sequence[Tensor], tactic: int = 1) -> Callable
     """The custom operator; for another tactic than its own, the kernel."""
     if tactic > 1:
         return lambda: run_kernel(call.operator, tensors, call.attributes, tactic)
-    function = getattr(torch.ops.agileir, call.operator)
+    function = by_torch_name(call.operator).torch_operator()
     return lambda: function(*tensors, *call.attributes.values())
 
 
