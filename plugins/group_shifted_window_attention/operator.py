@@ -27,7 +27,15 @@ from ..windows import (
 )
 from . import NAME, OPERATOR
 
-__all__ = ["GroupWeights", "group_shifted_window_attention", "plain", "plain_cascade", "window_images"]
+__all__ = [
+    "Group",
+    "GroupWeights",
+    "cascade",
+    "group_shifted_window_attention",
+    "plain",
+    "plain_cascade",
+    "window_images",
+]
 
 
 class Group(Protocol):
