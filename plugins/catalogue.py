@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .registry import Operator
 
-__all__ = ["CALLS", "OPERATORS", "by_name", "by_torch_name"]
+__all__ = ["BY_TORCH_NAME", "CALLS", "OPERATORS", "by_name"]
 
 
 def by_name(operators: Iterable[Operator]) -> dict[str, Operator]:
@@ -33,21 +33,12 @@ OPERATORS = by_name(
 )
 """All operators by ONNX name."""
 
+BY_TORCH_NAME = {operator.torch_name: operator for operator in OPERATORS.values()}
+"""All operators by their name under ``torch.ops``."""
+
 CALLS = tuple(call for operator in OPERATORS.values() for call in operator.calls)
 """One call for every operator of every preset that differs in shape; of U-shaped networks the finest level.
 
 Layers without a shift differ in ``shift_size`` alone, and level l of a U-shaped network in ``2^l`` times the channels
 and heads.
 """
-
-
-def by_torch_name(torch_name: str) -> Operator:
-    """The operator of a name under ``torch.ops``.
-
-    Raises:
-        KeyError: There is none.
-    """
-    for operator in OPERATORS.values():
-        if operator.torch_name == torch_name:
-            return operator
-    raise KeyError(torch_name)

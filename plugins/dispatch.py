@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .catalogue import by_torch_name
+from .catalogue import BY_TORCH_NAME
 from .launch import Launch, NoKernel
 from .registry import Operator
 
@@ -46,7 +46,7 @@ def plan_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[
     """
     shapes = [tuple(tensor.shape) for tensor in tensors]
     launch: Launch = kernel_module(torch_name).launch(shapes, attributes, type_name(tensors[0]), tactic)
-    operator = by_torch_name(torch_name)
+    operator = BY_TORCH_NAME[torch_name]
     for name, tensor in zip(operator.inputs, tensors, strict=True):
         wanted = torch.int32 if name in operator.integer_tensors else tensors[0].dtype
         if tensor.dtype != wanted:

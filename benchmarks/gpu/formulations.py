@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from agileir_export.plugins.attention import plain_attention
 from agileir_export.plugins.calls import Call
-from agileir_export.plugins.catalogue import by_torch_name
+from agileir_export.plugins.catalogue import BY_TORCH_NAME
 from agileir_export.plugins.dispatch import kernel_module, run_kernel
 from agileir_export.plugins.group_shifted_window_attention.operator import GroupWeights, cascade
 from agileir_export.plugins.group_shifted_window_attention.operator import plain as plain_group_attention
@@ -50,7 +50,7 @@ def operator(call: Call, tensors: Sequence[Tensor], tactic: int = 1) -> Callable
     """The custom operator; for another tactic than its own, the kernel."""
     if tactic > 1:
         return lambda: run_kernel(call.operator, tensors, call.attributes, tactic)
-    function = by_torch_name(call.operator).torch_operator()
+    function = BY_TORCH_NAME[call.operator].torch_operator()
     return lambda: function(*tensors, *call.attributes.values())
 
 

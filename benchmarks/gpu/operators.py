@@ -105,12 +105,12 @@ def measured(
     import formulations
     import torch
 
-    from agileir_export.plugins.catalogue import by_torch_name
+    from agileir_export.plugins.catalogue import BY_TORCH_NAME
 
     window = call.attributes["window_size"]
     height, width = (-(-side // window) * window for side in picture)
     kind = getattr(torch, dtype)
-    work = by_torch_name(call.operator).cost(call.shapes(1, height, width), call.attributes, kind.itemsize)
+    work = BY_TORCH_NAME[call.operator].cost(call.shapes(1, height, width), call.attributes, kind.itemsize)
     row = record.row(
         operator=call.operator,
         preset=call.label,

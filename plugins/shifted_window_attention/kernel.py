@@ -38,19 +38,7 @@ def shifted_window_attention_kernel(
 ) -> None:
     """Window attention, see `attend_block`."""
     attend_block(
-        qkv,
-        None,
-        bias_table,
-        height,
-        width,
-        output,
-        window_size,
-        shift_size,
-        heads,
-        head_width,
-        lanes,
-        queries,
-        keys,
+        qkv, None, bias_table, height, width, output, window_size, shift_size, heads, head_width, lanes, queries, keys
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from agileir_export.plugins import windows as window_arithmetic
-from agileir_export.plugins.catalogue import by_torch_name
+from agileir_export.plugins.catalogue import BY_TORCH_NAME
 
 from .cases import (
     EVERY,
@@ -175,7 +175,7 @@ ARGUMENTS = {
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_argument_names_and_order(name: str) -> None:
-    schema = by_torch_name(name).torch_operator().default._schema
+    schema = BY_TORCH_NAME[name].torch_operator().default._schema
     assert [argument.name for argument in schema.arguments] == ARGUMENTS[name].split()
     assert [str(result.type) for result in schema.returns] == ["Tensor"]
 

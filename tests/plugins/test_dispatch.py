@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from agileir_export.plugins import OPERATORS, dispatch
-from agileir_export.plugins.catalogue import CALLS, by_torch_name
+from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS
 from agileir_export.plugins.launch import NoKernel
 
 
@@ -139,7 +139,7 @@ def tensors_of(call: Any, dtype: torch.dtype) -> list[Tensor]:
         if index in call.integer_inputs:
             features = torch.randn(2, 2 * window, 3 * window, 16, generator=generator)
             shift = call.attributes["shift_size"]
-            tensors.append(by_torch_name("key_semantic_dictionary").torch_operator()(features, window, shift, window))
+            tensors.append(BY_TORCH_NAME["key_semantic_dictionary"].torch_operator()(features, window, shift, window))
         elif call.operator == "key_semantic_dictionary":
             tensors.append(torch.randint(-2, 3, shape, generator=generator).to(dtype))
         else:
@@ -154,7 +154,7 @@ def tensors_of(call: Any, dtype: torch.dtype) -> list[Tensor]:
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.operator}-{call.label}".replace(" ", "_"))
 def test_kernels_agree_with_the_reference_on_a_gpu(call: Any, dtype: torch.dtype) -> None:
     tensors = tensors_of(call, dtype)
-    function = by_torch_name(call.operator).torch_operator()
+    function = BY_TORCH_NAME[call.operator].torch_operator()
     expected = function(*tensors, *call.attributes.values())
     limit = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}[dtype]
     for tactic in range(1, len(dispatch.kernel_module(call.operator).TACTICS) + 1):
@@ -172,7 +172,7 @@ def test_gradients_on_a_gpu_are_those_of_the_cpu() -> None:
     call = next(call for call in CALLS if call.label == "SwinIR light")
     host = [tensor.requires_grad_() for tensor in tensors_of(call, torch.float32)]
     device = [tensor.detach().cuda().requires_grad_() for tensor in host]
-    function = by_torch_name("shifted_window_attention").torch_operator()
+    function = BY_TORCH_NAME["shifted_window_attention"].torch_operator()
     for tensors in (host, device):
         function(*tensors, *call.attributes.values()).square().sum().backward()
     for ours, theirs in zip(device, host, strict=True):
@@ -183,6 +183,6 @@ def test_gradients_on_a_gpu_are_those_of_the_cpu() -> None:
 def test_double_precision_on_a_gpu_runs_the_reference() -> None:
     call = next(call for call in CALLS if call.label == "SwinIR light")
     tensors = tensors_of(call, torch.float64)
-    function = by_torch_name("shifted_window_attention").torch_operator()
+    function = BY_TORCH_NAME["shifted_window_attention"].torch_operator()
     result = function(*(tensor.cuda() for tensor in tensors), *call.attributes.values())
     torch.testing.assert_close(result.cpu(), function(*tensors, *call.attributes.values()))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agileir_export.plugins.catalogue import by_torch_name
+from agileir_export.plugins.catalogue import BY_TORCH_NAME
 from agileir_export.plugins.dispatch import plan_kernel
 from agileir_export.plugins.key_semantic_dictionary.operator import key_semantic_dictionary
 
@@ -38,7 +38,7 @@ def reference(operator: str, tensors: list[Tensor], attributes: dict[str, int]) 
         arrays = [tensor.double().numpy() if tensor.is_floating_point() else tensor.numpy() for tensor in tensors]
         return torch.from_numpy(getattr(naive, operator)(*arrays, *attributes.values()))
     wide = [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
-    result: Tensor = by_torch_name(operator).torch_operator()(*wide, *attributes.values())
+    result: Tensor = BY_TORCH_NAME[operator].torch_operator()(*wide, *attributes.values())
     return result
 
 
