@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..plugins import OPERATORS
 from .layers import Layer
 from .statistics import Statistics
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Equalisation", "apply_equalisation", "find_equalisation"]
 
-ATTENTION = ("ShiftedWindowAttention", "KeySemanticAttention")
-"""Operators whose first input is q | k | v and whose output is linear in v, channel by channel."""
+ATTENTION = {name: each.inputs.index(each.values_of) for name, each in OPERATORS.items() if each.values_of}
+"""By operator, which input is q | k | v: the output is linear in v, channel by channel."""
 
 HOMOGENEOUS = ("LeakyRelu", "Relu")
 LARGEST_EXPONENT = 6
@@ -196,7 +197,7 @@ def _values_of(
     constants: Mapping[str, tuple[int, ...]],
 ) -> _Place | None:
     """The projection before an attention operator: a product, a bias, and nothing else that reads either."""
-    add = makers.get(attention.input[0])
+    add = makers.get(attention.input[ATTENTION[attention.op_type]])
     if add is None or add.op_type != "Add" or len(readers[add.output[0]]) != 1:
         return None
     biases = [tensor for tensor in add.input if tensor in constants]

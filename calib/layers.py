@@ -13,7 +13,6 @@ import numpy as np
 
 from ..parity.probe import OnnxProbe
 from ..plugins import DOMAIN, OPERATORS
-from ..plugins.cost import cost
 
 if TYPE_CHECKING:
     import onnx
@@ -126,7 +125,7 @@ def _unique(layers: Sequence[Layer]) -> list[Layer]:
 def count_macs(model: onnx.ModelProto, artifact: OnnxArtifact, layers: Sequence[Layer]) -> Arithmetic:
     """Counts multiply-accumulate operations from the shapes a small image gives rise to.
 
-    Operators are counted by `plugins.cost` (every product of their definition), layers by their output and weight:
+    Operators are counted by their `cost` (every product of their definition), layers by their output and weight:
     numel(output) times the inputs of one output value.
     """
     spec, fixed = artifact.spec, artifact.profile
@@ -152,7 +151,7 @@ def count_macs(model: onnx.ModelProto, artifact: OnnxArtifact, layers: Sequence[
     for node in operators:
         attributes = {entry.name: entry.i for entry in node.attribute}
         given = [shapes[tensor] for tensor in node.input]
-        inside += cost(OPERATORS[node.op_type].torch_name, given, attributes, FLOAT_BYTES).flops / 2 / pixels
+        inside += OPERATORS[node.op_type].cost(given, attributes, FLOAT_BYTES).flops / 2 / pixels
     for node in products:
         inside += math.prod(shapes[node.output[0]]) * _products(shapes[node.input[1]], node.op_type) / pixels
     return Arithmetic(by_layer, inside)

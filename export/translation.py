@@ -12,12 +12,7 @@ __all__ = ["translation_table"]
 
 def translation_table() -> dict[Any, Callable[..., Any]]:
     """Table for ``torch.onnx.export(custom_translation_table=...)``: torch operator to what that emits its node."""
-    import torch
-
-    return {
-        getattr(torch.ops.agileir, operator.torch_name).default: _translation(operator)
-        for operator in OPERATORS.values()
-    }
+    return {operator.torch_operator().default: _translation(operator) for operator in OPERATORS.values()}
 
 
 def _translation(operator: Operator) -> Callable[..., Any]:

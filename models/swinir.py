@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..plugins import plain_attention, shifted_window_attention
+from ..plugins.attention import plain_attention
+from ..plugins.shifted_window_attention.operator import shifted_window_attention
 from .columnar import ColumnarNetwork
 from .inference import BLOCK, columnar_hyperparameters, window_from_table
 from .layers import Block, HeadedAttention, Stage, initialise, table_parameter

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..engines import Images, faithful_session
 from ..models import Restorer, pad_images
+from ..plugins import OPERATORS
 
 if TYPE_CHECKING:
     import onnx
@@ -25,12 +26,15 @@ __all__ = [
     "record_dictionaries",
 ]
 
-DICTIONARY = "KeySemanticDictionary"
+CHOOSING = tuple(operator for operator in OPERATORS.values() if operator.chooses_keys)
+"""Operators whose output is a dictionary: which keys are attended to."""
+
+DICTIONARIES = {operator.name for operator in CHOOSING}
 
 
 def dictionary_tensors(graph: onnx.ModelProto) -> list[str]:
     """Names of the dictionaries of a graph, in order; empty where there are none or they are decomposed."""
-    return [node.output[0] for node in graph.graph.node if node.op_type == DICTIONARY]
+    return [node.output[0] for node in graph.graph.node if node.op_type in DICTIONARIES]
 
 
 def make_dictionaries_inputs(graph: onnx.ModelProto) -> list[str]:
@@ -38,7 +42,7 @@ def make_dictionaries_inputs(graph: onnx.ModelProto) -> list[str]:
     import onnx
 
     names = dictionary_tensors(graph)
-    kept = [node for node in graph.graph.node if node.op_type != DICTIONARY]
+    kept = [node for node in graph.graph.node if node.op_type not in DICTIONARIES]
     integer = onnx.TensorProto.INT32
     graph.graph.input.extend(onnx.helper.make_tensor_value_info(name, integer, [None, None, None]) for name in names)
     del graph.graph.node[:]
@@ -82,11 +86,12 @@ class _Recorder(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.choosing = {operator.torch_operator().default for operator in CHOOSING}
         self.dictionaries: list[torch.Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func is torch.ops.agileir.key_semantic_dictionary.default:
+        if func in self.choosing:
             self.dictionaries.append(result)
         return result
 

@@ -1,14 +1,16 @@
-"""The four operators of window-attention restorers; importing this package registers ``torch.ops.agileir.*``."""
+"""The operators of window-attention restorers: a folder each, and what their forms share.
 
-from .attention import plain_attention
-from .group_shifted_window_attention import group_shifted_window_attention
-from .group_shifted_window_attention import plain as plain_group_attention
-from .key_semantic_attention import key_semantic_attention
-from .key_semantic_dictionary import key_semantic_dictionary
-from .key_semantic_dictionary import plain as plain_dictionary
-from .registry import DOMAIN, NAMESPACE_ATTRIBUTE, OPERATORS, VERSION, Operator
-from .shifted_window_attention import shifted_window_attention
-from .tensorrt_plugins import register_tensorrt
+What the registry holds loads at once; everything else on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_attributes
+from .registry import DOMAIN, NAMESPACE_ATTRIBUTE, VERSION, Operator
+
+if TYPE_CHECKING:
+    from .catalogue import OPERATORS
+    from .tensorrt_plugins import register_tensorrt
 
 __all__ = [
     "DOMAIN",
@@ -16,12 +18,7 @@ __all__ = [
     "OPERATORS",
     "VERSION",
     "Operator",
-    "group_shifted_window_attention",
-    "key_semantic_attention",
-    "key_semantic_dictionary",
-    "plain_attention",
-    "plain_dictionary",
-    "plain_group_attention",
     "register_tensorrt",
-    "shifted_window_attention",
 ]
+
+__getattr__ = lazy_attributes(__name__, {"OPERATORS": ".catalogue", "register_tensorrt": ".tensorrt_plugins"})

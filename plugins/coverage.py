@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import Unsupported
+from .catalogue import OPERATORS
 from .dispatch import kernel_module
-from .launch import UNKNOWN
-from .registry import DOMAIN, OPERATORS
+from .launch import UNKNOWN, NoKernel
+from .registry import DOMAIN
 
 if TYPE_CHECKING:
     import onnx
@@ -45,7 +46,7 @@ def require_kernels(model: onnx.ModelProto) -> None:
         dtype = str(onnx.helper.tensor_dtype_to_np_dtype(types[node.input[0]]))
         try:
             kernel_module(operator.torch_name).launch([shapes[name] for name in node.input], attributes, dtype)
-        except ValueError as error:
+        except NoKernel as error:
             raise Unsupported(
                 f"No plugin can run {node.name}: {error}.",
                 fix="Use --attention decomposed: it runs the operators by their ONNX function bodies.",

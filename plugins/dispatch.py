@@ -1,4 +1,4 @@
-"""``torch.ops.agileir.*`` on CUDA tensors: the Triton kernels, or the reference where they do not apply."""
+"""The torch operators on CUDA tensors: the Triton kernels, or the reference where they do not apply."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .launch import Launch
-from .registry import OPERATORS
+from .catalogue import BY_TORCH_NAME
+from .launch import Launch, NoKernel
+from .registry import Operator
 
 if TYPE_CHECKING:
     from torch._library.custom_ops import CustomOpDef
@@ -35,21 +36,21 @@ def plan_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[
     """How an operator's kernel is started for these tensors; nothing is compiled or started yet.
 
     Args:
-        torch_name: Such as ``"shifted_window_attention"``.
+        torch_name: The operator's name under ``torch.ops``.
         tensors: The operator's tensors in order.
         attributes: Its integer arguments by name.
         tactic: Which of the kernel's tactics, from 1.
 
     Raises:
-        ValueError: The kernel was not made for these shapes or types.
+        NoKernel: The kernel was not made for these shapes or types.
     """
     shapes = [tuple(tensor.shape) for tensor in tensors]
     launch: Launch = kernel_module(torch_name).launch(shapes, attributes, type_name(tensors[0]), tactic)
-    operator = next(each for each in OPERATORS.values() if each.torch_name == torch_name)
+    operator = BY_TORCH_NAME[torch_name]
     for name, tensor in zip(operator.inputs, tensors, strict=True):
         wanted = torch.int32 if name in operator.integer_tensors else tensors[0].dtype
         if tensor.dtype != wanted:
-            raise ValueError(f"{torch_name}: the kernel takes {name} in {wanted}, got {tensor.dtype}")
+            raise NoKernel(f"{torch_name}: the kernel takes {name} in {wanted}, got {tensor.dtype}")
     return launch
 
 
@@ -57,7 +58,7 @@ def start_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping
     """Starts an operator's kernel on PyTorch's current stream of the tensors' device.
 
     Args:
-        torch_name: Such as ``"shifted_window_attention"``.
+        torch_name: The operator's name under ``torch.ops``.
         tensors: The operator's tensors in order, on one CUDA device (or on the CPU under Triton's interpreter).
         attributes: Its integer arguments by name.
         launch: What `plan_kernel` answered for them.
@@ -91,7 +92,7 @@ def run_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[s
     """`plan_kernel`, then `start_kernel`.
 
     Raises:
-        ValueError: The kernel was not made for these shapes or types; nothing was started.
+        NoKernel: The kernel was not made for these shapes or types; nothing was started.
     """
     return start_kernel(torch_name, tensors, attributes, plan_kernel(torch_name, tensors, attributes, tactic))
 
@@ -118,7 +119,7 @@ def _capable(device: int) -> bool:
     return False
 
 
-def register_cuda(operator: CustomOpDef, torch_name: str, attributes: Sequence[str]) -> None:
+def register_cuda(operator: CustomOpDef, entry: Operator) -> None:
     """Makes an operator run its kernel for CUDA tensors.
 
     What no kernel was made for (float64, very large windows, GPUs before Ampere) runs the reference, which also
@@ -126,10 +127,10 @@ def register_cuda(operator: CustomOpDef, torch_name: str, attributes: Sequence[s
 
     Args:
         operator: The custom operator.
-        torch_name: Its name, which is also its folder's.
-        attributes: Names of its integer arguments, which follow the tensors.
+        entry: Its entry; the integer arguments follow the tensors.
     """
     reference = operator._init_fn
+    torch_name, attributes = entry.torch_name, entry.attributes
     count = len(attributes)
 
     def on_cuda(*arguments: Any) -> Tensor:
@@ -138,7 +139,7 @@ def register_cuda(operator: CustomOpDef, torch_name: str, attributes: Sequence[s
         named = dict(zip(attributes, numbers, strict=True))
         launch: Launch | None = None
         if same_device and _capable(tensors[0].device.index):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(NoKernel):
                 launch = plan_kernel(torch_name, tensors, named)
         if launch is not None:  # from here on, an error is an error: no kernel is replaced in silence
             return start_kernel(torch_name, tensors, named, launch)

@@ -15,8 +15,10 @@ __all__ = [
     "MAX_SHARED_BYTES",
     "UNKNOWN",
     "Launch",
+    "NoKernel",
     "Shape",
     "attention_launch",
+    "attention_output_shape",
     "block_size",
     "check_image",
     "pick",
@@ -41,6 +43,10 @@ MAX_SHARED_BYTES = 48 * 1024
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Tensor types of the kernels, and the bytes an element takes."""
+
+
+class NoKernel(ValueError):
+    """No kernel was made for these shapes, types or attributes; the message holds the numbers."""
 
 
 @dataclass(frozen=True)
@@ -75,28 +81,28 @@ def block_size(size: int, smallest: int = 16) -> int:
 
 
 def check_image(operator: str, image: Shape, window_size: int, shift_size: int, dtype: str) -> None:
-    """Refuses a type, a shift or known image sizes that the kernels were not made for."""
+    """Refuses (NoKernel) a type, a shift or known image sizes that the kernels were not made for."""
     if dtype not in ITEM_BYTES:
-        raise ValueError(f"{operator}: the kernel takes {', '.join(ITEM_BYTES)}, got {dtype}")
+        raise NoKernel(f"{operator}: the kernel takes {', '.join(ITEM_BYTES)}, got {dtype}")
     if len(image) != 4 or image[3] < 1:
-        raise ValueError(f"{operator}: the image must be [B, H, W, C] with a known C, got {list(image)}")
+        raise NoKernel(f"{operator}: the image must be [B, H, W, C] with a known C, got {list(image)}")
     if window_size < 1 or not 0 <= shift_size < window_size:
-        raise ValueError(
+        raise NoKernel(
             f"{operator}: shift_size must be in 0..window_size - 1, got window_size {window_size} "
             f"and shift_size {shift_size}"
         )
     for name, size in zip(("H", "W"), image[1:3], strict=True):
         if size != UNKNOWN and (size < window_size or size % window_size):
-            raise ValueError(f"{operator}: {name} must be a positive multiple of window_size {window_size}, got {size}")
+            raise NoKernel(f"{operator}: {name} must be a positive multiple of window_size {window_size}, got {size}")
     if UNKNOWN not in image[:3] and image[0] * image[1] * image[2] > MAX_PIXELS:
-        raise ValueError(
+        raise NoKernel(
             f"{operator}: {image[0]} images of {image[1]}x{image[2]} have more than 2^31 - 1 "
             "pixels; process fewer at once"
         )
 
 
 def pick(operator: str, tactics: Sequence[Any], tactic: int) -> Any:
-    """Tactic number `tactic`, counted from 1 as TensorRT does."""
+    """Tactic number `tactic`, counted from 1 as TensorRT does; ValueError where there are fewer."""
     if not 1 <= tactic <= len(tactics):
         raise ValueError(f"{operator}: tactic must be in 1..{len(tactics)}, got {tactic}")
     return tactics[tactic - 1]
@@ -121,19 +127,19 @@ def attention_launch(
         blocks: Queries and keys of a block, and warps.
 
     Raises:
-        ValueError: The kernel cannot be started for these shapes.
+        NoKernel: The kernel cannot be started for these shapes.
     """
     image, table = tuple(shapes[0]), tuple(shapes[-1])
     window_size, shift_size = attributes["window_size"], attributes["shift_size"]
     heads = attributes["num_heads"]
     check_image(operator, image, window_size, shift_size, dtype)
     if heads < 1 or image[3] < 1 or image[3] % (3 * heads):
-        raise ValueError(f"{operator}: {image[3]} channels do not divide into 3 x {heads} heads")
+        raise NoKernel(f"{operator}: {image[3]} channels do not divide into 3 x {heads} heads")
     if table != ((2 * window_size - 1) ** 2, heads):
-        raise ValueError(f"{operator}: bias_table must be [{(2 * window_size - 1) ** 2}, {heads}], got {list(table)}")
+        raise NoKernel(f"{operator}: bias_table must be [{(2 * window_size - 1) ** 2}, {heads}], got {list(table)}")
     head_width = image[3] // (3 * heads)
     if head_width > MAX_HEAD_WIDTH:
-        raise ValueError(f"{operator}: the kernel takes heads up to {MAX_HEAD_WIDTH} wide, got {head_width}")
+        raise NoKernel(f"{operator}: the kernel takes heads up to {MAX_HEAD_WIDTH} wide, got {head_width}")
     tokens = window_size * window_size
     queries, keys, num_warps = blocks
     if dtype == "float32" and head_width > WIDE_HEAD:
@@ -154,3 +160,10 @@ def attention_launch(
         programs=heads * -(-tokens // queries),
         num_warps=num_warps,
     )
+
+
+def attention_output_shape(shapes: Sequence[Sequence[Any]], attributes: Mapping[str, int]) -> tuple[Any, ...]:
+    """Shape of the output of an attention kernel, of numbers or of TensorRT's shape expressions."""
+    del attributes
+    batch, height, width, triple = shapes[0]
+    return batch, height, width, triple // 3

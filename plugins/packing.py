@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn.functional import pad
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["WORD_BITS", "pack", "unpack", "words"]
 
@@ -19,6 +20,9 @@ def words(tokens: int) -> int:
 
 def pack(selected: Tensor) -> Tensor:
     """Packs a boolean ``[..., N]`` into int32 words ``[..., ceil(N/16)]``: bit ``m % 16`` of word ``m // 16``."""
+    import torch
+    from torch.nn.functional import pad
+
     count = words(selected.shape[-1])
     padded = pad(selected.int(), (0, count * WORD_BITS - selected.shape[-1]))
     powers = 2 ** torch.arange(WORD_BITS, dtype=torch.int32, device=selected.device)
@@ -28,5 +32,7 @@ def pack(selected: Tensor) -> Tensor:
 
 def unpack(dictionary: Tensor, tokens: int) -> Tensor:
     """Inverse of `pack`: int32 words to a boolean ``[..., tokens]``."""
+    import torch
+
     bits = torch.arange(WORD_BITS, dtype=torch.int32, device=dictionary.device)
     return ((dictionary[..., None] >> bits) & 1).flatten(-2)[..., :tokens].bool()

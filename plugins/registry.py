@@ -1,20 +1,29 @@
-"""The description every form of an operator is derived from: torch name, ONNX schema, function body, plugin fields."""
+"""The description every form of an operator is derived from: torch name, ONNX schema, function body, plugin fields.
+
+An operator is a folder beside this module. Its ``__init__.py`` holds the entry, an `Operator`, and loads nothing heavy;
+what needs a heavy library is a module of the folder by a fixed name: ``operator.py`` (PyTorch), ``kernel.py`` (Triton)
+and ``reference.py`` (NumPy).
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from .calls import Call
+from .cost import Cost
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import onnx
 
 __all__ = [
     "DOMAIN",
     "MINIMUM_OPSET",
     "NAMESPACE_ATTRIBUTE",
-    "OPERATORS",
     "VERSION",
     "Operator",
     "Shapes",
@@ -46,15 +55,20 @@ class Operator:
 
     Attributes:
         name: ONNX op type and TensorRT plugin name, unique across all domains.
-        torch_name: Name under ``torch.ops.agileir``.
+        torch_name: Name under ``torch.ops``, in the namespace `DOMAIN`; also the name of the operator's folder.
         inputs: Tensor inputs in order; all of type T unless listed in `integer_tensors`.
         attributes: Integer attributes, in the order of the torch arguments after the tensors.
         output: Name of the only output.
         integer_tensors: Inputs or output of type int32.
         body: Makes the statements of the ONNX function body, in ONNX text, from the `statics`.
+        doc: One sentence for the schema.
+        cost: What a call costs, from the shapes of its tensors, its attributes by name, and the bytes of an element.
+        calls: The calls of the presets.
         statics: Facts that a body is written for, from the shapes of constant inputs (``groups``) and the attributes:
             the window size alone unless said otherwise. All nodes of a model must agree in them.
-        doc: One sentence for the schema.
+        chooses_keys: Whether the output says which keys are attended to: a choice that rounding of the inputs can turn.
+        float_reason: Why it computes in float32 whatever the precision of the file; empty where it does not.
+        values_of: Input laid out q | k | v in whose v the output is linear, channel by channel; empty where none is.
     """
 
     name: str
@@ -64,8 +78,13 @@ class Operator:
     output: str
     body: Callable[..., str]
     doc: str
+    cost: Callable[[Sequence[Sequence[int]], Mapping[str, int], int], Cost]
+    calls: tuple[Call, ...] = field(hash=False)
     integer_tensors: tuple[str, ...] = ()
     statics: Callable[[Shapes, Mapping[str, int]], dict[str, int]] = field(default=_window_size)
+    chooses_keys: bool = False
+    float_reason: str = ""
+    values_of: str = ""
 
     def type_of(self, tensor: str) -> str:
         """Type string of an input or the output in an ONNX schema."""
@@ -74,6 +93,19 @@ class Operator:
     def schema(self) -> onnx.defs.OpSchema:
         """The ONNX schema, registered once with `onnx.defs`."""
         return _schema(self)
+
+    def torch_operator(self) -> Any:
+        """The operator under ``torch.ops``; loads PyTorch and registers it there."""
+        import torch
+
+        importlib.import_module(f".{self.torch_name}.operator", __package__)
+        return getattr(getattr(torch.ops, DOMAIN), self.torch_name)
+
+    def reference(self) -> Callable[..., npt.NDArray[Any]]:
+        """The operator in NumPy, in float64: a function of its tensors, then its attributes."""
+        module = importlib.import_module(f".{self.torch_name}.reference", __package__)
+        found: Callable[..., npt.NDArray[Any]] = module.reference
+        return found
 
     def function(self, opset: int, **statics: int) -> onnx.FunctionProto:
         """The model-local function: the operator in plain ONNX, for runtimes without the plugin.
@@ -117,19 +149,3 @@ def _schema(operator: Operator) -> onnx.defs.OpSchema:
     )
     defs.register_schema(schema)
     return schema
-
-
-OPERATORS: dict[str, Operator] = {}
-"""All operators by ONNX name; each operator folder adds its own."""
-
-
-def register(operator: Operator) -> Operator:
-    """Adds an operator to the registry.
-
-    Raises:
-        ValueError: The name is taken.
-    """
-    if operator.name in OPERATORS:
-        raise ValueError(f"operator {operator.name} is registered twice")
-    OPERATORS[operator.name] = operator
-    return operator

@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import EnvironmentProblem
+from .catalogue import OPERATORS
 from .dispatch import kernel_module
 from .launch import UNKNOWN
 from .ptx import compile_kernel
-from .registry import DOMAIN, OPERATORS, Operator
+from .registry import DOMAIN, Operator
 
 __all__ = ["OLDEST_TENSORRT", "register_tensorrt"]
 

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import agileir_export
+from agileir_export.plugins import DOMAIN, OPERATORS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "agileir_export"
@@ -168,6 +170,56 @@ def test_only_its_own_files_know_a_family():
         if module != ("models",) and target[:1] == ("models",) and len(target) > 1:  # that one lists the families
             wrong += [f"{place}: {target[1]}" for f in others(module) if target[1].startswith(f.name)]
     assert not wrong, "\n".join(wrong)
+
+
+FOLDERS = sorted(path.parent.name for path in (ROOT / "plugins").glob("*/__init__.py"))
+"""An operator is a folder of `plugins`, named as its torch operator."""
+
+
+def operator_folder(module):
+    """The operator whose folder a module lies in; None elsewhere."""
+    return module[1] if module[:1] == ("plugins",) and module[1:2] and module[1] in FOLDERS else None
+
+
+def shared_modules():
+    """Modules that must do with any operator: not the operators' own, and not the networks, made of certain ones."""
+    return {m: path for m, path in MODULES.items() if m and not operator_folder(m) and m[0] != "models"}
+
+
+def test_operators_are_found_by_their_folders():
+    assert [operator.torch_name for operator in OPERATORS.values()] == FOLDERS
+
+
+def test_no_module_names_an_operator_outside_of_its_folder():
+    names = "|".join(name for operator in OPERATORS.values() for name in (operator.name, operator.torch_name))
+    found = {
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in shared_modules().values()
+        for match in re.finditer(rf"\b({names})", path.read_text(encoding="utf-8"))
+    }
+    assert not found, sorted(found)
+
+
+def test_only_networks_import_from_an_operator_and_its_torch_functions_only():
+    wrong = [
+        f"{place}: {'.'.join(target)}"
+        for module, target, place in IMPORTS
+        if (folder := operator_folder(target)) and operator_folder(module) != folder
+        if module[0] != "models" or target[2:] != ("operator",)
+    ]
+    assert not wrong, wrong
+
+
+def test_the_domain_of_the_operators_is_written_once():
+    """In `models/` the same word is the name of a family."""
+    written = []
+    for module, path in shared_modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            text = node.value if isinstance(node, ast.Constant) else getattr(node, "attr", None)
+            text = text.decode(errors="replace") if isinstance(text, bytes) else text
+            if isinstance(text, str) and (text == DOMAIN or text.startswith(f"{DOMAIN}::")):
+                written.append(module)
+    assert written == [("plugins", "registry")]
 
 
 def test_a_module_reads_in_one_sitting():

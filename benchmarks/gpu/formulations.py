@@ -12,11 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
-from agileir_export.plugins import plain_attention, plain_dictionary, plain_group_attention
+from agileir_export.plugins.attention import plain_attention
 from agileir_export.plugins.calls import Call
+from agileir_export.plugins.catalogue import BY_TORCH_NAME
 from agileir_export.plugins.dispatch import kernel_module, run_kernel
+from agileir_export.plugins.group_shifted_window_attention.operator import GroupWeights, cascade
+from agileir_export.plugins.group_shifted_window_attention.operator import plain as plain_group_attention
+from agileir_export.plugins.key_semantic_dictionary.operator import key_semantic_dictionary
+from agileir_export.plugins.key_semantic_dictionary.operator import plain as plain_dictionary
 from agileir_export.plugins.packing import unpack
 from agileir_export.plugins.windows import from_windows, position_bias, shift_mask, to_windows
 
@@ -32,7 +37,7 @@ def inputs(call: Call, height: int, width: int, dtype: torch.dtype, device: str)
             window, shift = call.attributes["window_size"], call.attributes["shift_size"]
             features = torch.randn(1, height, width, 32, generator=generator, device=device).to(dtype)
             top_k = window * window // 2
-            tensors.append(torch.ops.agileir.key_semantic_dictionary(features, window, shift, top_k))
+            tensors.append(key_semantic_dictionary(features, window, shift, top_k))
         else:
             # Weights keep the variance of what they sum over: logits of a hundred would amplify every rounding.
             scale = math.prod(shape[2:]) ** -0.5 if index and len(shape) > 2 else 0.5
@@ -45,7 +50,7 @@ def operator(call: Call, tensors: Sequence[Tensor], tactic: int = 1) -> Callable
     """The custom operator; for another tactic than its own, the kernel."""
     if tactic > 1:
         return lambda: run_kernel(call.operator, tensors, call.attributes, tactic)
-    function = getattr(torch.ops.agileir, call.operator)
+    function = BY_TORCH_NAME[call.operator].torch_operator()
     return lambda: function(*tensors, *call.attributes.values())
 
 
@@ -75,6 +80,11 @@ def eager(call: Call) -> Function:
     return masked
 
 
+def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, addend: Tensor, scale: float) -> Tensor:
+    """PyTorch's function in the form that the cascade of groups calls."""
+    return scaled_dot_product_attention(query, key, value, addend, scale=scale)
+
+
 def sdpa(call: Call) -> Function | None:
     """The formulation through `scaled_dot_product_attention`; None for the dictionary, which is no attention."""
     window, shift = call.attributes["window_size"], call.attributes["shift_size"]
@@ -96,21 +106,13 @@ def sdpa(call: Call) -> Function | None:
         output = scaled_dot_product_attention(parts[0], parts[1], parts[2], added)
         return from_windows(output.transpose(1, 2).flatten(2), qkv.shape[1], qkv.shape[2], window, shift)
 
-    def group(x: Tensor, weight: Tensor, bias: Tensor, filters: Tensor, filter_bias: Tensor, table: Tensor) -> Tensor:
-        groups, key = filters.shape[:2]
-        added = addend(x, table)
-        outputs: list[Tensor] = []
-        for index, chunk in enumerate(to_windows(x, window, shift).chunk(groups, -1)):
-            fed = chunk + outputs[-1] if outputs else chunk
-            projected = fed @ weight[index].T + bias[index]
-            query, keys, values = projected.split([key, key, projected.shape[-1] - 2 * key], -1)
-            image = query.transpose(1, 2).unflatten(2, (window, window))
-            padding = (filters.shape[2] // 2, filters.shape[3] // 2)
-            image = conv2d(image, filters[index][:, None], filter_bias[index], padding=padding, groups=key)
-            query = image.flatten(2).transpose(1, 2)
-            alone = (query[:, None], keys[:, None], values[:, None])
-            outputs.append(scaled_dot_product_attention(*alone, added[:, index : index + 1])[:, 0])
-        return from_windows(torch.cat(outputs, -1), x.shape[1], x.shape[2], window, shift)
+    def group(x: Tensor, *weights: Tensor) -> Tensor:
+        *stacked, table = weights
+        groups = [GroupWeights(*each) for each in zip(*stacked, position_bias(table, window), strict=True)]
+        mask = shift_mask(x.shape[1], x.shape[2], window, shift, x)
+        mask = None if mask is None else mask.repeat(x.shape[0], 1, 1)
+        output = cascade(to_windows(x, window, shift), groups, mask, scaled_dot_product)
+        return from_windows(output, x.shape[1], x.shape[2], window, shift)
 
     if call.operator == "key_semantic_dictionary":
         return None

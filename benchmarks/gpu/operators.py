@@ -105,12 +105,12 @@ def measured(
     import formulations
     import torch
 
-    from agileir_export.plugins.cost import cost
+    from agileir_export.plugins.catalogue import BY_TORCH_NAME
 
     window = call.attributes["window_size"]
     height, width = (-(-side // window) * window for side in picture)
     kind = getattr(torch, dtype)
-    work = cost(call.operator, call.shapes(1, height, width), call.attributes, kind.itemsize)
+    work = BY_TORCH_NAME[call.operator].cost(call.shapes(1, height, width), call.attributes, kind.itemsize)
     row = record.row(
         operator=call.operator,
         preset=call.label,
@@ -148,7 +148,7 @@ def main(given: Sequence[str] | None = None) -> int:
     measuring.find_package()
     import torch
 
-    from agileir_export.plugins.calls import CALLS
+    from agileir_export.plugins.catalogue import CALLS
 
     if problem := measuring.no_gpu(options.device):
         print(f"error: {problem}", file=sys.stderr)

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ...plugins import OPERATORS
 from .kernels import PRODUCTS, UNKNOWN, Kernel, operator_of
 from .layer_lists import kernels_from_inspector, kernels_from_rtx_log
 from .requested_types import float32_nodes, product_nodes, quantised_nodes
@@ -32,10 +33,7 @@ __all__ = [
 COLUMNS = ("kind", "precision", "kernels", "share")
 """Headings of `Audit.rows`."""
 
-FLOAT_OPERATORS = {
-    "KeySemanticDictionary": "its similarities choose the keys of a whole stage, and half precision would exchange "
-    "nearly equal ones",
-}
+FLOAT_OPERATORS = {operator.name: operator.float_reason for operator in OPERATORS.values() if operator.float_reason}
 """Operators that compute in float32 whatever the precision of the file, and why."""
 
 FLOAT_KINDS = {

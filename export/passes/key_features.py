@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...plugins import DOMAIN
+from ...plugins import DOMAIN, OPERATORS
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
 __all__ = ["key_feature_nodes"]
 
-CHOICES = ("KeySemanticDictionary", "TopK")
-"""Operators that choose keys, as single nodes and inlined."""
+CHOICES = ("TopK", *(operator.name for operator in OPERATORS.values() if operator.chooses_keys))
+"""Operators that choose keys, inlined and as single nodes."""
 
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ...plugins import group_shifted_window_attention, plain_group_attention
-from ...plugins.windows import attend, from_windows, position_bias, shift_mask, to_windows
+from ...plugins.group_shifted_window_attention.operator import (
+    group_shifted_window_attention,
+    plain,
+    plain_cascade,
+    window_images,
+)
+from ...plugins.windows import position_bias
 from ..layers import table_parameter
 
 __all__ = ["ConvNorm", "GroupAttention"]
@@ -136,29 +142,32 @@ class GroupAttention(nn.Module):
             return self._with_batch_statistics(x)
         *weights, projection, bias = self.weights()
         inputs = (*weights, self.relative_position_bias_table)
-        operator: Callable[..., Tensor] = group_shifted_window_attention if self.use_operator else plain_group_attention
+        operator: Callable[..., Tensor] = group_shifted_window_attention if self.use_operator else plain
         y = operator(x, *(w.to(x.dtype) for w in inputs), self.window_size, self.shift_size)
         return nn.functional.linear(torch.relu(y), projection, bias)
 
     def _with_batch_statistics(self, x: Tensor) -> Tensor:
         """Training with BatchNorm: statistics of the batch are needed between projection and attention."""
-        _, height, width, channels = x.shape
-        side, shift = self.window_size, self.shift_size
-        windows = to_windows(x, side, shift)
-        bias = position_bias(self.relative_position_bias_table, side)
-        mask = shift_mask(height, width, side, shift, bias)
-        if mask is not None:
-            mask = mask.repeat(x.shape[0], 1, 1)
-        modules = self.groupatt
-        chunks = windows.transpose(1, 2).unflatten(2, (side, side)).chunk(len(modules.qkvs), 1)
-        outputs: list[Tensor] = []
-        for chunk, qkv, depthwise, own in zip(chunks, modules.qkvs, modules.dws, bias, strict=True):
-            fed = chunk + outputs[-1] if outputs else chunk
-            query, key, value = qkv(fed).split([self.key_dim, self.key_dim, chunk.shape[1]], dim=1)
-            query, key, value = (t.flatten(2).transpose(1, 2) for t in (depthwise(query), key, value))
-            addend = own if mask is None else own + mask
-            output = attend(query, key, value, addend, self.key_dim**-0.5)
-            outputs.append(output.transpose(1, 2).reshape(chunk.shape))
-        y = modules.proj(torch.cat(outputs, 1))
-        tokens = y.flatten(2).transpose(1, 2).reshape(-1, side * side, channels)
-        return from_windows(tokens, height, width, side, shift)
+        modules, bias = self.groupatt, position_bias(self.relative_position_bias_table, self.window_size)
+        groups = [_TrainedGroup(*each) for each in zip(modules.qkvs, modules.dws, bias, strict=True)]
+        y = plain_cascade(x, groups, self.window_size, self.shift_size)
+        output: Tensor = modules.proj(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return output
+
+
+class _TrainedGroup(NamedTuple):
+    """A group of the cascade whose convolutions normalise over the batch: of q, k and v, of q, and its bias."""
+
+    qkv: nn.Module
+    depthwise: nn.Module
+    bias: Tensor
+
+    def project(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of ``[B, nW, N, Cg]``."""
+        value_dim = inputs.shape[-1]
+        projected = self.qkv(window_images(inputs))
+        key_dim = (projected.shape[1] - value_dim) // 2
+        query, key, value = projected.split([key_dim, key_dim, value_dim], dim=1)
+        rows = (part.flatten(2).transpose(1, 2) for part in (self.depthwise(query), key, value))
+        query, key, value = (part.unflatten(0, inputs.shape[:-2]) for part in rows)
+        return query, key, value

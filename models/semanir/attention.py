@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from ...plugins import (
-    key_semantic_attention,
-    key_semantic_dictionary,
-    plain_attention,
-    plain_dictionary,
-)
+from ...plugins.attention import plain_attention
+from ...plugins.key_semantic_attention.operator import key_semantic_attention
+from ...plugins.key_semantic_dictionary.operator import key_semantic_dictionary
+from ...plugins.key_semantic_dictionary.operator import plain as plain_dictionary
 from ..base import Restorer
 from ..layers import Block, HeadedAttention, Stage
 

@@ -32,12 +32,12 @@ from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 from polygraphy.tools.script import make_invocable, safe
 
+from ...plugins import DOMAIN
+
 __all__ = ["RestorationArgs", "argument_groups"]
 
 HOOKS = f"{__package__}.hooks"
 REFERENCES = f"{__package__}.references"
-DOMAIN = b"agileir"
-"""ONNX domain of our operators, `plugins.DOMAIN`, whose room loads PyTorch."""
 
 RTX, RTX_BINDINGS = "tensorrt_rtx", "tensorrt_rtx_bindings"
 
@@ -205,7 +205,7 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
         if model.model_type != "onnx" or not file.is_file() or file.stat().st_size == 0:
             return False
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return content.find(DOMAIN) >= 0
+            return content.find(DOMAIN.encode()) >= 0
 
     def _offer_references(self) -> None:
         """A script with ``--pluginref`` loads the references of our operators."""

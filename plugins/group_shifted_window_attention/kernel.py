@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 
 from ..blocks import FLOAT32_STEP, LOWEST, accumulate, pixels, position_bias, regions, same_region_or_masked
-from ..launch import MAX_SHARED_BYTES, Launch, Shape, block_size, check_image, pick
+from ..launch import MAX_SHARED_BYTES, Launch, NoKernel, Shape, block_size, check_image, pick
+from . import NAME
 
 __all__ = ["OUTPUT_TYPE", "TACTICS", "group_shifted_window_attention_kernel", "launch", "output_shape"]
 
@@ -308,22 +309,21 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
         tactic: Which of `TACTICS`, from 1.
 
     Raises:
-        ValueError: The kernel cannot be started for these shapes.
+        NoKernel: The kernel cannot be started for these shapes.
     """
-    operator = "group_shifted_window_attention"
-    most_warps = pick(operator, TACTICS, tactic)
+    most_warps = pick(NAME, TACTICS, tactic)
     image, qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, table = (tuple(s) for s in shapes)
     window_size, shift_size = attributes["window_size"], attributes["shift_size"]
-    check_image(operator, image, window_size, shift_size, dtype)
+    check_image(NAME, image, window_size, shift_size, dtype)
     if len(qkv_weight) != 3 or len(q_dw_weight) != 4:
-        raise ValueError(
-            f"{operator}: qkv_weight must be [G, 2dk+dv, Cg] and q_dw_weight [G, dk, kh, kw], "
+        raise NoKernel(
+            f"{NAME}: qkv_weight must be [G, 2dk+dv, Cg] and q_dw_weight [G, dk, kh, kw], "
             f"got {list(qkv_weight)} and {list(q_dw_weight)}"
         )
     groups, rows, value_width = qkv_weight
     key_width, kernel_height, kernel_width = q_dw_weight[1:]
     if key_width < 1:
-        raise ValueError(f"{operator}: dk must be at least 1, got {key_width}")
+        raise NoKernel(f"{NAME}: dk must be at least 1, got {key_width}")
     expected = {
         "image channels": (image[3:], (groups * value_width,)),
         "qkv_weight": (qkv_weight, (groups, 2 * key_width + value_width, value_width)),
@@ -334,7 +334,7 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
     }
     for name, (found, wanted) in expected.items():
         if found != wanted:
-            raise ValueError(f"{operator}: {name} must be {list(wanted)}, got {list(found)}")
+            raise NoKernel(f"{NAME}: {name} must be {list(wanted)}, got {list(found)}")
     queries = block_size(window_size * window_size)
     key_lanes, value_lanes = block_size(key_width), block_size(value_width)
     crowded = dtype == "float32" or key_lanes > NARROW_KEYS
@@ -342,8 +342,8 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
     roomy = not crowded and num_warps <= FEW_WARPS
     shared = 4 * queries * key_lanes
     if queries > MAX_QUERIES or value_lanes > MAX_LANES or shared > MAX_SHARED_BYTES:
-        raise ValueError(
-            f"{operator}: the kernel takes windows of {MAX_QUERIES} tokens, groups {MAX_LANES} wide and "
+        raise NoKernel(
+            f"{NAME}: the kernel takes windows of {MAX_QUERIES} tokens, groups {MAX_LANES} wide and "
             f"{MAX_SHARED_BYTES} bytes of shared memory for q at most, got window_size {window_size}, "
             f"group width {value_width}, and dk {key_width}, which takes {shared} bytes"
         )

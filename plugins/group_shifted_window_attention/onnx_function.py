@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..onnx_text import integers, position_bias, restore_order, shift_mask, sizes, window_index, windows_of_x
-from ..registry import Operator, Shapes, register
+from ..registry import Shapes
 
-__all__ = ["OPERATOR"]
+__all__ = ["body", "statics"]
 
 
 def statics(shapes: Shapes, attributes: Mapping[str, int]) -> dict[str, int]:
@@ -110,17 +110,3 @@ def body(window_size: int, groups: int, key_dim: int, value_dim: int, kernel_hei
         + integers("x_places", [1, -1])
         + end
     )
-
-
-OPERATOR = register(
-    Operator(
-        name="GroupShiftedWindowAttention",
-        torch_name="group_shifted_window_attention",
-        inputs=("x", "qkv_weight", "qkv_bias", "q_dw_weight", "q_dw_bias", "bias_table"),
-        attributes=("window_size", "shift_size"),
-        output="y",
-        body=body,
-        statics=statics,
-        doc="Cascaded group attention in shifted windows of an unshifted image (AgileIR).",
-    )
-)

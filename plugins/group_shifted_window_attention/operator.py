@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.nn.functional import conv2d
 from ..attention import Attend
 from ..checks import check_shape, check_table, check_tensors, check_window
 from ..dispatch import register_cuda
+from ..registry import DOMAIN
 from ..windows import (
     PassMasks,
     attend,
@@ -24,14 +25,32 @@ from ..windows import (
     to_windows,
     window_slices,
 )
+from . import NAME, OPERATOR
 
-__all__ = ["GroupWeights", "group_shifted_window_attention", "group_weights", "plain"]
+__all__ = [
+    "Group",
+    "GroupWeights",
+    "cascade",
+    "group_shifted_window_attention",
+    "plain",
+    "plain_cascade",
+    "window_images",
+]
 
-NAME = "group_shifted_window_attention"
+
+class Group(Protocol):
+    """One group: what makes q, k and v of its tokens, and its position bias."""
+
+    @property
+    def bias(self) -> Tensor:
+        """Position bias ``[N, N]``."""
+
+    def project(self, inputs: Tensor, /) -> tuple[Tensor, Tensor, Tensor]:
+        """Q and k ``[..., N, dk]`` and v ``[..., N, dv]`` of ``[..., N, Cg]``; q is filtered, but not scaled."""
 
 
 class GroupWeights(NamedTuple):
-    """One group: projection ``[2dk+dv, Cg]`` and its bias, q filter ``[dk, kh, kw]`` and its bias, ``[N, N]`` bias."""
+    """A `Group`: projection ``[2dk+dv, Cg]`` and its bias, q filter ``[dk, kh, kw]`` and its bias, ``[N, N]`` bias."""
 
     qkv_weight: Tensor
     qkv_bias: Tensor
@@ -39,36 +58,45 @@ class GroupWeights(NamedTuple):
     q_dw_bias: Tensor
     bias: Tensor
 
+    def project(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Group`."""
+        # whole numbers, also where the older ONNX exporter traces sizes as tensors
+        key_dim, kernel_height, kernel_width = map(int, self.q_dw_weight.shape)
+        projected = inputs @ self.qkv_weight.T + self.qkv_bias
+        query, key, value = projected.split([key_dim, key_dim, projected.shape[-1] - 2 * key_dim], dim=-1)
+        filtered = conv2d(
+            window_images(query),
+            self.q_dw_weight[:, None],
+            self.q_dw_bias,
+            padding=(kernel_height // 2, kernel_width // 2),
+            groups=key_dim,
+        )
+        return filtered.flatten(2).transpose(1, 2).reshape(query.shape), key, value
 
-def attend_group(inputs: Tensor, weights: GroupWeights, mask: Tensor | None, function: Attend = attend) -> Tensor:
+
+def window_images(tokens: Tensor) -> Tensor:
+    """Windows ``[..., N, C]`` as images ``[n, C, w, w]``."""
+    side = round(int(tokens.shape[-2]) ** 0.5)
+    return tokens.transpose(-2, -1).reshape(-1, tokens.shape[-1], side, side)
+
+
+def attend_group(inputs: Tensor, group: Group, mask: Tensor | None, function: Attend = attend) -> Tensor:
     """One group inside windows: projection, depthwise convolution of q, attention.
 
     Args:
         inputs: ``[..., N, Cg]``, the group's channels plus the previous group's output.
-        weights: The group's weights.
+        group: The group.
         mask: ``[..., N, N]`` additive mask, or None.
         function: `attend`, or `attend_without_logits` where no gradient is wanted.
 
     Returns:
         ``[..., N, dv]``.
     """
-    # whole numbers, also where the older ONNX exporter traces sizes as tensors
-    key_dim, kernel_height, kernel_width = map(int, weights.q_dw_weight.shape)
-    side = round(int(inputs.shape[-2]) ** 0.5)
-    projected = inputs @ weights.qkv_weight.T + weights.qkv_bias
-    query, key, value = projected.split([key_dim, key_dim, projected.shape[-1] - 2 * key_dim], dim=-1)
-    image = query.transpose(-2, -1).reshape(-1, key_dim, side, side)
-    filtered = conv2d(
-        image,
-        weights.q_dw_weight[:, None],
-        weights.q_dw_bias,
-        padding=(kernel_height // 2, kernel_width // 2),
-        groups=key_dim,
-    )
-    query = filtered.flatten(2).transpose(1, 2).reshape(query.shape)
-    addend = weights.bias if mask is None else weights.bias + mask
+    query, key, value = group.project(inputs)
+    scale = int(query.shape[-1]) ** -0.5
+    addend = group.bias if mask is None else group.bias + mask
     query, key, value, addend = (part.unsqueeze(-3) for part in (query, key, value, addend))
-    return function(query, key, value, addend, key_dim**-0.5).squeeze(-3)
+    return function(query, key, value, addend, scale).squeeze(-3)
 
 
 def group_weights(weights: Sequence[Tensor], window_size: int) -> Iterator[GroupWeights]:
@@ -78,12 +106,12 @@ def group_weights(weights: Sequence[Tensor], window_size: int) -> Iterator[Group
         yield GroupWeights(*group)
 
 
-def cascade(windows: Tensor, groups: list[GroupWeights], mask: Tensor | None, function: Attend = attend) -> Tensor:
+def cascade(windows: Tensor, groups: Sequence[Group], mask: Tensor | None, function: Attend = attend) -> Tensor:
     """All groups inside windows, each fed with its channels plus the previous group's output: ``[..., N, C]``."""
     output: Tensor | None = None
     outputs = []
-    for chunk, weights in zip(windows.chunk(len(groups), -1), groups, strict=True):
-        output = attend_group(chunk if output is None else chunk + output, weights, mask, function)
+    for chunk, group in zip(windows.chunk(len(groups), -1), groups, strict=True):
+        output = attend_group(chunk if output is None else chunk + output, group, mask, function)
         outputs.append(output)
     return torch.cat(outputs, -1)
 
@@ -141,16 +169,21 @@ def plain(
     shift_size: int,
 ) -> Tensor:
     """The operator written in ordinary torch functions: differentiable by autograd, exportable, keeps N x N logits."""
-    _, height, width, _ = x.shape
     weights = (qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, bias_table)
-    windows = to_windows(x, window_size, shift_size).to(compute_dtype(x))
+    groups = list(group_weights(weights, window_size))
+    return plain_cascade(x.to(compute_dtype(x)), groups, window_size, shift_size).to(x.dtype)
+
+
+def plain_cascade(x: Tensor, groups: Sequence[Group], window_size: int, shift_size: int) -> Tensor:
+    """`plain` with groups of any kind, in the type of `x`."""
+    _, height, width, _ = x.shape
+    windows = to_windows(x, window_size, shift_size)
     mask = shift_mask(height, width, window_size, shift_size, windows)
-    by_image = windows.unflatten(0, (x.shape[0], -1))
-    output = cascade(by_image, list(group_weights(weights, window_size)), mask).to(x.dtype)
+    output = cascade(windows.unflatten(0, (x.shape[0], -1)), groups, mask)
     return from_windows(output, height, width, window_size, shift_size)
 
 
-@torch.library.custom_op("agileir::group_shifted_window_attention", mutates_args=())
+@torch.library.custom_op(f"{DOMAIN}::{NAME}", mutates_args=())
 def group_shifted_window_attention(
     x: Tensor,
     qkv_weight: Tensor,
@@ -261,4 +294,4 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 
 group_shifted_window_attention.register_autograd(_backward, setup_context=_setup)
-register_cuda(group_shifted_window_attention, NAME, ("window_size", "shift_size"))
+register_cuda(group_shifted_window_attention, OPERATOR)

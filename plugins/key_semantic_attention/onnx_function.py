@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from ..onnx_text import attend, heads_of_qkv, integers, position_bias, shift_mask
-from ..registry import Operator, register
 
-__all__ = ["OPERATOR"]
+__all__ = ["body"]
 
 
 def _unpack(tokens: int) -> str:
@@ -54,17 +53,3 @@ def body(window_size: int) -> str:
   logits = Add (biased, restricted_mask)"""
     start = heads_of_qkv(window_size) + position_bias(window_size) + shift_mask(window_size)
     return start + _unpack(window_size**2) + attend(addends)
-
-
-OPERATOR = register(
-    Operator(
-        name="KeySemanticAttention",
-        torch_name="key_semantic_attention",
-        inputs=("qkv", "dictionary", "bias_table"),
-        attributes=("window_size", "shift_size", "num_heads"),
-        output="y",
-        integer_tensors=("dictionary",),
-        body=body,
-        doc="Window attention in which every token attends to its key-semantic dictionary only.",
-    )
-)

@@ -11,10 +11,10 @@ from ..attention import attention, attention_gradients
 from ..checks import check_heads, check_shape, check_table, check_tensors, check_window
 from ..dispatch import register_cuda
 from ..packing import words
+from ..registry import DOMAIN
+from . import NAME, OPERATOR
 
 __all__ = ["key_semantic_attention"]
-
-NAME = "key_semantic_attention"
 
 
 def _check(
@@ -37,7 +37,7 @@ def _check(
     check_shape(NAME, "dictionary", dictionary, (windows, tokens, words(tokens)))
 
 
-@torch.library.custom_op("agileir::key_semantic_attention", mutates_args=())
+@torch.library.custom_op(f"{DOMAIN}::{NAME}", mutates_args=())
 def key_semantic_attention(
     qkv: Tensor,
     dictionary: Tensor,
@@ -97,4 +97,4 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 
 key_semantic_attention.register_autograd(_backward, setup_context=_setup)
-register_cuda(key_semantic_attention, NAME, ("window_size", "shift_size", "num_heads"))
+register_cuda(key_semantic_attention, OPERATOR)

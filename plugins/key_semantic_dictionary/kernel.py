@@ -9,8 +9,9 @@ import triton
 import triton.language as tl
 
 from ..blocks import FLOAT32_STEP, pixels, regions
-from ..launch import Launch, Shape, block_size, check_image, pick
+from ..launch import Launch, NoKernel, Shape, block_size, check_image, pick
 from ..packing import WORD_BITS, words
+from . import NAME
 
 __all__ = ["MAX_TOKENS", "OUTPUT_TYPE", "TACTICS", "key_semantic_dictionary_kernel", "launch", "output_shape"]
 
@@ -172,18 +173,17 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
         tactic: Which of `TACTICS`, from 1.
 
     Raises:
-        ValueError: The kernel cannot be started for these shapes.
+        NoKernel: The kernel cannot be started for these shapes.
     """
-    operator = "key_semantic_dictionary"
-    rows, columns, num_warps = pick(operator, TACTICS, tactic)
+    rows, columns, num_warps = pick(NAME, TACTICS, tactic)
     window_size, top_k = attributes["window_size"], attributes["top_k"]
     (image,) = shapes
-    check_image(operator, image, window_size, attributes["shift_size"], dtype)
+    check_image(NAME, image, window_size, attributes["shift_size"], dtype)
     tokens = window_size * window_size
     if tokens > MAX_TOKENS:
-        raise ValueError(f"{operator}: the kernel takes windows of {MAX_TOKENS} tokens at most, got {tokens}")
+        raise NoKernel(f"{NAME}: the kernel takes windows of {MAX_TOKENS} tokens at most, got {tokens}")
     if top_k < 1:
-        raise ValueError(f"{operator}: top_k must be at least 1, got {top_k}")
+        raise NoKernel(f"{NAME}: top_k must be at least 1, got {top_k}")
     rows, columns = min(rows, block_size(tokens)), min(columns, block_size(tokens))
     return Launch(
         kernel=key_semantic_dictionary_kernel,

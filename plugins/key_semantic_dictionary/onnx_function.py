@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..onnx_text import integers, same_region, sizes, window_index, windows_of_x
-from ..registry import Operator, Shapes, register
+from ..registry import Shapes
 
-__all__ = ["OPERATOR"]
+__all__ = ["body", "statics"]
 
 
 def statics(shapes: Shapes, attributes: Mapping[str, int]) -> dict[str, int]:
@@ -103,18 +103,3 @@ def body(window_size: int, region_holds_all: int) -> str:
         + (ALL_OWN if region_holds_all else OWN_AND_FOREIGN)
         + PACK
     )
-
-
-OPERATOR = register(
-    Operator(
-        name="KeySemanticDictionary",
-        torch_name="key_semantic_dictionary",
-        inputs=("x",),
-        attributes=("window_size", "shift_size", "top_k"),
-        output="dictionary",
-        integer_tensors=("dictionary",),
-        body=body,
-        statics=statics,
-        doc="The top_k most similar tokens of every token of a window, as a packed set.",
-    )
-)

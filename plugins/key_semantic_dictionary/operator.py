@@ -8,11 +8,11 @@ from torch import Tensor
 from ..checks import check_tensors, check_window
 from ..dispatch import register_cuda
 from ..packing import pack, words
+from ..registry import DOMAIN
 from ..windows import PassMasks, to_windows, token_regions, window_slices
+from . import NAME, OPERATOR
 
 __all__ = ["key_semantic_dictionary", "plain"]
-
-NAME = "key_semantic_dictionary"
 
 
 def order_preserving_integer(similarity: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def select_largest(key: Tensor, count: int) -> Tensor:
     return above | (tied & (tied.cumsum(-1) <= missing))
 
 
-@torch.library.custom_op("agileir::key_semantic_dictionary", mutates_args=())
+@torch.library.custom_op(f"{DOMAIN}::{NAME}", mutates_args=())
 def key_semantic_dictionary(x: Tensor, window_size: int, shift_size: int, top_k: int) -> Tensor:
     """The `top_k` most similar tokens of every token of a window (SemanIR, arXiv 2405.20008, dictionary construction).
 
@@ -82,7 +82,7 @@ def _(x: Tensor, window_size: int, shift_size: int, top_k: int) -> Tensor:
     return x.new_empty(windows, tokens, words(tokens), dtype=torch.int32)
 
 
-register_cuda(key_semantic_dictionary, NAME, ("window_size", "shift_size", "top_k"))
+register_cuda(key_semantic_dictionary, OPERATOR)
 
 
 def plain(x: Tensor, window_size: int, shift_size: int, top_k: int) -> Tensor:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from ..onnx_text import attend, heads_of_qkv, position_bias, shift_mask
-from ..registry import Operator, register
 
-__all__ = ["OPERATOR"]
+__all__ = ["body"]
 
 
 def body(window_size: int) -> str:
@@ -14,16 +13,3 @@ def body(window_size: int) -> str:
   masked_bias = Add (bias, mask)
   logits = Add (similarity, masked_bias)"""
     return heads_of_qkv(window_size) + position_bias(window_size) + shift_mask(window_size) + attend(addends)
-
-
-OPERATOR = register(
-    Operator(
-        name="ShiftedWindowAttention",
-        torch_name="shifted_window_attention",
-        inputs=("qkv", "bias_table"),
-        attributes=("window_size", "shift_size", "num_heads"),
-        output="y",
-        body=body,
-        doc="Window attention with cyclic shift and relative position bias on an unshifted image.",
-    )
-)

@@ -10,10 +10,10 @@ from torch import Tensor
 from ..attention import attention, attention_gradients
 from ..checks import check_heads, check_table, check_tensors, check_window
 from ..dispatch import register_cuda
+from ..registry import DOMAIN
+from . import NAME, OPERATOR
 
 __all__ = ["shifted_window_attention"]
-
-NAME = "shifted_window_attention"
 
 
 def _check(qkv: Tensor, bias_table: Tensor, window_size: int, shift_size: int, num_heads: int) -> None:
@@ -23,7 +23,7 @@ def _check(qkv: Tensor, bias_table: Tensor, window_size: int, shift_size: int, n
     check_table(NAME, bias_table, window_size, num_heads)
 
 
-@torch.library.custom_op("agileir::shifted_window_attention", mutates_args=())
+@torch.library.custom_op(f"{DOMAIN}::{NAME}", mutates_args=())
 def shifted_window_attention(
     qkv: Tensor, bias_table: Tensor, window_size: int, shift_size: int, num_heads: int
 ) -> Tensor:
@@ -67,4 +67,4 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 
 shifted_window_attention.register_autograd(_backward, setup_context=_setup)
-register_cuda(shifted_window_attention, NAME, ("window_size", "shift_size", "num_heads"))
+register_cuda(shifted_window_attention, OPERATOR)

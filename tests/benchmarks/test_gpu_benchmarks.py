@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -19,7 +20,8 @@ from typing import Any
 import pytest
 import torch
 
-from agileir_export.plugins.calls import CALLS, Call
+from agileir_export.plugins.calls import Call
+from agileir_export.plugins.catalogue import CALLS
 from agileir_export.plugins.cost import Cost
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
@@ -277,7 +279,7 @@ def small(call: Call) -> Call:
     if "top_k" in attributes:
         # Unshifted: the plain formulation fills up with tokens of other regions by another rule, without effect.
         attributes |= {"top_k": 5, "shift_size": 0}
-    return Call(call.label, call.operator, attributes, 12, (3, 4, 3))
+    return replace(call, attributes=attributes, channels=12)
 
 
 @pytest.mark.parametrize("operator", sorted({call.operator for call in CALLS}))
@@ -305,7 +307,7 @@ def test_difference_sees_what_differs(scripts: SimpleNamespace) -> None:
 def test_operators_run_and_write_json(
     scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = sys.modules["agileir_export.plugins.calls"]
+    calls = sys.modules["agileir_export.plugins.catalogue"]
     monkeypatch.setattr(calls, "CALLS", tuple(small(call) for call in CALLS if call.label in ("SwinIR", "AgileIR")))
     out = tmp_path / "new" / "operators.json"
     given = ["--device", "cpu", "--sizes", "10x6", "--dtypes", "float32", "--out", str(out)]
@@ -327,7 +329,7 @@ def test_operators_run_and_write_json(
 def test_what_an_operator_fails_at_does_not_stop_the_others(
     scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls = sys.modules["agileir_export.plugins.calls"]
+    calls = sys.modules["agileir_export.plugins.catalogue"]
     monkeypatch.setattr(calls, "CALLS", tuple(small(call) for call in CALLS if call.label == "SwinIR"))
 
     def broken(*arguments: Any) -> Any:

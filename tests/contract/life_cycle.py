@@ -17,10 +17,11 @@ import numpy as np
 import tensorrt as trt
 from tensorrt.plugin import _tensor
 
-from agileir_export.plugins.calls import CALLS, Call
+from agileir_export.plugins.calls import Call
+from agileir_export.plugins.catalogue import CALLS, OPERATORS
 from agileir_export.plugins.dispatch import kernel_module
 from agileir_export.plugins.ptx import entry_parameters
-from agileir_export.plugins.registry import DOMAIN, NAMESPACE_ATTRIBUTE, OPERATORS
+from agileir_export.plugins.registry import DOMAIN, NAMESPACE_ATTRIBUTE
 from agileir_export.plugins.tensorrt_plugins import register_tensorrt
 
 TYPES = {"float32": trt.float32, "float16": trt.float16, "bfloat16": trt.bfloat16}

@@ -15,7 +15,8 @@ import numpy as np
 import tensorrt as trt
 import tensorrt.plugin as trtp
 
-from agileir_export.plugins.registry import DOMAIN, OPERATORS
+from agileir_export.plugins.catalogue import OPERATORS
+from agileir_export.plugins.registry import DOMAIN
 from agileir_export.plugins.tensorrt_plugins import register_tensorrt
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import tensorrt_rtx_bindings as rtx
 
-from agileir_export.plugins.registry import DOMAIN, OPERATORS
+from agileir_export.plugins.catalogue import OPERATORS
+from agileir_export.plugins.registry import DOMAIN
 
 PAYLOAD = b"// text that a plugin keeps in the plan"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import agileir_export
-from agileir_export.plugins.registry import OPERATORS
+from agileir_export.plugins.catalogue import OPERATORS
 
 from .lean_tensorrt import VERSIONS, make_or_skip
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-import agileir_export.plugins  # noqa: F401  (registers torch.ops.agileir)
 from agileir_export.engines import create_session
 from agileir_export.errors import Unsupported
 from agileir_export.export.functions import attach_functions, default_opset, inline_functions
+from agileir_export.plugins.group_shifted_window_attention.operator import group_shifted_window_attention
 
 WINDOW, WIDTH = 4, 12
 IMAGE = np.random.default_rng(0).standard_normal((2, 8, 4, WIDTH)).astype(np.float32)
@@ -64,7 +64,7 @@ def expected(*bodies: tuple[int, int, tuple[int, int]]) -> np.ndarray[Any, Any]:
     image = torch.from_numpy(IMAGE)
     for number, body in enumerate(bodies):
         tensors = [torch.from_numpy(value) for value in weights(*body).values()]
-        image = torch.ops.agileir.group_shifted_window_attention(image, *tensors, WINDOW, number % 2)
+        image = group_shifted_window_attention(image, *tensors, WINDOW, number % 2)
     return image.numpy()
 
 

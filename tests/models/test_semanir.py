@@ -13,6 +13,7 @@ from torch import Tensor
 import agileir_export.models.semanir.attention as semanir
 from agileir_export.errors import CheckpointError, InputError
 from agileir_export.models import fold, load_model, set_top_k, use_operators
+from agileir_export.plugins.shifted_window_attention.operator import shifted_window_attention
 
 from ..export.networks import build
 from . import naive
@@ -198,7 +199,7 @@ def test_all_keys_are_dense_attention(kind: str, monkeypatch: pytest.MonkeyPatch
     assert not torch.equal(network(images), full)
 
     def dense(qkv: Tensor, _: Tensor, *rest: Any) -> Tensor:
-        return torch.ops.agileir.shifted_window_attention(qkv, *rest)
+        return shifted_window_attention(qkv, *rest)
 
     monkeypatch.setattr(semanir, "key_semantic_attention", dense)
     torch.testing.assert_close(network(images), full, rtol=0, atol=1e-5)

@@ -12,8 +12,6 @@ import pytest
 
 from agileir_export.export import OnnxArtifact, export_onnx
 from agileir_export.images.files import Image, write_image
-from agileir_export.parity.polygraphy.arguments import DOMAIN
-from agileir_export.plugins import DOMAIN as PLUGIN_DOMAIN
 
 from ..export import networks
 from . import polygraphy_tool
@@ -70,10 +68,6 @@ def write_foreign(path: Path) -> Path:
     text = '<ir_version: 9, opset_import: ["": 20]> g (float x) => (float y) {y = Abs(x)}'
     onnx.save(onnx.parser.parse_model(text), path)
     return path
-
-
-def test_our_domain_is_spelled_alike() -> None:
-    assert DOMAIN.decode() == PLUGIN_DOMAIN
 
 
 def test_a_network_runs_on_pictures_and_agrees_with_itself(

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-import agileir_export.plugins  # noqa: F401  (registers torch.ops.agileir)
+from agileir_export.plugins import OPERATORS
 
 from . import naive
 
-group_attention = torch.ops.agileir.group_shifted_window_attention
-attention = torch.ops.agileir.shifted_window_attention
-make_dictionary = torch.ops.agileir.key_semantic_dictionary
-key_attention = torch.ops.agileir.key_semantic_attention
+group_attention = OPERATORS["GroupShiftedWindowAttention"].torch_operator()
+attention = OPERATORS["ShiftedWindowAttention"].torch_operator()
+make_dictionary = OPERATORS["KeySemanticDictionary"].torch_operator()
+key_attention = OPERATORS["KeySemanticAttention"].torch_operator()
 
 HALF = [torch.float16, torch.bfloat16]
 HALF_IDS = ["float16", "bfloat16"]

@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from agileir_export.models import FAMILIES
 from agileir_export.plugins import OPERATORS
-from agileir_export.plugins.calls import CALLS, Call
+from agileir_export.plugins.calls import Call
+from agileir_export.plugins.catalogue import CALLS
 
 from .variants import COARSER, STRAIGHT
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import agileir_export.plugins  # noqa: F401  (registers torch.ops.agileir)
 from agileir_export.plugins import windows as window_arithmetic
+from agileir_export.plugins.catalogue import BY_TORCH_NAME
 
 from .cases import (
     EVERY,
@@ -175,7 +175,7 @@ ARGUMENTS = {
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_argument_names_and_order(name: str) -> None:
-    schema = getattr(torch.ops.agileir, name).default._schema
+    schema = BY_TORCH_NAME[name].torch_operator().default._schema
     assert [argument.name for argument in schema.arguments] == ARGUMENTS[name].split()
     assert [str(result.type) for result in schema.returns] == ["Tensor"]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import pytest
 
 from agileir_export.errors import Unsupported
 from agileir_export.export import export_onnx
+from agileir_export.plugins import coverage
 from agileir_export.plugins.coverage import require_kernels
 
 from ..export import networks
@@ -43,3 +45,13 @@ def test_what_is_too_large_is_named(kind: str, changes: dict[str, object], reaso
     assert "--attention decomposed" in caught.value.fix
     del model.graph.value_info[:]
     require_kernels(model)  # of sizes that the file does not tell, nothing can be said
+
+
+def test_a_mistake_in_planning_is_no_missing_kernel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mistaken(*arguments: object) -> None:
+        _, _ = arguments
+
+    artifact = networks.exported(folder, "swinir-light")
+    monkeypatch.setattr(coverage, "kernel_module", lambda name: SimpleNamespace(launch=mistaken))
+    with pytest.raises(ValueError, match="too many values to unpack"):
+        require_kernels(onnx.load(artifact.path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from agileir_export.plugins import OPERATORS, dispatch
-from agileir_export.plugins.calls import CALLS
+from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS
+from agileir_export.plugins.launch import NoKernel
 
 
 class Recorded:
@@ -34,7 +36,8 @@ class Recorded:
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setattr(dispatch, "_capable", lambda device: True)
     operator = Recorded()
-    dispatch.register_cuda(operator, "some_operator", ("number",))  # type: ignore[arg-type]
+    entry = SimpleNamespace(torch_name="some_operator", attributes=("number",))
+    dispatch.register_cuda(operator, entry)  # type: ignore[arg-type]
     assert set(operator.kernels) == {"cuda"}
     return operator.kernels["cuda"]
 
@@ -52,12 +55,23 @@ def test_what_no_kernel_was_made_for_runs_the_reference(
     on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: Any) -> Any:
-        raise ValueError("no kernel for this")
+        raise NoKernel("no kernel for this")
 
     monkeypatch.setattr(dispatch, "plan_kernel", refuse)
     assert on_cuda(torch.ones(1), torch.ones(1), 3).item() == 5
     with pytest.raises(ValueError, match="reference refuses"):
         on_cuda(torch.ones(1), torch.ones(1).double(), 3)
+
+
+def test_a_mistake_in_planning_is_no_missing_kernel(
+    on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(*arguments: Any) -> Any:
+        _, _ = arguments
+
+    monkeypatch.setattr(dispatch, "plan_kernel", mistaken)
+    with pytest.raises(ValueError, match="too many values to unpack"):
+        on_cuda(torch.ones(1), torch.ones(1), 3)
 
 
 def test_a_kernel_that_fails_is_not_replaced_in_silence(
@@ -83,7 +97,7 @@ def test_tensors_of_two_devices_never_reach_a_kernel(
 def test_no_kernel_for_tensors_of_different_types() -> None:
     call = next(call for call in CALLS if call.label == "SwinIR light")
     qkv, table = tensors_of(call, torch.float16)
-    with pytest.raises(ValueError, match=r"bias_table in torch\.float16, got torch\.float32"):
+    with pytest.raises(NoKernel, match=r"bias_table in torch\.float16, got torch\.float32"):
         dispatch.plan_kernel(call.operator, [qkv, table.float()], call.attributes)
 
 
@@ -125,7 +139,7 @@ def tensors_of(call: Any, dtype: torch.dtype) -> list[Tensor]:
         if index in call.integer_inputs:
             features = torch.randn(2, 2 * window, 3 * window, 16, generator=generator)
             shift = call.attributes["shift_size"]
-            tensors.append(torch.ops.agileir.key_semantic_dictionary(features, window, shift, window))
+            tensors.append(BY_TORCH_NAME["key_semantic_dictionary"].torch_operator()(features, window, shift, window))
         elif call.operator == "key_semantic_dictionary":
             tensors.append(torch.randint(-2, 3, shape, generator=generator).to(dtype))
         else:
@@ -140,7 +154,7 @@ def tensors_of(call: Any, dtype: torch.dtype) -> list[Tensor]:
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.operator}-{call.label}".replace(" ", "_"))
 def test_kernels_agree_with_the_reference_on_a_gpu(call: Any, dtype: torch.dtype) -> None:
     tensors = tensors_of(call, dtype)
-    function = getattr(torch.ops.agileir, call.operator)
+    function = BY_TORCH_NAME[call.operator].torch_operator()
     expected = function(*tensors, *call.attributes.values())
     limit = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}[dtype]
     for tactic in range(1, len(dispatch.kernel_module(call.operator).TACTICS) + 1):
@@ -158,7 +172,7 @@ def test_gradients_on_a_gpu_are_those_of_the_cpu() -> None:
     call = next(call for call in CALLS if call.label == "SwinIR light")
     host = [tensor.requires_grad_() for tensor in tensors_of(call, torch.float32)]
     device = [tensor.detach().cuda().requires_grad_() for tensor in host]
-    function = torch.ops.agileir.shifted_window_attention
+    function = BY_TORCH_NAME["shifted_window_attention"].torch_operator()
     for tensors in (host, device):
         function(*tensors, *call.attributes.values()).square().sum().backward()
     for ours, theirs in zip(device, host, strict=True):
@@ -169,6 +183,6 @@ def test_gradients_on_a_gpu_are_those_of_the_cpu() -> None:
 def test_double_precision_on_a_gpu_runs_the_reference() -> None:
     call = next(call for call in CALLS if call.label == "SwinIR light")
     tensors = tensors_of(call, torch.float64)
-    function = torch.ops.agileir.shifted_window_attention
+    function = BY_TORCH_NAME["shifted_window_attention"].torch_operator()
     result = function(*(tensor.cuda() for tensor in tensors), *call.attributes.values())
     torch.testing.assert_close(result.cpu(), function(*tensors, *call.attributes.values()))

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import agileir_export.plugins  # noqa: F401  (registers torch.ops.agileir)
 from agileir_export.plugins.attention import plain_attention
 from agileir_export.plugins.group_shifted_window_attention.operator import plain as plain_group
 

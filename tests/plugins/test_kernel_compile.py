@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from agileir_export.errors import EnvironmentProblem, InternalError
-from agileir_export.plugins.calls import CALLS, Call
+from agileir_export.plugins.calls import Call
+from agileir_export.plugins.catalogue import CALLS
 
+from ..scripts import load_script
 from .variants import COARSER, STRAIGHT
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
@@ -18,7 +22,8 @@ from triton.compiler import ASTSource
 from agileir_export.plugins.dispatch import kernel_module
 from agileir_export.plugins.launch import MAX_SHARED_BYTES, Launch
 from agileir_export.plugins.ptx import POINTERS, entry_parameters, without_hidden
-from agileir_export.plugins.resources import ARCHITECTURES, assemble, compile_call, find_ptxas
+
+kernel_table = load_script(Path(__file__).resolve().parents[2] / "tools" / "kernel_table.py")
 
 DTYPES = ("float16", "bfloat16", "float32")
 # One call of every operator, the smallest; all others are slow.
@@ -52,20 +57,20 @@ def cases(*calls: Call) -> list[object]:
 @pytest.fixture(scope="module")
 def ptxas() -> str:
     try:
-        return find_ptxas()
+        return kernel_table.find_ptxas()
     except EnvironmentProblem as problem:
         pytest.skip(str(problem))
 
 
 @pytest.mark.parametrize(("call", "dtype"), cases(*CALLS, *STRAIGHT, *COARSER))
 def test_kernel_assembles_everywhere_without_spills(call: Call, dtype: str, ptxas: str) -> None:
-    compiled = compile_call(call, dtype)
+    compiled = kernel_table.compile_call(call, dtype)
     assert compiled.shared_bytes <= MAX_SHARED_BYTES
     inputs = len(call.shapes(1, call.attributes["window_size"], call.attributes["window_size"]))
     assert entry_parameters(compiled.ptx) == ("u64",) * inputs + ("u32", "u32", "u64")
     assert ".target sm_80\n" in compiled.ptx and "\0" not in compiled.ptx
-    for architecture in ARCHITECTURES:
-        resources = assemble(compiled.ptx, architecture, ptxas)
+    for architecture in kernel_table.ARCHITECTURES:
+        resources = kernel_table.assemble(compiled.ptx, architecture, ptxas)
         print(f"sm_{architecture}: {resources}, {compiled.shared_bytes} bytes of dynamic shared memory")
         assert resources.spilled <= SPILLED_AT_MOST, f"sm_{architecture}"
         assert resources.shared + compiled.shared_bytes <= MAX_SHARED_BYTES
@@ -73,7 +78,7 @@ def test_kernel_assembles_everywhere_without_spills(call: Call, dtype: str, ptxa
 
 def test_a_group_waits_for_the_whole_output_of_the_group_before() -> None:
     """Which the interpreter, one program after another, cannot miss: all warps meet after the stores of a group."""
-    ptx = compile_call(next(call for call in CALLS if call.label == "AgileIR tiny"), "float16").ptx
+    ptx = kernel_table.compile_call(next(call for call in CALLS if call.label == "AgileIR tiny"), "float16").ptx
     assert ptx.rindex("bar.sync") > ptx.rindex("st.global")
 
 
@@ -86,10 +91,10 @@ def test_a_group_waits_for_the_whole_output_of_the_group_before() -> None:
 )
 def test_every_tactic_can_be_launched_without_an_opt_in_and_spills_nothing(call: Call, dtype: str, ptxas: str) -> None:
     for tactic in range(2, len(kernel_module(call.operator).TACTICS) + 1):
-        compiled = compile_call(call, dtype, tactic)
+        compiled = kernel_table.compile_call(call, dtype, tactic)
         assert compiled.shared_bytes <= MAX_SHARED_BYTES
         for architecture in (80, 90, 120):
-            resources = assemble(compiled.ptx, architecture, ptxas)
+            resources = kernel_table.assemble(compiled.ptx, architecture, ptxas)
             print(f"tactic {tactic}, sm_{architecture}: {resources}")
             assert resources.spilled <= SPILLED_AT_MOST, f"tactic {tactic}, sm_{architecture}"
 
@@ -160,7 +165,7 @@ def test_text_without_an_entry_is_refused() -> None:
 
 def test_bad_ptx_is_refused_by_the_assembler(ptxas: str) -> None:
     with pytest.raises(InternalError, match="ptxas refuses"):
-        assemble(".version 8.0\n.target sm_80\n.address_size 64\nnonsense\n", 80, ptxas)
+        kernel_table.assemble(".version 8.0\n.target sm_80\n.address_size 64\nnonsense\n", 80, ptxas)
 
 
 def test_too_much_shared_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,4 +176,4 @@ def test_too_much_shared_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     ptx._compiled.cache_clear()
     monkeypatch.setattr(ptx, "MAX_SHARED_BYTES", 1024)
     with pytest.raises(Unsupported, match="bytes of shared memory"):
-        compile_call(call, "float16")
+        kernel_table.compile_call(call, "float16")

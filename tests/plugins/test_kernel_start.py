@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from agileir_export.plugins.calls import CALLS, Call
+from agileir_export.plugins.calls import Call
+from agileir_export.plugins.catalogue import CALLS
 from agileir_export.plugins.dispatch import kernel_module, run_kernel
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import agileir_export.plugins  # noqa: F401  (registers torch.ops.agileir)
+from agileir_export.plugins.catalogue import BY_TORCH_NAME
 from agileir_export.plugins.dispatch import plan_kernel
+from agileir_export.plugins.key_semantic_dictionary.operator import key_semantic_dictionary
 
 from . import naive
 from .interpreter import Interpreter
@@ -37,7 +38,7 @@ def reference(operator: str, tensors: list[Tensor], attributes: dict[str, int]) 
         arrays = [tensor.double().numpy() if tensor.is_floating_point() else tensor.numpy() for tensor in tensors]
         return torch.from_numpy(getattr(naive, operator)(*arrays, *attributes.values()))
     wide = [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
-    result: Tensor = getattr(torch.ops.agileir, operator)(*wide, *attributes.values())
+    result: Tensor = BY_TORCH_NAME[operator].torch_operator()(*wide, *attributes.values())
     return result
 
 
@@ -223,7 +224,7 @@ def test_dictionary_orders_negative_zero_huge_and_infinite_similarities(run: Run
     for top_k in (1, 4, 8, 12, 15):
         attributes = {"window_size": 4, "shift_size": 0, "top_k": top_k}
         result = run("key_semantic_dictionary", tensors, attributes)
-        expected = torch.ops.agileir.key_semantic_dictionary(*tensors, *attributes.values())
+        expected = key_semantic_dictionary(*tensors, *attributes.values())
         assert torch.equal(result, expected), top_k
 
 
@@ -259,7 +260,7 @@ def test_key_attention(
 ) -> None:
     qkv, table = attention_case(generator, dtype, image, window, heads, width)
     features = torch.randn(*image, 7, generator=generator)
-    dictionary = torch.ops.agileir.key_semantic_dictionary(features, window, shift, top_k)
+    dictionary = key_semantic_dictionary(features, window, shift, top_k)
     attributes = {"window_size": window, "shift_size": shift, "num_heads": heads}
     result = run("key_semantic_attention", [qkv, dictionary, table], attributes)
     assert_agrees(result, reference("key_semantic_attention", [qkv, dictionary, table], attributes))

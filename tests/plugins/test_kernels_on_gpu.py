@@ -11,7 +11,8 @@ from torch import Tensor
 from agileir_export.models import load_model
 from agileir_export.parity.floors import own_dictionary_floor
 from agileir_export.parity.metrics import psnr
-from agileir_export.plugins.calls import CALLS, Call
+from agileir_export.plugins.calls import Call
+from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS
 
 pytestmark = pytest.mark.gpu
 
@@ -44,7 +45,7 @@ def inputs(call: Call, height: int, width: int) -> list[Tensor]:
 
 def run(call: Call, tensors: list[Tensor], **changes: int) -> Tensor:
     attributes = dict(call.attributes) | changes
-    result: Tensor = getattr(torch.ops.agileir, call.operator)(*tensors, *attributes.values())
+    result: Tensor = BY_TORCH_NAME[call.operator].torch_operator()(*tensors, *attributes.values())
     return result
 
 

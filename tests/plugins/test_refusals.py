@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from agileir_export.plugins.dispatch import plan_kernel
+from agileir_export.plugins.launch import NoKernel
 
 from .cases import EVERY, attention, group_attention, key_attention, make_dictionary
 
@@ -174,5 +175,5 @@ def test_a_kernel_is_planned_for_what_is_accepted(name: str) -> None:
     [pytest.param(*case.values[:2], id=case.id) for case in refusals() if not case.id.endswith("mixed-devices")],
 )
 def test_no_kernel_is_planned_for_what_is_refused(name: str, changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(NoKernel):
         plan(name, valid(name) | changes)

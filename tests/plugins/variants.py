@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agileir_export.plugins.calls import CALLS, Call
+from agileir_export.plugins.calls import Call
+from agileir_export.plugins.catalogue import CALLS
 
 LEVELS = {"SemanIR restoration": 3, "SemanIR tiny denoising": 2}
 """Levels of the U-shaped networks."""

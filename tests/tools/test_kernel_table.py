@@ -7,8 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from agileir_export.plugins import resources
-from agileir_export.plugins.calls import CALLS
+from agileir_export.plugins.catalogue import CALLS
 
 from ..scripts import load_script
 
@@ -47,8 +46,8 @@ def test_a_row_is_made_from_the_compiled_kernel(script: ModuleType, capsys: pyte
 
 
 def test_spilled_bytes_are_shown(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script, "compile_call", lambda *_: resources.CompiledKernel("k", "", 1024, 64))
-    monkeypatch.setattr(script, "assemble", lambda *_: resources.Resources(registers=255, spilled=12, shared=0))
+    monkeypatch.setattr(script, "compile_call", lambda *_: script.CompiledKernel("k", "", 1024, 64))
+    monkeypatch.setattr(script, "assemble", lambda *_: script.Resources(registers=255, spilled=12, shared=0))
     assert script.row(CALLS[0], "float16", 1, "ptxas")[3:6] == ["64", "1024", "255 (+12 B)"]
 
 
@@ -56,7 +55,7 @@ def test_without_an_assembler_the_script_says_so(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def missing() -> str:
-        raise resources.EnvironmentProblem("ptxas was not found")
+        raise script.EnvironmentProblem("ptxas was not found")
 
     monkeypatch.setattr(script, "find_ptxas", missing)
     assert script.main([]) == 4

@@ -1,0 +1,100 @@
+"""What the attention kernels do, in one Triton function: with a dictionary that limits the keys of a query, or without.
+
+Imported by ``kernel.py`` files only, as `blocks`: this module needs Triton. Compiled into the kernel that calls it.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .blocks import LOWEST, accumulate, pixels, position_bias, regions, same_region_or_masked
+from .packing import WORD_BITS
+
+__all__ = ["attend_block"]
+
+BITS = tl.constexpr(WORD_BITS)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def attended(
+    dictionary: tl.tensor,
+    window: tl.tensor,
+    query: tl.tensor,
+    start: tl.tensor,
+    tokens: tl.constexpr,
+    queries: tl.constexpr,
+    keys: tl.constexpr,
+) -> tl.tensor:
+    """Whether queries attend to keys ``start .. start + keys - 1``: a block of the dictionary, unpacked."""
+    row_words: tl.constexpr = (tokens + BITS - 1) // BITS
+    word = start // BITS + tl.arange(0, keys // BITS)
+    row = (window.to(tl.int64) * tokens + query)[:, None] * row_words
+    mask = (query < tokens)[:, None] & (word < row_words)[None, :]
+    packed = tl.load(dictionary + row + word[None, :], mask=mask, other=0)
+    bits = (packed[:, :, None] >> tl.arange(0, BITS)[None, None, :]) & 1
+    return tl.reshape(bits.to(tl.int8), [queries, keys]) != 0
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def attend_block(
+    qkv: tl.tensor,
+    dictionary: tl.tensor | None,
+    bias_table: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    output: tl.tensor,
+    window_size: tl.constexpr,
+    shift_size: tl.constexpr,
+    heads: tl.constexpr,
+    head_width: tl.constexpr,
+    lanes: tl.constexpr,
+    queries: tl.constexpr,
+    keys: tl.constexpr,
+) -> None:
+    """``softmax(d^-0.5 q k^T + bias + mask) v``, roll, partition and reverse by address (arXiv 2103.14030, 3.2).
+
+    `lanes` is `head_width` padded to a power of two; programs run head by head, then query blocks, then windows. With a
+    dictionary, all keys outside a query's row have logit -inf; it names no token beyond the window, so padding lanes of
+    keys need no further mask.
+    """
+    tokens: tl.constexpr = window_size * window_size
+    channels: tl.constexpr = heads * head_width
+    full: tl.constexpr = tokens % queries == 0 and tokens % keys == 0
+    program = tl.program_id(0)
+    head = program % heads
+    block = (program // heads) % tl.cdiv(tokens, queries)
+    window = program // (heads * tl.cdiv(tokens, queries))
+
+    lane = tl.arange(0, lanes)
+    query_token = block * queries + tl.arange(0, queries)
+    query_pixel = pixels(window, query_token, height, width, window_size, shift_size)[:, None]
+    query_mask = (query_token < tokens)[:, None] & (lane < head_width)[None, :]
+    part = head * head_width + lane[None, :]
+    query = tl.load(qkv + query_pixel * (3 * channels) + part, mask=query_mask, other=0.0)
+    query_region = regions(window, query_token, height, width, window_size, shift_size)
+
+    result = tl.zeros([queries, lanes], tl.float32)
+    top = tl.full([queries], LOWEST, tl.float32)
+    total = tl.zeros([queries], tl.float32)
+    for start in range(0, tokens, keys):
+        key_token = start + tl.arange(0, keys)
+        key_pixel = pixels(window, key_token, height, width, window_size, shift_size)[:, None]
+        key_mask = (key_token < tokens)[:, None] & (lane < head_width)[None, :]
+        address = qkv + key_pixel * (3 * channels) + part
+        key = tl.load(address + channels, mask=key_mask, other=0.0)
+        value = tl.load(address + 2 * channels, mask=key_mask, other=0.0)
+        logits = tl.dot(query, tl.trans(key), input_precision="tf32x3") * head_width**-0.5
+        logits += position_bias(bias_table, head, query_token, key_token, window_size, heads, full)
+        if shift_size > 0:
+            key_region = regions(window, key_token, height, width, window_size, shift_size)
+            logits = same_region_or_masked(logits, query_region, key_region)
+        if dictionary is not None:
+            allowed = attended(dictionary, window, query_token, start, tokens, queries, keys)
+            logits = tl.where(allowed, logits, float("-inf"))
+        elif not full:
+            logits = tl.where((key_token < tokens)[None, :], logits, float("-inf"))
+        result, top, total = accumulate(logits, value, result, top, total)
+
+    result = result / total[:, None]
+    tl.store(output + query_pixel * channels + part, result.to(output.dtype.element_ty), mask=query_mask)
