@@ -119,7 +119,7 @@ class Cache:
             self._put(temporary, place)
         except OSError as error:
             warnings.warn(
-                f"Nothing is cached: {self.folder} cannot be written to ({error.strerror or error}).",
+                f"The result is not cached: {self.folder} cannot be written to ({error.strerror or error}).",
                 CacheWarning,
                 stacklevel=2,
             )

@@ -78,8 +78,8 @@ class OnnxArtifact:
 
     @property
     def name(self) -> str:
-        """What messages call it: its path, or the name of its model."""
-        return self.spec.name if self.path is None else str(self.path)
+        """What messages call it: its path, or its model with the precision."""
+        return f"{self.spec.name} ({self.precision})" if self.path is None else str(self.path)
 
     @property
     def file_name(self) -> str:

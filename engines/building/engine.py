@@ -294,7 +294,7 @@ def _from_cache_or_built(
         total = "" if expected is None else f", about {expected:.0f} s in all"
 
         def tell(step: str, done: int = 0, of: int = 0, /) -> None:
-            progress(step + total, done, of)
+            progress(step + total)
 
         made = _built(request, facts, artifact, tell)
         if made.audit.passed:

@@ -89,8 +89,8 @@ class BuildRequest(BuildOptions):
 
     @property
     def subject(self) -> str:
-        """What messages call the model: its file, or its name."""
-        return self.network if self.onnx is None else str(self.onnx)
+        """What messages call the model: its file, or its name with the precision."""
+        return f"{self.network} ({self.precision})" if self.onnx is None else str(self.onnx)
 
     def to_json(self) -> dict[str, Any]:
         """The request as a JSON object, with absolute paths."""

@@ -71,9 +71,7 @@ def report(artifact: OnnxArtifact, decibels: float = 130.0) -> ParityReport:
 
 def test_the_folder_holds_everything_and_says_what(artifact: OnnxArtifact, tmp_path: Path) -> None:
     plans = [engine(tmp_path, artifact, "a.plan"), engine(tmp_path, artifact, "b.plan", target="rtx", gpus=("sm89",))]
-    page = tmp_path / "page.html"
-    page.write_text("<p>")
-    written = write_bundle(tmp_path / "out", artifact, plans, report(artifact), page=page, name="small")
+    written = write_bundle(tmp_path / "out", artifact, plans, report(artifact), page="<p>", name="small")
     assert written.triton == ("small_onnx", "small_tensorrt_float16")
     found = sorted(p.relative_to(written.folder).as_posix() for p in written.folder.rglob("*") if p.is_file())
     assert found == sorted([*written.files, "manifest.json"])

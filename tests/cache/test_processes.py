@@ -147,7 +147,7 @@ say("done")
     process = child(cache, body)
     out, err = process.communicate(timeout=120)
     assert out.strip() == "done", err
-    assert "CacheWarning: The engine is not cached" in err
+    assert "CacheWarning: The result is not cached" in err
     assert "File too large" in err
     assert [entry.facts.get("small") for entry in cache.entries()] == [True]
     assert list(cache.folder.glob(".unfinished*")) == []

@@ -88,18 +88,18 @@ def test_the_order_of_fields_and_tuples_do_not_matter() -> None:
 
 
 def truncate(entry: Path) -> None:
-    plan = entry / "engine.plan"
+    plan = entry / "content"
     plan.write_bytes(plan.read_bytes()[:-1])
 
 
 def alter(entry: Path) -> None:
-    data = bytearray((entry / "engine.plan").read_bytes())
+    data = bytearray((entry / "content").read_bytes())
     data[1000] ^= 1
-    (entry / "engine.plan").write_bytes(data)
+    (entry / "content").write_bytes(data)
 
 
 def lose_plan(entry: Path) -> None:
-    (entry / "engine.plan").unlink()
+    (entry / "content").unlink()
 
 
 def lose_description(entry: Path) -> None:
@@ -191,7 +191,7 @@ def test_what_killed_processes_leave_is_cleaned_when_it_is_old(cache: Cache) -> 
     old, young = cache.folder / ".unfinished-old", cache.folder / ".unfinished-young"
     for folder in (old, young):
         folder.mkdir()
-        (folder / "engine.plan").write_bytes(PLAN)
+        (folder / "content").write_bytes(PLAN)
     past = time.time() - cache_module.STALE_SECONDS - 1
     os.utime(old, (past, past))
     assert len(cache.entries()) == 1

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from agileir_export.cache import Cache
 from agileir_export.calib import CalibrationOptions, cost_plot, read_recipe
 from agileir_export.calib import measuring as measuring_module
 from agileir_export.calib.layers import find_layers
@@ -70,13 +71,12 @@ def test_a_file_is_written_and_the_report_tells_of_it(small: OnnxArtifact, pictu
 def test_the_same_images_give_the_same_bytes_and_so_does_the_recipe(
     small: OnnxArtifact, pictures: Any, tmp_path: Path
 ) -> None:
-    folder, cache = pictures(5), tmp_path / "cache"
-    cache.mkdir()
+    folder, cache = pictures(5), Cache(tmp_path / "cache")
     quick = options(every_layer=False)
     paths = [tmp_path / f"{n}.onnx" for n in range(4)]
     _, report = int8_file(small, paths[0], ground_truth=[folder], options=quick)
     int8_file(small, paths[1], ground_truth=sorted(folder.iterdir()), options=quick, cache=cache)
-    assert list(cache.iterdir())
+    assert cache.entries()
     int8_file(small, paths[2], ground_truth=[folder], options=quick, cache=cache)
     saved = tmp_path / "recipe.json"
     saved.write_text(report.recipe.text())

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from agileir_export.cache import Cache, CacheWarning
 from agileir_export.calib.histogram import histogram
 from agileir_export.calib.layers import Layer, find_layers
 from agileir_export.calib.statistics import Statistics, collect
@@ -59,14 +60,14 @@ def test_an_interrupted_run_goes_on(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        collect(graph, layers, interrupted(), tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
+        collect(graph, layers, interrupted(), Cache(tmp_path))
+    assert len(Cache(tmp_path).entries()) == 3
     runs = []
     original = OnnxProbe.run
     monkeypatch.setattr(OnnxProbe, "run", lambda self, image: runs.append(1) or original(self, image))
-    assert same(collect(graph, layers, batches(4), tmp_path), whole)
+    assert same(collect(graph, layers, batches(4), Cache(tmp_path)), whole)
     assert len(runs) == 1
-    assert same(collect(graph, layers, batches(4), tmp_path), whole)
+    assert same(collect(graph, layers, batches(4), Cache(tmp_path)), whole)
     assert len(runs) == 1
 
 
@@ -74,21 +75,22 @@ def test_a_damaged_entry_is_measured_again(
     graph_and_layers: tuple[onnx.ModelProto, list[Layer]], tmp_path: Path
 ) -> None:
     graph, layers = graph_and_layers
-    whole = collect(graph, layers, batches(2), tmp_path)
-    first, second = sorted(tmp_path.iterdir())
+    whole = collect(graph, layers, batches(2), Cache(tmp_path))
+    first, second = (entry.content for entry in Cache(tmp_path).entries())
     first.write_bytes(first.read_bytes()[:100])
     second.write_bytes(b"")
-    assert same(collect(graph, layers, batches(2), tmp_path), whole)
+    with pytest.warns(CacheWarning, match="damaged"):
+        assert same(collect(graph, layers, batches(2), Cache(tmp_path)), whole)
 
 
 def test_another_model_has_other_entries(graph_and_layers: tuple[onnx.ModelProto, list[Layer]], tmp_path: Path) -> None:
     graph, layers = graph_and_layers
-    collect(graph, layers, batches(1), tmp_path)
+    collect(graph, layers, batches(1), Cache(tmp_path))
     other = onnx.ModelProto()
     other.CopyFrom(graph)
     other.graph.initializer[0].raw_data = bytes(len(other.graph.initializer[0].raw_data))
-    collect(other, layers, batches(1), tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+    collect(other, layers, batches(1), Cache(tmp_path))
+    assert len(Cache(tmp_path).entries()) == 2
 
 
 def test_progress_counts_images(graph_and_layers: tuple[onnx.ModelProto, list[Layer]]) -> None:

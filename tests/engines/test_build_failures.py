@@ -167,7 +167,7 @@ def test_a_defect_of_the_building_process_is_not_put_down_to_a_crash(
 ) -> None:
     offer_tensorrt(tmp_path / "modules", monkeypatch)
     (tmp_path / "modules" / "tensorrt.py").write_text("__version__ = '10.16.1.11'\n")
-    error = refused(lambda: build_in_process(request(tmp_path / "a.onnx", target="tensorrt", gpus=())))
+    error = refused(lambda: build_in_process(request(product(tmp_path / "a.onnx"), target="tensorrt", gpus=())))
     assert type(error) is InternalError
     assert error.what == "AttributeError: module 'tensorrt' has no attribute 'ILogger'"
     assert re.search(r"logger\.py, line \d+", error.why)

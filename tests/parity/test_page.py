@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agileir_export.errors import OutputError
 from agileir_export.files import write_atomic
 from agileir_export.images.codecs import decode
 from agileir_export.parity import TestImage, verify
@@ -149,15 +148,6 @@ def test_the_pictures_of_verify_by_default(folder: Path, tmp_path: Path, small_s
     assert len(page.all("img")) == 4 * len(report.rungs[1].measures) == 12
     assert "restores ground truth" in page.text
     assert len(page.all("svg")) == 2  # the task rung has no PSNR of parity
-
-
-def test_an_old_page_stays_where_the_new_one_cannot_be_written(written: dict[str, Any], tmp_path: Path) -> None:
-    arguments = (written["report"], networks.shared(KIND), written["artifact"], written["images"])
-    with pytest.raises(OutputError, match="nowhere"):
-        write_atomic(tmp_path / "nowhere" / "page.html", report_page(*arguments).encode())
-    (tmp_path / "page.html").write_text("old")
-    write_atomic(tmp_path / "page.html", report_page(*arguments).encode())
-    assert (tmp_path / "page.html").read_text(encoding="utf-8") == written["text"]
 
 
 # ---- drawings ----
