@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import agileir_export
+from agileir_export import version
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -96,3 +97,12 @@ def test_upper_ends_have_a_reason_beside_them():
     for line in requirements:
         if "<" in line or "==" in line.split(";")[0]:
             assert "# " in line, line
+
+
+def test_the_extras_ask_for_the_releases_that_the_package_names():
+    low, high = version.TENSORRT_RELEASES
+    extras = CONFIG["project"]["optional-dependencies"]
+    assert extras["tensorrt"] == ["tensorrt>={}.{}".format(*low)]
+    assert f"pip install '{extras['tensorrt'][0]},<{high[0]}'" == version.TENSORRT_INSTALL
+    assert [requirement.partition(">=")[0] for requirement in extras["rtx"]] == list(version.RTX_PACKAGES)
+    assert set(extras["rtx"]) <= {requirement.partition(";")[0] for requirement in extras["test"]}
