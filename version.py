@@ -5,7 +5,7 @@ __all__ = ["RTX_INSTALL", "RTX_PACKAGES", "TENSORRT_INSTALL", "TENSORRT_RELEASES
 __version__ = "0.1.0"
 
 TENSORRT_RELEASES = ((10, 12), (12, 0))
-"""Releases of TensorRT: from the first, which types strongly and prefers plugins to function bodies, below the second."""
+"""Releases of TensorRT: from the first (strong typing, plugins preferred to function bodies), below the second."""
 
 TENSORRT_INSTALL = "pip install 'tensorrt>={}.{},<{}'".format(*TENSORRT_RELEASES[0], TENSORRT_RELEASES[1][0])
 

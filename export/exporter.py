@@ -75,7 +75,7 @@ def export_onnx(
     passes: list[GraphPass] = [share_constants(), name_tensors(blocks)]
     if size is None:
         passes.append(name_dimensions(model.spec.scale))
-    rewritten, _ = run_passes(exported, passes)
+    rewritten = run_passes(exported, passes)
     if decomposed:
         rewritten = inline_functions(rewritten)
     else:

@@ -66,7 +66,7 @@ def convert_precision(model: onnx.ModelProto, precision: str, *, keep_opset: boo
     refusals = {function.name: body_refusal(function, precision, opset) for function in model.functions}
     conversion = Conversion(precision)
     step = lower_precision(conversion, opset, {name: why for name, why in refusals.items() if why})
-    result, _ = run_passes(_typed(model), [step])
+    result = run_passes(_typed(model), [step])
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(result, {**metadata, CONVERSION_KEY: json.dumps(conversion.to_json(), sort_keys=True)})
     result.producer_name, result.producer_version = model.producer_name, model.producer_version

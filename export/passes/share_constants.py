@@ -23,9 +23,8 @@ def share_constants() -> GraphPass:
         del graph
         return None
 
-    def transform(graph: gs.Graph) -> int:
+    def transform(graph: gs.Graph) -> None:
         kept: dict[tuple[str, tuple[int, ...], bytes], gs.Constant] = {}
-        changes = 0
         for node in graph.nodes:
             for position, tensor in enumerate(node.inputs):
                 key = _content(tensor)
@@ -34,8 +33,6 @@ def share_constants() -> GraphPass:
                 first = kept.setdefault(key, tensor)
                 if first is not tensor:
                     node.inputs[position] = first
-                    changes += 1
-        return changes
 
     def ensures(graph: gs.Graph) -> str | None:
         seen: dict[tuple[str, tuple[int, ...], bytes], str] = {}
