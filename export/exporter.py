@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from ..plugins.registry import MINIMUM_OPSET
 from ..version import __version__
 from .artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY, OnnxArtifact, artifact_of
 from .functions import attach_functions, inline_functions
-from .passes import GraphPass, name_dimensions, name_tensors, run_passes, share_constants
+from .passes import GraphPass, name_dimensions, name_tensors, run_passes
 from .translation import translation_table
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def export_onnx(
     folded = fold(model)
     exported = _trace(folded, opset, size)
     blocks = _block_outputs(exported, folded)
-    passes: list[GraphPass] = [share_constants(), name_tensors(blocks)]
+    passes: list[GraphPass] = [name_tensors(blocks)]
     if size is None:
         passes.append(name_dimensions(model.spec.scale))
     rewritten = run_passes(exported, passes)
@@ -108,8 +109,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _trace(model: Restorer, opset: int, size: tuple[int, int] | None) -> onnx.ModelProto:
-    """The graph as the torch exporter writes it."""
+    """The graph as the torch exporter writes it, equal constants stored once."""
     import torch
+    from onnx_ir.passes.common import DeduplicateInitializersPass
 
     class Network(torch.nn.Module):
         def __init__(self) -> None:
@@ -144,6 +146,9 @@ def _trace(model: Restorer, opset: int, size: tuple[int, int] | None) -> onnx.Mo
         )
     if program is None:
         raise InternalError("The torch exporter returned no program.")
+    DeduplicateInitializersPass(size_limit=sys.maxsize)(
+        program.model
+    )  # the unit gains of a LayerNorm without parameters, say
     proto: onnx.ModelProto = program.model_proto
     return proto
 

@@ -12,7 +12,7 @@ import pytest
 
 from agileir_export.engines import create_session
 from agileir_export.errors import InternalError
-from agileir_export.export.passes import GraphPass, name_dimensions, name_tensors, run_passes, share_constants
+from agileir_export.export.passes import GraphPass, name_dimensions, name_tensors, run_passes
 
 BLOCKS = {"sum_1": "layers.0", "sum_2": "layers.1"}
 
@@ -43,7 +43,6 @@ def two_layers() -> gs.Graph:
 
 
 PASSES = {
-    "share constants": share_constants(),
     "name tensors": name_tensors(BLOCKS),
     "name dimensions": name_dimensions(1),
 }
@@ -103,36 +102,6 @@ def test_the_three_checks_run_in_order() -> None:
         GraphPass("p", check("requires", None), transform, check("ensures", "too large")).apply(graph)
 
 
-# ---- share constants ----
-
-
-def test_equal_constants_are_stored_once() -> None:
-    after = run_passes(exported(two_layers()), [share_constants()])
-    assert len(after.graph.initializer) == 3
-    products = [node for node in after.graph.node if node.op_type == "MatMul"]
-    assert products[0].input[1] == products[1].input[1] == "val_1"
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        np.array([[0, 0]], np.float32),  # another shape
-        np.array([0, 0], np.int32),  # another type
-        np.array([-0.0, 0], np.float32),  # equal numbers, other bytes
-        np.array([0, 1e-45], np.float32),
-    ],
-    ids=["shape", "type", "sign of zero", "value"],
-)
-def test_constants_that_differ_stay(other: np.ndarray[Any, Any]) -> None:
-    zero = np.zeros(2, np.float32)
-    nodes = [
-        gs.Node("Identity", inputs=[gs.Constant(f"c{i}", value)], outputs=[gs.Variable(f"y{i}", value.dtype)])
-        for i, value in enumerate((zero, other, zero))
-    ]
-    share_constants().apply(gs.Graph(nodes, [], [node.outputs[0] for node in nodes]))
-    assert [node.inputs[0].name for node in nodes] == ["c0", "c1", "c0"]
-
-
 # ---- name tensors ----
 
 
@@ -149,7 +118,7 @@ def test_tensors_get_the_names_of_the_model() -> None:
 
 def test_a_shared_weight_is_named_once() -> None:
     graph = two_layers()
-    share_constants().apply(graph)
+    graph.nodes[3].inputs[1] = graph.nodes[1].inputs[1]
     name_tensors(BLOCKS).apply(graph)
     products = [node.inputs[1] for node in graph.nodes if node.op == "MatMul"]
     assert products[0] is products[1]
