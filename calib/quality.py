@@ -13,6 +13,7 @@ import numpy as np
 
 from ..engines.runner import Images
 from ..images.resizing import pad_to_multiple
+from ..parity.images import textured
 from ..parity.metrics import json_number, key_agreement, psnr
 from ..parity.tables import decibels
 from ..parity.task import task_metric
@@ -141,18 +142,13 @@ class Judge:
         truth = self.pictures[index].truth
         return None if truth is None else self.metric(truth, output)
 
-    def _textured(self, index: int) -> bool:
-        """Whether a picture is not padded by repeating an edge: there all keys tie, and any choice is right."""
-        shape, padded = self.pictures[index].given.shape[1:], self.inputs[index].shape[2:]
-        return all(more - side < side for side, more in zip(shape, padded, strict=True))
-
     def judge(self, run: Run) -> Quality:
         """Runs a quantised graph on all pictures."""
         losses, parities, agreements = [], [], []
         for index, (reference, score) in enumerate(zip(self.references, self.scores, strict=True)):
             output, dictionaries = self._restored(index, run)
             parities.append(psnr(reference, output))
-            if dictionaries and self._textured(index):
+            if dictionaries and textured(self.pictures[index].given, self.inputs[index]):
                 agreements.append(key_agreement(self.dictionaries[index], dictionaries))
             if score is not None:
                 found = self._score(index, output)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import logging
 import sys
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +19,7 @@ from ..version import __version__
 from .artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY, OnnxArtifact, artifact_of
 from .functions import attach_functions, inline_functions
 from .passes import GraphPass, name_dimensions, name_tensors, run_passes
+from .quiet import quiet
 from .translation import translation_table
 
 if TYPE_CHECKING:
@@ -94,20 +92,6 @@ def _static_size(static: tuple[int, int], multiple: int) -> tuple[int, int]:
     return height + -height % multiple, width + -width % multiple
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the exporter's own chatter away; its errors come through."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def _trace(model: Restorer, opset: int, size: tuple[int, int] | None) -> onnx.ModelProto:
     """The graph as the torch exporter writes it, equal constants stored once."""
     import torch
@@ -132,7 +116,7 @@ def _trace(model: Restorer, opset: int, size: tuple[int, int] | None) -> onnx.Mo
     else:
         (height, width), batch = size, 1
     example = torch.zeros(batch, model.spec.channels, height, width)
-    with _quiet(), torch.no_grad():
+    with quiet("torch.onnx"), torch.no_grad():
         program = torch.onnx.export(
             Network().eval(),
             (example,),
@@ -146,9 +130,8 @@ def _trace(model: Restorer, opset: int, size: tuple[int, int] | None) -> onnx.Mo
         )
     if program is None:
         raise InternalError("The torch exporter returned no program.")
-    DeduplicateInitializersPass(size_limit=sys.maxsize)(
-        program.model
-    )  # the unit gains of a LayerNorm without parameters, say
+    # such as the unit gains of every LayerNorm without parameters
+    DeduplicateInitializersPass(size_limit=sys.maxsize)(program.model)
     proto: onnx.ModelProto = program.model_proto
     return proto
 

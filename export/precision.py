@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, InternalError
@@ -81,8 +82,7 @@ def _typed(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which every tensor has a type; shapes stay as they are, for inference invents names of free sizes."""
     import onnx
 
-    copy = type(model)()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     known = {value.name for value in model.graph.value_info}
     for value in onnx.shape_inference.infer_shapes(model).graph.value_info:
         if value.name not in known:

@@ -13,7 +13,7 @@ from ..export.artifact import OnnxArtifact
 from ..images.files import list_images, read_image, sample_images
 from ..models.spec import ModelSpec
 
-__all__ = ["TestImage", "default_sizes", "load_images", "to_channels", "verification_images"]
+__all__ = ["TestImage", "default_sizes", "load_images", "textured", "to_channels", "verification_images"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,16 @@ def to_channels(pixels: Images, channels: int) -> Images:
         return grey
     tiled: Images = np.resize(pixels, (channels, *pixels.shape[1:])).astype(np.float32)
     return tiled
+
+
+def textured(image: Images, padded: Images) -> bool:
+    """Whether padding repeated no edge (`pad_to_multiple`): where it does, all keys tie, and any choice is right.
+
+    Args:
+        image: ``[..., H, W]``.
+        padded: The same, padded.
+    """
+    return all(more < 2 * side for side, more in zip(image.shape[-2:], padded.shape[-2:], strict=True))
 
 
 def load_images(

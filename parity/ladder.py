@@ -15,14 +15,14 @@ from ..engines.torch_runner import TorchRunner
 from ..errors import InputError
 from ..export import OnnxArtifact, read_artifact
 from ..export.exporter import weights_digest
-from ..images.resizing import pad_to_multiple
 from ..models import Restorer, fold
 from ..progress import Progress, silent
 from .bisection import first_broken
 from .floors import AGREEMENT_FLOORS, FLOORS, FOLDED_FLOOR, own_dictionary_floor
-from .images import TestImage, verification_images
+from .images import TestImage, textured, verification_images
 from .metrics import key_agreement, max_steps, nonfinite, psnr
-from .probe import OnnxProbe, block_output, dictionary_tensors, record_dictionaries
+from .probe import OnnxProbe, block_output, dictionary_tensors, ordered_blocks, record_dictionaries
+from .ranges import padded
 from .report import Measure, ParityReport, Rung
 from .task import TASK_LOSS, task_rung
 
@@ -163,8 +163,8 @@ class _Comparison:
         judged = self.textured()
         own = []
         for image, truth, recorded in judged.triples():
-            padded, (rows, columns) = self.padded(image)
-            output, found = free.run(padded)
+            given, (rows, columns) = self.padded(image)
+            output, found = free.run(given)
             agreement = key_agreement(_arrays(recorded), found) if names else None
             own.append(_measure(image, truth, output[..., :rows, :columns], agreement))
         notes = [] if names else ["decomposed: its dictionaries cannot be looked at"]
@@ -183,12 +183,12 @@ class _Comparison:
             rungs.append(first if first.passed else judged.localised(first, graph))
         if names:
             fed = OnnxProbe(graph, feed_dictionaries=True)
-            given = []
+            same = []
             for image, truth, recorded in self.triples():
-                padded, (rows, columns) = self.padded(image)
-                output, _ = fed.run(padded, _arrays(recorded))
-                given.append(_measure(image, truth, output[..., :rows, :columns]))
-            second = Rung(f"ONNX {precision} = PyTorch, same dictionary", floor, tuple(given))
+                given, (rows, columns) = self.padded(image)
+                output, _ = fed.run(given, _arrays(recorded))
+                same.append(_measure(image, truth, output[..., :rows, :columns]))
+            second = Rung(f"ONNX {precision} = PyTorch, same dictionary", floor, tuple(same))
             rungs.append(second if second.passed else self.localised(second, graph, feed=True))
         return rungs
 
@@ -198,8 +198,7 @@ class _Comparison:
 
     def textured(self) -> _Comparison:
         """The comparison without images whose padding repeats an edge: tokens tie there, and any choice is right."""
-        multiple = self.artifact.spec.pad_multiple
-        kept = [t for t in self.triples() if all(-side % multiple < side for side in t[0].pixels.shape[1:])]
+        kept = [t for t in self.triples() if textured(t[0].pixels, padded(self.artifact, t[0]))]
         return dataclasses.replace(
             self, images=[t[0] for t in kept], truths=[t[1] for t in kept], dictionaries=[t[2] for t in kept]
         )
@@ -210,18 +209,16 @@ class _Comparison:
 
     def padded(self, image: TestImage) -> tuple[Images, tuple[int, int]]:
         """Input of the graph for an image, and (rows, columns) of the restored image in its output."""
-        spec = self.artifact.spec
-        padded, (height, width) = pad_to_multiple(image.pixels[None], spec.pad_multiple)
-        return padded, (height * spec.scale, width * spec.scale)
+        rows, columns = (side * self.artifact.spec.scale for side in image.pixels.shape[1:])
+        return padded(self.artifact, image), (rows, columns)
 
     def localised(self, rung: Rung, graph: onnx.ModelProto, feed: bool = False) -> Rung:
         """Names the block of a failed rung at which its worst image begins to differ."""
-        order = {output: index for index, node in enumerate(graph.graph.node) for output in node.output}
-        blocks = sorted((block for block in self.artifact.blocks if block in order), key=order.__getitem__)
+        blocks = ordered_blocks(graph, self.artifact.blocks)
         if not blocks:
             return rung
         worst = min(range(len(self.images)), key=lambda index: _badness(rung.measures[index]))
-        padded, _ = self.padded(self.images[worst])
+        worst_input = padded(self.artifact, self.images[worst])
         fed = _arrays(self.dictionaries[worst]) if feed and self.dictionaries is not None else []
 
         def expected(block: str) -> Images:
@@ -230,7 +227,7 @@ class _Comparison:
 
         def found(block: str) -> Images:
             probe = OnnxProbe(graph, [block], feed_dictionaries=feed)
-            output: Images = np.ldexp(probe.run(padded, fed)[1][0], self.artifact.rescale.get(block, 0))
+            output: Images = np.ldexp(probe.run(worst_input, fed)[1][0], self.artifact.rescale.get(block, 0))
             return output
 
         return dataclasses.replace(rung, broken_block=first_broken(blocks, expected, found, rung.floor))

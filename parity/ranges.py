@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,8 +96,7 @@ def tensor_statistics(
     """
     import onnx
 
-    copy = type(graph)()
-    copy.CopyFrom(graph)
+    copy = deepcopy(graph)
     del copy.graph.value_info[:]
     results = [name + SUFFIX for name in names]
     insert_behind(copy.graph, {name: statistic(name, result) for name, result in zip(names, results, strict=True)})

@@ -21,7 +21,7 @@ from ...errors import AgileIRError, InternalError
 from ...export.artifact import parse_onnx
 from ...progress import Progress
 from ..failures import BuildFailed, Failure
-from ..logger import make_logger
+from ..logger import ERRORS, make_logger
 from ..targets import load_target
 from .builder import build
 from .request import BuildRequest
@@ -30,8 +30,6 @@ __all__ = ["main"]
 
 MODEL = "network.onnx"
 """Where a model that is in memory only lies in the folder of its build."""
-
-ERRORS = ("INTERNAL_ERROR", "ERROR")
 
 
 def main() -> None:

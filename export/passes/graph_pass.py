@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,8 +49,7 @@ def run_passes(model: onnx.ModelProto, passes: Sequence[GraphPass]) -> onnx.Mode
     """The model after all passes, in order; the given one is not changed."""
     import onnx_graphsurgeon as gs
 
-    copy = type(model)()
-    copy.CopyFrom(model)  # graphsurgeon writes new names into the tensors it was given
+    copy = deepcopy(model)  # graphsurgeon writes new names into the tensors it was given
     graph = gs.import_onnx(copy)
     for step in passes:
         step.apply(graph)
