@@ -22,7 +22,7 @@ from .options import CalibrationOptions
 if TYPE_CHECKING:
     from ..export import OnnxArtifact
 
-__all__ = ["Judge", "Picture", "Quality", "describe", "fit_to_graph"]
+__all__ = ["Judge", "Picture", "Quality", "Run", "describe", "fit_to_graph"]
 
 Run = Callable[[Images], tuple[Images, Sequence[Any]]]
 """Padded images ``[1, C, H, W]`` to restored ones and the dictionaries of a key-semantic model (else none)."""

@@ -81,7 +81,7 @@ def insert_qdq(
         )
         result: onnx.ModelProto = quantiser.quantize_model()
     _join_inputs(result)
-    ordered = onnx_ir.from_proto(result.graph)
+    ordered = onnx_ir.serde.deserialize_graph(result.graph)
     ordered.sort()  # the quantiser appends its nodes
     result.graph.CopyFrom(onnx_ir.to_proto(ordered))
     result.producer_name, result.producer_version = model.producer_name, model.producer_version

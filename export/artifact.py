@@ -26,6 +26,7 @@ __all__ = [
     "SPEC_KEY",
     "OnnxArtifact",
     "artifact_of",
+    "parse_onnx",
     "read_artifact",
 ]
 

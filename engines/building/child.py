@@ -26,7 +26,7 @@ from ..targets import load_target
 from .builder import build
 from .request import BuildRequest
 
-__all__ = ["main"]
+__all__ = ["MODEL", "main"]
 
 MODEL = "network.onnx"
 """Where a model that is in memory only lies in the folder of its build."""
