@@ -7,13 +7,13 @@ import math
 from ..images.charts import Bar, bar_chart
 from .report import CalibrationReport, LayerResult
 
-__all__ = ["cost_plot"]
+__all__ = ["loss_plot"]
 
 COLOURS = {"int8": "#2a6fb0", "promoted": "#c8502d", "end": "#9a9a9a"}
 WORDS = {"int8": "int8", "promoted": "promoted to float", "end": "float by default"}
 
 
-def cost_plot(report: CalibrationReport) -> str:
+def loss_plot(report: CalibrationReport) -> str:
     """Horizontal bars, one a layer: how many dB the picture that suffers most loses with this layer alone in INT8.
 
     Without ground truth the bars show the parity's distance below 100 dB, which orders the layers the same way.

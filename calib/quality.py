@@ -1,4 +1,4 @@
-"""What quantisation costs on held-out pictures, in dB: against ground truth, and against the float file."""
+"""What quantisation loses on held-out pictures, in dB: against ground truth, and against the float file."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Quality:
         return self.usage(options) <= 1
 
     @property
-    def mean_cost(self) -> tuple[float, float]:
+    def rank(self) -> tuple[float, float]:
         """For choices between ways to quantise the same layers: mean loss, then parity; less is better."""
         return 0.0 if self.mean_loss is None else self.mean_loss, -self.parity
 
@@ -105,7 +105,7 @@ def fit_to_graph(pixels: Images, artifact: OnnxArtifact) -> Images:
     """``[C, H, W]`` as an input of the graph, ``[1, C, H, W]``: padded to its multiple, or to its fixed size."""
     padded, _ = pad_to_multiple(pixels[None], artifact.spec.pad_multiple)
     for axis, name in ((2, "height"), (3, "width")):
-        missing = artifact.profile.get(name, padded.shape[axis]) - padded.shape[axis]
+        missing = artifact.fixed_sizes.get(name, padded.shape[axis]) - padded.shape[axis]
         if missing > 0:
             widths = [(0, 0)] * 4
             widths[axis] = (0, missing)

@@ -19,11 +19,11 @@ from ..models import Restorer, fold
 from ..progress import Progress, silent
 from .bisection import first_broken
 from .floors import AGREEMENT_FLOORS, FLOORS, FOLDED_FLOOR, own_dictionary_floor
-from .images import TestImage, textured, verification_images
+from .images import ParityImage, textured, verification_images
 from .metrics import key_agreement, max_steps, nonfinite, psnr
 from .probe import OnnxProbe, block_output, dictionary_tensors, ordered_blocks, record_dictionaries
 from .ranges import padded
-from .report import Measure, ParityReport, Rung
+from .report import Measure, ParityReport, Rung, TaskRung
 from .task import TASK_LOSS, task_rung
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ Dictionaries = Sequence[torch.Tensor]
 def verify(
     model: Restorer,
     onnx_file: str | Path | OnnxArtifact,
-    images: Sequence[TestImage] | None = None,
+    images: Sequence[ParityImage] | None = None,
     *,
     min_psnr: float | None = None,
     subject: str | None = None,
@@ -73,7 +73,7 @@ def verify(
             truths.append(reference.run(image.pixels[None]))
         dictionaries.append(recorded)
     progress("folded PyTorch")
-    rungs = [_folded_rung(reference, TorchRunner(folded), artifact.blocks, images[0], truths[0])]
+    rungs: list[Rung | TaskRung] = [_folded_rung(reference, TorchRunner(folded), artifact.blocks, images[0], truths[0])]
     progress(f"ONNX {artifact.precision}")
     if any(dictionaries):
         comparison = _Comparison(artifact, model, images, truths, dictionaries, progress)
@@ -81,7 +81,7 @@ def verify(
     else:
         comparison = _Comparison(artifact, model, images, truths, None, progress)
         rungs.append(comparison.plain_rung(candidate, min_psnr))
-    if artifact.provenance.get("random_weights") is None and "height" not in artifact.profile:
+    if artifact.provenance.get("random_weights") is None and "height" not in artifact.fixed_sizes:
         progress("ground truth")
         if (task := task_rung(reference, candidate, TASK_LOSS[artifact.precision])) is not None:
             rungs.append(task)
@@ -103,14 +103,14 @@ def _same_model(folded: Restorer, artifact: OnnxArtifact) -> None:
         )
 
 
-def _measure(image: TestImage, truth: Images, output: Images, agreement: float | None = None) -> Measure:
+def _measure(image: ParityImage, truth: Images, output: Images, agreement: float | None = None) -> Measure:
     _, height, width = image.pixels.shape
     compared = (psnr(truth, output), max_steps(truth, output), nonfinite(output))
     return Measure(image.name, height, width, *compared, agreement)
 
 
 def _folded_rung(
-    reference: TorchRunner, folded: TorchRunner, blocks: Sequence[str], image: TestImage, truth: Images
+    reference: TorchRunner, folded: TorchRunner, blocks: Sequence[str], image: ParityImage, truth: Images
 ) -> Rung:
     """The model against its folded copy, on one picture."""
     pixels = image.pixels[None]
@@ -139,7 +139,7 @@ class _Comparison:
 
     artifact: OnnxArtifact
     model: Restorer
-    images: Sequence[TestImage]
+    images: Sequence[ParityImage]
     truths: Sequence[Images]
     dictionaries: Sequence[Dictionaries] | None
     progress: Progress
@@ -192,7 +192,7 @@ class _Comparison:
             rungs.append(second if second.passed else self.localised(second, graph, feed=True))
         return rungs
 
-    def triples(self) -> list[tuple[TestImage, Images, Dictionaries]]:
+    def triples(self) -> list[tuple[ParityImage, Images, Dictionaries]]:
         """Image, reference and dictionaries, image by image."""
         return list(zip(self.images, self.truths, self.dictionaries or (), strict=True))
 
@@ -207,7 +207,7 @@ class _Comparison:
         """The file's graph."""
         return self.artifact.model
 
-    def padded(self, image: TestImage) -> tuple[Images, tuple[int, int]]:
+    def padded(self, image: ParityImage) -> tuple[Images, tuple[int, int]]:
         """Input of the graph for an image, and (rows, columns) of the restored image in its output."""
         rows, columns = (side * self.artifact.spec.scale for side in image.pixels.shape[1:])
         return padded(self.artifact, image), (rows, columns)

@@ -18,7 +18,7 @@ from ..models import Restorer
 from ..progress import Progress, silent
 from .bisection import AFTER, block_psnr
 from .floors import FLOORS
-from .images import TestImage
+from .images import ParityImage
 from .metrics import json_number, psnr
 from .probe import block_outputs, dictionary_tensors, ordered_blocks, record_dictionaries
 from .ranges import padded
@@ -91,7 +91,7 @@ class QualityReport:
 def block_quality(
     model: Restorer,
     artifact: OnnxArtifact,
-    images: Sequence[TestImage],
+    images: Sequence[ParityImage],
     *,
     subject: str | None = None,
     progress: Progress = silent,
@@ -165,7 +165,7 @@ def _half_type(graph: onnx.ModelProto) -> str | None:
     return next((name for name, kind in HALF_TYPES.items() if kind in kinds), None)
 
 
-def _reference(model: Restorer, image: TestImage, blocks: Sequence[str]) -> tuple[dict[str, Images], list[Any]]:
+def _reference(model: Restorer, image: ParityImage, blocks: Sequence[str]) -> tuple[dict[str, Images], list[Any]]:
     """Output of every block of the model, the padded restored image under `AFTER`, and the dictionaries."""
     with record_dictionaries() as recorded:
         outputs, restored = block_outputs(model, image.pixels[None], blocks)

@@ -39,8 +39,8 @@ def polygraphy_errors() -> Iterator[None]:
 
 def fixed_size(artifact: OnnxArtifact) -> tuple[int, int] | None:
     """(rows, columns) that a file was exported for; None where any size will do."""
-    profile = artifact.profile
-    return (profile["height"], profile["width"]) if {"height", "width"} <= set(profile) else None
+    fixed = artifact.fixed_sizes
+    return (fixed["height"], fixed["width"]) if {"height", "width"} <= set(fixed) else None
 
 
 def input_name(artifact: OnnxArtifact) -> str:

@@ -63,7 +63,7 @@ def test_every_network_at_every_size(kind: str, folder: Path) -> None:
     artifact, model = networks.exported(folder, kind), networks.shared(kind)
     parity(artifact, model, [(2, 3, 2), (1, 1, 1), (3, 1, 1), (1, 2, 3), (3, 2, 2), (1, 1, 5), (3, 4, 1)])
     assert onnx.load(artifact.path).opset_import[0].version == DEFAULT_OPSET
-    assert artifact.profile == {}
+    assert artifact.fixed_sizes == {}
 
 
 @pytest.mark.parametrize("opset", [18, *(pytest.param(opset, marks=pytest.mark.slow) for opset in (19, 21, 22)), 23])
@@ -91,7 +91,7 @@ def test_static(folder: Path) -> None:
     """Sizes are rounded up to the multiple, everything in the file is fixed, and nothing but that changes."""
     artifact = networks.exported(folder, "semanir", static=(5, 12))
     model = onnx.load(artifact.path)
-    assert artifact.profile == {"batch": 1, "height": 8, "width": 12}
+    assert artifact.fixed_sizes == {"batch": 1, "height": 8, "width": 12}
     assert shape(model.graph.input[0]) == [1, 3, 8, 12]
     assert shape(model.graph.output[0]) == [1, 3, 24, 36]
     parity(artifact, networks.shared("semanir"), [(1, 2, 3)])
