@@ -41,6 +41,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from agileir_export.version import RTX_PACKAGES
+
 OURS, WRITTEN, PLAIN = VARIANTS = ("ours", "ours, as written", "plain")
 MODELS = (
     "agileir_tiny_x2",
@@ -54,7 +56,7 @@ PRECISIONS = ("float32", "float16")
 SIDES = (64, 128, 512)
 """Smallest, usual and largest side of the profile's image, in pixels."""
 
-PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "tensorrt_rtx_cu13_libs", "agileir-export")
+PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", RTX_PACKAGES[0], "agileir-export")
 LIMIT = 3600.0
 
 
@@ -354,7 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--json", type=Path, help="file for all results")
     options = parser.parse_args(arguments)
     if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
-        say("The wheels tensorrt_rtx_cu13_libs and tensorrt_rtx_cu13_bindings are not installed.")
+        say(f"The wheels {' and '.join(RTX_PACKAGES)} are not installed.")
         return 4
     facts = surroundings() | {"target": options.target, "sides": SIDES, "top_k": options.top_k, "results": []}
     facts["precision"] = options.precision

@@ -15,6 +15,7 @@ than the clock, or elapsed time on a GPU.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -26,10 +27,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from bar_chart import bar_chart
+from agileir_export.images.charts import Bar, bar_chart
 
 MIB = 2**20
+COLOURS = ("#4c566a", "#81a1c1", "#bf616a", "#d08770", "#a3be8c", "#b48ead")
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,21 @@ def table(results: Sequence[dict[str, Any]], title: str) -> str:
     return "\n".join(lines)
 
 
+def chart(title: str, results: Sequence[dict[str, Any]]) -> str:
+    """The saved bytes of one table as bars, grouped by batch; bars of one label share a colour."""
+    most = max(result["saved"] for result in results)
+    colours = dict(zip(dict.fromkeys(result["label"] for result in results), itertools.cycle(COLOURS)))
+    groups = {
+        f"batch {batch}": [
+            Bar(r["label"], r["saved"] / most, f"{r['saved'] / MIB:.1f} MiB", colours[r["label"]])
+            for r in results
+            if r["column"] == batch
+        ]
+        for batch in sorted({result["column"] for result in results})
+    }
+    return bar_chart(f"Saved for backward ({title}, 64x64)", groups, labels=210)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints the tables, and writes results and charts."""
     parser = argparse.ArgumentParser(description="Training memory and time of the three families.")
@@ -242,12 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, title in zip(("narrow", "wide"), titles, strict=False):
             chosen = [result for result in results if result["table"] == title]
             if "SemanIR" not in title:
-                groups = {
-                    f"batch {batch}": {r["label"]: r["saved"] / MIB for r in chosen if r["column"] == batch}
-                    for batch in sorted({r["column"] for r in chosen})
-                }
-                chart = bar_chart(f"Saved for backward, MiB ({title}, 64x64)", groups)
-                (options.out / f"training_memory_{name}.svg").write_text(chart)
+                (options.out / f"training_memory_{name}.svg").write_text(chart(title, chosen))
     return 0
 
 

@@ -7,7 +7,7 @@ from .options import METHODS, CalibrationOptions
 
 if TYPE_CHECKING:
     from .calibration import calibrate
-    from .plot import cost_plot
+    from .plot import loss_plot
     from .recipe import Recipe, read_recipe
     from .report import CalibrationReport
 
@@ -17,7 +17,7 @@ __all__ = [
     "CalibrationReport",
     "Recipe",
     "calibrate",
-    "cost_plot",
+    "loss_plot",
     "read_recipe",
 ]
 
@@ -27,7 +27,7 @@ __getattr__ = lazy_attributes(
         "CalibrationReport": ".report",
         "Recipe": ".recipe",
         "calibrate": ".calibration",
-        "cost_plot": ".plot",
+        "loss_plot": ".plot",
         "read_recipe": ".recipe",
     },
 )

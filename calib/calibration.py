@@ -32,8 +32,8 @@ def calibrate(
 ) -> tuple[OnnxArtifact, CalibrationReport]:
     """An INT8 model (Q/DQ around convolutions and matrix products) that keeps within a budget in dB.
 
-    Ranges are taken from crops of the images; the cost of every layer alone is measured on held-out pictures; the
-    costliest stay float until the budget holds; the result is judged as it is written. Spec, provenance and block
+    Ranges are taken from crops of the images; the loss of every layer alone is measured on held-out pictures; those
+    that lose most stay float until the budget holds; the result is judged as it is written. Spec, provenance and block
     names are carried over. The same source, images and options give the same file, byte for byte.
 
     Args:

@@ -15,6 +15,7 @@ The factors are powers of two, so in float32 every product and sum keeps its man
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -116,8 +117,7 @@ def apply_equalisation(
     Raises:
         KeyError: The graph has no such place.
     """
-    copy = type(model)()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     weights = _Constants(copy)
     places = {place.producer.name: place for place in _places(copy, layers)}
     for equalisation in equalisations:

@@ -128,7 +128,7 @@ def count_macs(model: onnx.ModelProto, artifact: OnnxArtifact, layers: Sequence[
     Operators are counted by their `cost` (every product of their definition), layers by their output and weight:
     numel(output) times the inputs of one output value.
     """
-    spec, fixed = artifact.spec, artifact.profile
+    spec, fixed = artifact.spec, artifact.fixed_sizes
     height, width = (fixed.get(name, spec.pad_multiple) for name in ("height", "width"))
     constants = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     operators = [node for node in model.graph.node if node.domain == DOMAIN]

@@ -80,7 +80,7 @@ class Material:
         spec = artifact.spec
         scale = spec.scale if self.as_truth else 1
         least = CROP_SIDE + -CROP_SIDE % spec.pad_multiple
-        size = (artifact.profile.get("height", least) * scale, artifact.profile.get("width", least) * scale)
+        size = (artifact.fixed_sizes.get("height", least) * scale, artifact.fixed_sizes.get("width", least) * scale)
         adds_noise = spec.task == "denoising"
         for crop in choose_crops(pixels, size, count, first):
             if not (self.as_truth or adds_noise):
@@ -178,7 +178,7 @@ class _Gallery:
 
     def _size(self, scale: int) -> tuple[int, int]:
         """Rows and columns of a picture at a scale."""
-        rows, columns = (self.artifact.profile.get(name, PICTURE_SIDE) for name in ("height", "width"))
+        rows, columns = (self.artifact.fixed_sizes.get(name, PICTURE_SIDE) for name in ("height", "width"))
         return rows * scale, columns * scale
 
     def _restorable(self, name: str, pixels: Images) -> Picture | None:

@@ -1,4 +1,4 @@
-"""Finding a recipe: ranges, the cost of every layer, and what the budget allows."""
+"""Finding a recipe: ranges, the loss of every layer, and what the budget allows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .options import CalibrationOptions
 from .quality import Judge, Quality, Run
 from .recipe import Recipe
 from .report import FEW, CalibrationReport, layer_results
-from .search import costliest_first, fewest_promotions
+from .search import fewest_promotions, greatest_loss_first
 from .simulation import Simulation
 from .statistics import Statistics, collect
 
@@ -91,8 +91,8 @@ class CalibrationRun:
         plain, equalised = self._candidates(judge)
         chosen = equalised if equalised is not None and self._prefers(equalised, plain) else plain
         known = options.every_layer or not chosen.quality.holds(options)
-        costs = self._costs(chosen.simulation, judge) if known else {}
-        result, recipe, quality = self._within_budget(judge, chosen, costs)
+        losses = self._losses(chosen.simulation, judge) if known else {}
+        result, recipe, quality = self._within_budget(judge, chosen, losses)
         share, outside = self.arithmetic.share(recipe.int8)
         notes = list(material.notes)
         if share < FEW:
@@ -100,7 +100,7 @@ class CalibrationRun:
         report = CalibrationReport(
             recipe=recipe,
             rest=options.rest,
-            layers=layer_results(self.layers, self.arithmetic, recipe.int8, costs),
+            layers=layer_results(self.layers, self.arithmetic, recipe.int8, losses),
             share=share,
             share_outside=outside,
             quality=quality,
@@ -123,7 +123,7 @@ class CalibrationRun:
         """Whether to equalise: as the options say, else where the mean loss is lower."""
         if self.options.equalise is not None:
             return self.options.equalise
-        return equalised.quality.mean_cost < plain.quality.mean_cost
+        return equalised.quality.rank < plain.quality.rank
 
     def _candidates(self, judge: Judge) -> tuple[_Candidate, _Candidate | None]:
         """The graph as it is, and equalised where there is something to equalise."""
@@ -159,21 +159,21 @@ class CalibrationRun:
         quality = judge.judge(lambda images: simulation.run(images, self._names))
         return _Candidate(equalisations, thresholds, simulation, quality)
 
-    def _costs(self, simulation: Simulation, judge: Judge) -> dict[str, Quality]:
+    def _losses(self, simulation: Simulation, judge: Judge) -> dict[str, Quality]:
         """Quality with each layer alone in INT8, the ends as well."""
-        costs = {}
+        losses = {}
         for number, layer in enumerate(self.layers, 1):
             self.progress("cost of every layer", number, len(self.layers))
             alone = [layer.name]
-            costs[layer.name] = judge.judge(lambda images, alone=alone: simulation.run(images, alone))  # type: ignore[misc]
-        return costs
+            losses[layer.name] = judge.judge(lambda images, alone=alone: simulation.run(images, alone))  # type: ignore[misc]
+        return losses
 
     def _within_budget(
-        self, judge: Judge, chosen: _Candidate, costs: dict[str, Quality]
+        self, judge: Judge, chosen: _Candidate, losses: dict[str, Quality]
     ) -> tuple[onnx.ModelProto, Recipe, Quality]:
         """Promotes layers until the simulation holds the budget, then until the file itself does.
 
-        Where the costs are not known, because all layers hold it, they are measured as soon as the file does not.
+        Where the losses are not known, because all layers hold it, they are measured as soon as the file does not.
         """
         options, material = self.options, self.material
         recipe = Recipe(
@@ -203,13 +203,13 @@ class CalibrationRun:
             return judge.judge(_runner(graph))
 
         kept, quality = self._names, None
-        if not costs:
+        if not losses:
             quality = written(kept)
             if not quality.holds(options):
-                costs |= self._costs(chosen.simulation, judge)
+                losses |= self._losses(chosen.simulation, judge)
                 quality = None
         if quality is None:
-            order = costliest_first(self._names, costs, options)
+            order = greatest_loss_first(self._names, losses, options)
             kept, _ = fewest_promotions(order, simulated, options)
             kept, quality = fewest_promotions(order, written, options, at_least=len(order) - len(kept))
         graph, exact = built[frozenset(kept)]

@@ -31,7 +31,7 @@ class CalibrationOptions:
         seed: Of the order of files.
         equalise: Move channel scales into weights: None where that lowers the loss, else always or never.
         ends: Quantise the first convolution and the reconstruction head as well, as far as the budget allows.
-        every_layer: Measure the cost of every layer, also where the budget holds with all of them in INT8.
+        every_layer: Measure the loss of every layer, also where the budget holds with all of them in INT8.
         rest: Type of everything else: ``"float32"`` or ``"float16"``; input and output stay float32.
     """
 

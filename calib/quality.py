@@ -1,4 +1,4 @@
-"""What quantisation costs on held-out pictures, in dB: against ground truth, and against the float file."""
+"""What quantisation loses on held-out pictures, in dB: against ground truth, and against the float file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..engines.runner import Images
 from ..images.resizing import pad_to_multiple
+from ..parity.images import textured
 from ..parity.metrics import json_number, key_agreement, psnr
 from ..parity.tables import decibels
 from ..parity.task import task_metric
@@ -21,7 +22,7 @@ from .options import CalibrationOptions
 if TYPE_CHECKING:
     from ..export import OnnxArtifact
 
-__all__ = ["Judge", "Picture", "Quality", "describe", "fit_to_graph"]
+__all__ = ["Judge", "Picture", "Quality", "Run", "describe", "fit_to_graph"]
 
 Run = Callable[[Images], tuple[Images, Sequence[Any]]]
 """Padded images ``[1, C, H, W]`` to restored ones and the dictionaries of a key-semantic model (else none)."""
@@ -73,7 +74,7 @@ class Quality:
         return self.usage(options) <= 1
 
     @property
-    def mean_cost(self) -> tuple[float, float]:
+    def rank(self) -> tuple[float, float]:
         """For choices between ways to quantise the same layers: mean loss, then parity; less is better."""
         return 0.0 if self.mean_loss is None else self.mean_loss, -self.parity
 
@@ -104,7 +105,7 @@ def fit_to_graph(pixels: Images, artifact: OnnxArtifact) -> Images:
     """``[C, H, W]`` as an input of the graph, ``[1, C, H, W]``: padded to its multiple, or to its fixed size."""
     padded, _ = pad_to_multiple(pixels[None], artifact.spec.pad_multiple)
     for axis, name in ((2, "height"), (3, "width")):
-        missing = artifact.profile.get(name, padded.shape[axis]) - padded.shape[axis]
+        missing = artifact.fixed_sizes.get(name, padded.shape[axis]) - padded.shape[axis]
         if missing > 0:
             widths = [(0, 0)] * 4
             widths[axis] = (0, missing)
@@ -141,18 +142,13 @@ class Judge:
         truth = self.pictures[index].truth
         return None if truth is None else self.metric(truth, output)
 
-    def _textured(self, index: int) -> bool:
-        """Whether a picture is not padded by repeating an edge: there all keys tie, and any choice is right."""
-        shape, padded = self.pictures[index].given.shape[1:], self.inputs[index].shape[2:]
-        return all(more - side < side for side, more in zip(shape, padded, strict=True))
-
     def judge(self, run: Run) -> Quality:
         """Runs a quantised graph on all pictures."""
         losses, parities, agreements = [], [], []
         for index, (reference, score) in enumerate(zip(self.references, self.scores, strict=True)):
             output, dictionaries = self._restored(index, run)
             parities.append(psnr(reference, output))
-            if dictionaries and self._textured(index):
+            if dictionaries and textured(self.pictures[index].given, self.inputs[index]):
                 agreements.append(key_agreement(self.dictionaries[index], dictionaries))
             if score is not None:
                 found = self._score(index, output)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..engines.audit.requested_types import quantised_nodes
 from ..errors import InternalError
+from ..export.quiet import quiet
 from .layers import LAYER_TYPES, Layer
 
 if TYPE_CHECKING:
@@ -50,13 +49,13 @@ def insert_qdq(
         InternalError: The quantiser did something else than was asked for.
     """
     import onnx
+    import onnx_ir
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.quant_utils import add_infer_metadata
 
-    copy = type(model)()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     wanted = [layer for layer in layers if layer.name in chosen]
     if not wanted:
         return copy
@@ -67,7 +66,7 @@ def insert_qdq(
     for layer in wanted:
         limit = np.float32(thresholds[layer.name])
         ranges[layer.node + OWN_INPUT] = (-limit, limit)
-    with _quiet():
+    with quiet():
         quantiser = QDQQuantizer(
             typed,
             per_channel=True,
@@ -82,10 +81,12 @@ def insert_qdq(
         )
         result: onnx.ModelProto = quantiser.quantize_model()
     _join_inputs(result)
+    ordered = onnx_ir.serde.deserialize_graph(result.graph)
+    ordered.sort()  # the quantiser appends its nodes
+    result.graph.CopyFrom(onnx_ir.to_proto(ordered))
     result.producer_name, result.producer_version = model.producer_name, model.producer_version
     del result.metadata_props[:]  # the quantiser adds an entry of its own
     result.metadata_props.extend(model.metadata_props)
-    _toposort(result)
     del result.graph.value_info[:]
     result.graph.value_info.extend(model.graph.value_info)
     if (found := quantised_layers(result, layers)) != {layer.name for layer in wanted}:
@@ -105,8 +106,7 @@ def _separate_inputs(model: onnx.ModelProto, layers: Sequence[Layer]) -> None:
         node = nodes[layer.node]
         model.graph.node.append(onnx.helper.make_node("Identity", [layer.input], [own], name=own))
         node.input[0] = own
-        info = onnx.ValueInfoProto()
-        info.CopyFrom(types[layer.input])
+        info = deepcopy(types[layer.input])
         info.name = own
         model.graph.value_info.append(info)
 
@@ -123,47 +123,10 @@ def _join_inputs(model: onnx.ModelProto) -> None:
     model.graph.node.extend(kept)
 
 
-def _toposort(model: onnx.ModelProto) -> None:
-    """Nodes in an order in which inputs come before their readers; as close to the given order as that allows."""
-    ready = {entry.name for entry in (*model.graph.input, *model.graph.initializer)} | {""}
-    makers = {tensor: node for node in model.graph.node for tensor in node.output}
-    ordered: list[onnx.NodeProto] = []
-    for start in list(model.graph.node):
-        stack = [start]
-        while stack:
-            node = stack[-1]
-            missing = [tensor for tensor in node.input if tensor not in ready]
-            if missing:
-                stack.extend(makers[tensor] for tensor in reversed(missing))
-                continue
-            stack.pop()
-            if node.output[0] not in ready:
-                ordered.append(node)
-                ready.update(node.output)
-    del model.graph.node[:]
-    model.graph.node.extend(ordered)
-
-
 def quantised_layers(model: onnx.ModelProto, layers: Sequence[Layer]) -> set[str]:
-    """Names of the layers both of whose factors come from a DequantizeLinear, be it by way of a Cast.
+    """Names of the layers both of whose factors come from a DequantizeLinear, directly or through a Cast.
 
     Scales below float16's range stay float32, and a Cast then follows; TensorRT's builder sees through it.
     """
-    dequantised = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    casts = [node for node in model.graph.node if node.op_type == "Cast"]
-    dequantised |= {node.output[0] for node in casts if node.input[0] in dequantised}
-    nodes = {node.name: node for node in model.graph.node}
-    return {layer.name for layer in layers if set(nodes[layer.node].input[:2]) <= dequantised}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the quantiser's remarks off the screen; its errors come through."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
+    nodes = set(quantised_nodes(model))
+    return {layer.name for layer in layers if layer.node in nodes}

@@ -1,4 +1,4 @@
-"""What a calibration found: the cost of every layer, what was kept in INT8, and what the file loses."""
+"""What a calibration found: the loss of every layer, what was kept in INT8, and what the file loses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LayerResult:
         macs: Multiply-accumulate operations for one pixel of the network's input.
         decision: ``"int8"``; ``"promoted"``: float, for the budget; ``"end"``: float, for it stands between image and
             features and those layers were not asked for.
-        quality: What this layer alone in INT8 costs; None where it was not measured.
+        quality: What this layer alone in INT8 loses; None where it was not measured.
     """
 
     name: str
@@ -129,7 +129,7 @@ def _row(layer: LayerResult, rest: str) -> tuple[str, ...]:
 
 
 def layer_results(
-    layers: Sequence[Layer], arithmetic: Arithmetic, int8: Collection[str], costs: Mapping[str, Quality]
+    layers: Sequence[Layer], arithmetic: Arithmetic, int8: Collection[str], losses: Mapping[str, Quality]
 ) -> tuple[LayerResult, ...]:
     """Every layer with what was decided about it."""
     return tuple(
@@ -137,7 +137,7 @@ def layer_results(
             layer.name,
             arithmetic.layers[layer.name],
             INT8 if layer.name in int8 else END if layer.end else PROMOTED,
-            costs.get(layer.name),
+            losses.get(layer.name),
         )
         for layer in layers
     )

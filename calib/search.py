@@ -1,4 +1,4 @@
-"""Which layers are INT8: all that the budget allows, the costliest given back to float first."""
+"""Which layers are INT8: all that the budget allows, those that lose most given back to float first."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ..errors import ParityMissed
 from .options import CalibrationOptions
 from .quality import Quality, describe
 
-__all__ = ["costliest_first", "fewest_promotions"]
+__all__ = ["fewest_promotions", "greatest_loss_first"]
 
 
-def costliest_first(names: Sequence[str], costs: Mapping[str, Quality], options: CalibrationOptions) -> list[str]:
+def greatest_loss_first(names: Sequence[str], losses: Mapping[str, Quality], options: CalibrationOptions) -> list[str]:
     """Layers in the order in which they go back to float: by the part of an allowance that each alone uses."""
-    return sorted(names, key=lambda name: costs[name].usage(options), reverse=True)
+    return sorted(names, key=lambda name: losses[name].usage(options), reverse=True)
 
 
 def fewest_promotions(
@@ -22,12 +22,12 @@ def fewest_promotions(
     options: CalibrationOptions,
     at_least: int = 0,
 ) -> tuple[list[str], Quality]:
-    """Promotes as few of the costliest layers to float as the budget asks for.
+    """Promotes as few layers to float, those that lose most first, as the budget asks for.
 
     The number is found by bisection: what k promotions do not bring into the budget, fewer do not either.
 
     Args:
-        order: Names of the layers, costliest first.
+        order: Names of the layers, greatest loss first.
         judge: Quality with the given layers in INT8.
         options: The allowances.
         at_least: Least number to promote.

@@ -1,4 +1,4 @@
-"""One session that computes a graph with any of its layers in INT8: what each costs is asked without building files."""
+"""One session that computes a graph with any of its layers in INT8: what each loses is asked without building files."""
 
 from __future__ import annotations
 

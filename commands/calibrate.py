@@ -143,7 +143,7 @@ def calibrate(
     """  # noqa: D301
     from ..cache import RANGES, Cache
     from ..calib import calibrate as run
-    from ..calib import cost_plot, read_recipe
+    from ..calib import loss_plot, read_recipe
     from ..conversion import ConversionRequest, check_source, convert
     from ..engines.opening import is_onnx
     from ..files import check_output, write_atomic
@@ -184,7 +184,7 @@ def calibrate(
     if save_recipe is not None:
         write_atomic(save_recipe, report.recipe.text().encode(), overwrite=True)
     if plot is not None:
-        write_atomic(plot, cost_plot(report).encode(), overwrite=True)
+        write_atomic(plot, loss_plot(report).encode(), overwrite=True)
     _show(terminal, output, report)
     terminal.result({"artifact": written.to_json(), "calibration": report.to_json()})
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..version import RTX_INSTALL, TENSORRT_INSTALL, TENSORRT_RELEASES
 from .cuda_driver import Gpu, probe_gpu
 
 __all__ = [
@@ -49,10 +50,7 @@ _RTX_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 """What TensorRT-RTX 1.7 can target: the members of its `ComputeCapability` enumeration."""
 
 _TENSORRT_MINIMUM = (7, 5)
-"""Lowest compute capability of TensorRT 10.12 and later (its support matrix)."""
-
-_TENSORRT_RANGE = ((10, 12), (12, 0))
-"""TensorRT releases in the range of the extra `tensorrt`: from the first, below the second."""
+"""Lowest compute capability of every release in `TENSORRT_RELEASES` (their support matrices)."""
 
 
 @dataclass(frozen=True)
@@ -235,13 +233,13 @@ def _onnxruntime_cpu(found: Surroundings) -> Problem | None:
 
 @register_check("tensorrt-rtx build")
 def _rtx_build(found: Surroundings) -> Problem | None:
-    install = "pip install tensorrt_rtx_cu13_libs tensorrt_rtx_cu13_bindings"
     if found.platform not in ("Linux x86_64", "Windows AMD64"):
         return Problem(
             f"TensorRT-RTX is made for Linux and Windows on x86-64, and this is {found.platform}",
             "use the target onnxruntime-cpu here, or build on such a machine",
         )
-    return _missing(found, "tensorrt-rtx libraries", install) or _missing(found, "tensorrt-rtx bindings", install)
+    libraries, bindings = "tensorrt-rtx libraries", "tensorrt-rtx bindings"
+    return _missing(found, libraries, RTX_INSTALL) or _missing(found, bindings, RTX_INSTALL)
 
 
 @register_check("tensorrt-rtx run")
@@ -257,15 +255,14 @@ def _rtx_run(found: Surroundings) -> Problem | None:
 
 @register_check("tensorrt build")  # TensorRT times its kernels on the GPU: building needs one too
 def _tensorrt(found: Surroundings) -> Problem | None:
-    install = "pip install 'tensorrt>=10.12,<12'"
-    if problem := _missing(found, "tensorrt", install):
+    if problem := _missing(found, "tensorrt", TENSORRT_INSTALL):
         return problem
     tensorrt = found.components["tensorrt"]
-    low, high = _TENSORRT_RANGE
+    low, high = TENSORRT_RELEASES
     if not low <= tensorrt.release < high:
         return Problem(
             f"TensorRT {tensorrt.version} is installed, and {low[0]}.{low[1]} or later, below {high[0]}, is needed",
-            install,
+            TENSORRT_INSTALL,
         )
     return _no_gpu(found, tensorrt.cuda_major) or _no_device(
         found, lambda c: c >= _TENSORRT_MINIMUM, "{}.{} or higher".format(*_TENSORRT_MINIMUM)

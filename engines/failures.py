@@ -18,7 +18,7 @@ from ..errors import (
     Unsupported,
 )
 
-__all__ = ["BuildFailed", "Failure", "explain_build", "explain_crash", "explain_load"]
+__all__ = ["MEMORY", "BuildFailed", "Failure", "explain_build", "explain_crash", "explain_load"]
 
 Made = Callable[["Failure", re.Match[str], str], AgileIRError]
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["make_logger"]
+__all__ = ["ERRORS", "make_logger"]
+
+ERRORS = ("INTERNAL_ERROR", "ERROR")
+"""Severities of messages that say why a call failed."""
 
 
 def make_logger(trt: Any, sink: Callable[[str, str], None]) -> Any:

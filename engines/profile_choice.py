@@ -16,7 +16,7 @@ DEFAULT_PRESET = "default"
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a user says of sizes, of whatever file.
+    """What a user asks for in sizes, before a file is known.
 
     Attributes:
         nearby: Profiles whose sides are rounded up to what a model needs.

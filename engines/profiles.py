@@ -104,7 +104,7 @@ def preset_profile(name: str) -> Profile:
 
 def static_profile(artifact: OnnxArtifact) -> Profile | None:
     """The only size a static file takes; None for a file of free size."""
-    fixed = artifact.profile
+    fixed = artifact.fixed_sizes
     if "height" not in fixed or "width" not in fixed:
         return None
     shape = (fixed.get("batch", 1), fixed["height"], fixed["width"])

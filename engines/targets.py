@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import EnvironmentProblem, InputError
+from ..version import RTX_INSTALL, TENSORRT_INSTALL
 from .doctor import Diagnosis, TargetVerdict, diagnose
 
 __all__ = ["AUTO", "TARGETS", "Target", "check_capabilities", "choose_target", "load_target"]
@@ -52,13 +53,13 @@ class Target:
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("tensorrt", "TensorRT", ("tensorrt",), "tensorrt build", "pip install 'tensorrt>=10.12,<12'", True),
+        Target("tensorrt", "TensorRT", ("tensorrt",), "tensorrt build", TENSORRT_INSTALL, True),
         Target(
             "rtx",
             "TensorRT-RTX",
             ("tensorrt_rtx", "tensorrt_rtx_bindings"),
             "tensorrt-rtx build",
-            "pip install tensorrt_rtx_cu13_libs tensorrt_rtx_cu13_bindings",
+            RTX_INSTALL,
             False,
             ("sm86", "sm89", "sm120"),
         ),

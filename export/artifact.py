@@ -26,6 +26,7 @@ __all__ = [
     "SPEC_KEY",
     "OnnxArtifact",
     "artifact_of",
+    "parse_onnx",
     "read_artifact",
 ]
 
@@ -46,7 +47,7 @@ class OnnxArtifact:
         data: Its bytes, as they are or would be in a file.
         path: Where it lies; None where it was not written.
         precision: Type of its weights: ``"float32"``, ``"float16"``, ``"bfloat16"`` or ``"int8"``.
-        profile: Fixed sizes by dimension name (``height``); free dimensions are absent.
+        fixed_sizes: By dimension name (``height``); free dimensions are absent. Called ``profile`` in JSON.
         spec: The model's spec.
         provenance: Versions and source of the weights.
         blocks: Names of the block outputs, in order; each is a tensor name and a module path.
@@ -61,7 +62,7 @@ class OnnxArtifact:
     data: bytes = field(repr=False)
     path: Path | None
     precision: str
-    profile: dict[str, int]
+    fixed_sizes: dict[str, int]
     spec: ModelSpec
     provenance: dict[str, Any]
     blocks: tuple[str, ...]
@@ -101,7 +102,7 @@ class OnnxArtifact:
     def to_json(self) -> dict[str, Any]:
         """The artifact as a JSON object, without the model."""
         names = (each.name for each in fields(self) if each.name not in ("model", "data"))
-        facts = {name: getattr(self, name) for name in names}
+        facts = {"profile" if name == "fixed_sizes" else name: getattr(self, name) for name in names}
         told = {"path": None if self.path is None else str(self.path), "sha256": self.sha256}
         return facts | told | {"spec": dataclasses.asdict(self.spec), "blocks": list(self.blocks)}
 
@@ -166,7 +167,7 @@ def _described(model: onnx.ModelProto, data: bytes, path: Path | None, name: str
         data=data,
         path=path,
         precision=_precision(model),
-        profile=_fixed_sizes(model),
+        fixed_sizes=_fixed_sizes(model),
         spec=spec,
         provenance=provenance,
         blocks=tuple(blocks),

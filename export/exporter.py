@@ -5,10 +5,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +18,8 @@ from ..plugins.registry import MINIMUM_OPSET
 from ..version import __version__
 from .artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY, OnnxArtifact, artifact_of
 from .functions import attach_functions, inline_functions
-from .passes import GraphPass, name_dimensions, name_tensors, run_passes, share_constants
+from .passes import GraphPass, name_dimensions, name_tensors, run_passes
+from .quiet import quiet
 from .translation import translation_table
 
 if TYPE_CHECKING:
@@ -72,10 +71,10 @@ def export_onnx(
     folded = fold(model)
     exported = _trace(folded, opset, size)
     blocks = _block_outputs(exported, folded)
-    passes: list[GraphPass] = [share_constants(), name_tensors(blocks)]
+    passes: list[GraphPass] = [name_tensors(blocks)]
     if size is None:
         passes.append(name_dimensions(model.spec.scale))
-    rewritten, _ = run_passes(exported, passes)
+    rewritten = run_passes(exported, passes)
     if decomposed:
         rewritten = inline_functions(rewritten)
     else:
@@ -93,23 +92,10 @@ def _static_size(static: tuple[int, int], multiple: int) -> tuple[int, int]:
     return height + -height % multiple, width + -width % multiple
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the exporter's own chatter away; its errors come through."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def _trace(model: Restorer, opset: int, size: tuple[int, int] | None) -> onnx.ModelProto:
-    """The graph as the torch exporter writes it."""
+    """The graph as the torch exporter writes it, equal constants stored once."""
     import torch
+    from onnx_ir.passes.common import DeduplicateInitializersPass
 
     class Network(torch.nn.Module):
         def __init__(self) -> None:
@@ -130,7 +116,7 @@ def _trace(model: Restorer, opset: int, size: tuple[int, int] | None) -> onnx.Mo
     else:
         (height, width), batch = size, 1
     example = torch.zeros(batch, model.spec.channels, height, width)
-    with _quiet(), torch.no_grad():
+    with quiet("torch.onnx"), torch.no_grad():
         program = torch.onnx.export(
             Network().eval(),
             (example,),
@@ -144,6 +130,8 @@ def _trace(model: Restorer, opset: int, size: tuple[int, int] | None) -> onnx.Mo
         )
     if program is None:
         raise InternalError("The torch exporter returned no program.")
+    # such as the unit gains of every LayerNorm without parameters
+    DeduplicateInitializersPass(size_limit=sys.maxsize)(program.model)
     proto: onnx.ModelProto = program.model_proto
     return proto
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from ..errors import Unsupported
@@ -58,8 +59,7 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     import onnx.inliner
 
     opset = default_opset(model)
-    copy = type(model)()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     del copy.functions[:]
     variants: dict[tuple[str, tuple[tuple[str, int], ...]], str] = {}
     for node in copy.graph.node:

@@ -7,6 +7,7 @@ which all index arithmetic begins; and TensorRT takes its build time for every l
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ def merge_equal_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     import onnx_ir
     from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 
-    copy = type(model)()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     _share_shapes(copy.graph)
     merged = onnx_ir.from_proto(copy)
     CommonSubexpressionEliminationPass(size_limit=MERGED_ELEMENTS)(merged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from .element_types import schema_of
@@ -34,8 +35,7 @@ def raise_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     used = {node.op_type for node in nodes if node.domain in ("", "ai.onnx")}
     if before >= opset or not all(_unchanged(operator, before, opset) for operator in used):
         return model
-    raised = type(model)()
-    raised.CopyFrom(model)
+    raised = deepcopy(model)
     for imports in (raised.opset_import, *(function.opset_import for function in raised.functions)):
         for entry in imports:
             if entry.domain in ("", "ai.onnx"):

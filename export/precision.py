@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, InternalError
@@ -66,7 +67,7 @@ def convert_precision(model: onnx.ModelProto, precision: str, *, keep_opset: boo
     refusals = {function.name: body_refusal(function, precision, opset) for function in model.functions}
     conversion = Conversion(precision)
     step = lower_precision(conversion, opset, {name: why for name, why in refusals.items() if why})
-    result, _ = run_passes(_typed(model), [step])
+    result = run_passes(_typed(model), [step])
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(result, {**metadata, CONVERSION_KEY: json.dumps(conversion.to_json(), sort_keys=True)})
     result.producer_name, result.producer_version = model.producer_name, model.producer_version
@@ -81,8 +82,7 @@ def _typed(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which every tensor has a type; shapes stay as they are, for inference invents names of free sizes."""
     import onnx
 
-    copy = type(model)()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     known = {value.name for value in model.graph.value_info}
     for value in onnx.shape_inference.infer_shapes(model).graph.value_info:
         if value.name not in known:

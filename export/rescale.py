@@ -14,6 +14,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -166,8 +167,7 @@ def rescale(model: onnx.ModelProto, ranges: Mapping[str, float]) -> tuple[onnx.M
     report = RescaleReport(tuple(bodies), tuple(unscaled))
     if not exponents:
         return model, report
-    changed = type(model)()
-    changed.CopyFrom(model)
+    changed = deepcopy(model)
     _divide(changed.graph, exponents)
     _record(changed, {name: exponents[name] for name in exponents if name in blocks})
     return changed, report

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LINEAR", "SUMS", "Stream", "constants", "find_streams", "picture_floats", "stays_float32"]
+__all__ = ["LINEAR", "SUMS", "Stream", "constants", "describe", "find_streams", "picture_floats", "stays_float32"]
 
 LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Linear in the input that is not constant: the weight takes the ratio of both factors, the bias the output's."""

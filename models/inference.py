@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["columnar_hyperparameters", "count_children", "window_from_table"]
+__all__ = ["BLOCK", "columnar_hyperparameters", "count_children", "window_from_table"]
 
 BLOCK = "layers.0.residual_group.blocks.0"
 

@@ -20,7 +20,9 @@ __all__ = [
     "Stage",
     "UpsampleHead",
     "convolve",
+    "initialise",
     "residual_convolution",
+    "table_parameter",
 ]
 
 

@@ -5,19 +5,20 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_attributes
 from .floors import FLOORS
 from .metrics import json_number, max_steps, nonfinite, psnr, psnr_y, ssim_y
-from .report import Measure, ParityReport, Rung, TaskMeasure
+from .report import Measure, ParityReport, Rung, TaskMeasure, TaskRung
 
 if TYPE_CHECKING:
-    from .images import TestImage, load_images, verification_images
+    from .images import ParityImage, load_images, verification_images
     from .ladder import verify
 
 __all__ = [
     "FLOORS",
     "Measure",
+    "ParityImage",
     "ParityReport",
     "Rung",
     "TaskMeasure",
-    "TestImage",
+    "TaskRung",
     "json_number",
     "load_images",
     "max_steps",
@@ -33,6 +34,6 @@ __getattr__ = lazy_attributes(
     __name__,
     {
         "verify": ".ladder",
-        **dict.fromkeys(("TestImage", "load_images", "verification_images"), ".images"),
+        **dict.fromkeys(("ParityImage", "load_images", "verification_images"), ".images"),
     },
 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
 from ..engines.runner import Images
+from ..images.charts import Bar, bar_chart
 from ..images.codecs import Image, encode
 from .tables import decibels
 
@@ -17,9 +17,6 @@ __all__ = ["amplification", "bar_plot", "difference_map", "picture"]
 
 NOT_FINITE = (1.0, 0.0, 1.0)
 """Magenta: the colour of values that are NaN or infinite."""
-
-LABELS, BARS, FIGURES, LINE = 190, 460, 100, 24
-"""Widths of the columns of a plot and the height of a bar, in its own units."""
 
 
 def picture(pixels: Images) -> str:
@@ -59,26 +56,10 @@ def bar_plot(bars: Sequence[tuple[str, float]], floor: float) -> str:
     """
     finite = [value for _, value in bars if math.isfinite(value)]
     top = 1.08 * max([floor, 1.0, *finite])
-    height = LINE * len(bars) + 26
-
-    def across(value: float) -> float:
-        return LABELS + BARS * min(max(value / top, 0.0), 1.0)
-
-    drawn = []
-    for index, (label, value) in enumerate(bars):
-        above = LINE * index
-        length = across(value) - LABELS
-        colour = "var(--bar)" if value >= floor else "var(--broken)"
-        drawn.append(
-            f'<text x="{LABELS - 8}" y="{above + 16}" text-anchor="end">{escape(label)}</text>'
-            f'<rect x="{LABELS}" y="{above + 4}" width="{length:.1f}" height="{LINE - 8}" fill="{colour}"></rect>'
-            f'<text x="{LABELS + BARS + 8}" y="{above + 16}">{escape(decibels(value))}</text>'
-        )
-    mark = across(floor)
-    drawn.append(
-        f'<line x1="{mark:.1f}" x2="{mark:.1f}" y1="0" y2="{height - 20}" stroke="currentColor" stroke-dasharray="4 3">'
-        f'</line><text x="{mark:.1f}" y="{height - 5}" text-anchor="middle">floor {floor:g} dB</text>'
-    )
-    told = escape("; ".join(f"{label}: {decibels(value)}" for label, value in bars))
-    size = f"0 0 {LABELS + BARS + FIGURES} {height}"
-    return f'<svg viewBox="{size}" role="img" aria-label="{told}; floor {floor:g} dB">{"".join(drawn)}</svg>'
+    drawn = [
+        Bar(label, value / top, decibels(value), "var(--bar)" if value >= floor else "var(--broken)")
+        for label, value in bars
+    ]
+    limit = f"floor {floor:g} dB"
+    told = "; ".join([*(f"{bar.label}: {bar.figure}" for bar in drawn), limit])
+    return bar_chart(told, {"": drawn}, mark=(floor / top, limit), embedded=True)

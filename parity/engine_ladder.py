@@ -16,9 +16,9 @@ from ..export.exporter import weights_digest
 from ..models import Restorer, fold
 from ..progress import Progress, silent
 from .floors import FLOORS, own_dictionary_floor
-from .images import TestImage, load_images
+from .images import ParityImage, load_images
 from .metrics import max_steps, nonfinite, psnr
-from .report import Measure, ParityReport, Rung
+from .report import Measure, ParityReport, Rung, TaskRung
 from .task import TASK_LOSS, task_rung
 
 __all__ = ["engine_images", "engine_sizes", "verify_engine"]
@@ -41,7 +41,7 @@ def engine_sizes(profile: Profile, multiple: int) -> list[tuple[int, int]]:
 
 def engine_images(
     engine: EngineArtifact, paths: Sequence[str | Path] = (), sizes: Sequence[tuple[int, int]] = ()
-) -> list[TestImage]:
+) -> list[ParityImage]:
     """Pictures to verify an engine on, at sizes its profiles hold; smaller pictures are continued by mirroring.
 
     Args:
@@ -73,7 +73,7 @@ def verify_engine(
     model: Restorer,
     engine: EngineArtifact,
     runner: Runner,
-    images: Sequence[TestImage],
+    images: Sequence[ParityImage],
     *,
     min_psnr: float | None = None,
     subject: str | None = None,
@@ -113,7 +113,7 @@ def verify_engine(
         truth, output = (one.run(image.pixels[None]) for one in (reference, runner))
         compared = (psnr(truth, output), max_steps(truth, output), nonfinite(output))
         measures.append(Measure(image.name, image.pixels.shape[1], image.pixels.shape[2], *compared))
-    rungs = [Rung(f"engine {engine.precision} = PyTorch", floor, tuple(measures))]
+    rungs: list[Rung | TaskRung] = [Rung(f"engine {engine.precision} = PyTorch", floor, tuple(measures))]
     if engine.provenance.get("random_weights") is None:
         progress("ground truth")
         accepts = lambda rows, columns: _takes(engine, rows, columns)  # noqa: E731
@@ -123,11 +123,11 @@ def verify_engine(
     return ParityReport(subject or str(engine.path), engine.spec, tuple(rungs), runners)
 
 
-def _mirrored(image: TestImage, rows: int, columns: int) -> TestImage:
+def _mirrored(image: ParityImage, rows: int, columns: int) -> ParityImage:
     """The picture, continued by mirroring to at least this size."""
     _, height, width = image.pixels.shape
     missing = ((0, 0), (0, max(0, rows - height)), (0, max(0, columns - width)))
-    return TestImage(image.name, np.ascontiguousarray(np.pad(image.pixels, missing, mode="symmetric")))
+    return ParityImage(image.name, np.ascontiguousarray(np.pad(image.pixels, missing, mode="symmetric")))
 
 
 def _takes(engine: EngineArtifact, rows: int, columns: int) -> bool:

@@ -13,14 +13,12 @@ from ..export.artifact import OnnxArtifact
 from ..images.files import list_images, read_image, sample_images
 from ..models.spec import ModelSpec
 
-__all__ = ["TestImage", "default_sizes", "load_images", "to_channels", "verification_images"]
+__all__ = ["ParityImage", "default_sizes", "load_images", "textured", "to_channels", "verification_images"]
 
 
 @dataclass(frozen=True)
-class TestImage:
+class ParityImage:
     """A named picture, float32 ``[C, H, W]`` in 0..1, in the model's channels."""
-
-    __test__ = False
 
     name: str
     pixels: Images
@@ -45,11 +43,21 @@ def to_channels(pixels: Images, channels: int) -> Images:
     return tiled
 
 
+def textured(image: Images, padded: Images) -> bool:
+    """Whether padding repeated no edge (`pad_to_multiple`): where it does, all keys tie, and any choice is right.
+
+    Args:
+        image: ``[..., H, W]``.
+        padded: The same, padded.
+    """
+    return all(more < 2 * side for side, more in zip(image.shape[-2:], padded.shape[-2:], strict=True))
+
+
 def load_images(
     spec: ModelSpec,
     paths: Sequence[str | Path] = (),
     sizes: Sequence[tuple[int, int]] | None = None,
-) -> list[TestImage]:
+) -> list[ParityImage]:
     """Reads pictures and cuts their middle to the sizes, in turn; every size and every picture occurs at least once.
 
     Args:
@@ -70,7 +78,7 @@ def load_images(
         height, width = pixels.shape[1:]
         top, left = max(0, height - rows) // 2, max(0, width - columns) // 2
         cut = pixels[:, top : top + rows, left : left + columns]
-        chosen.append(TestImage(Path(path).stem, np.ascontiguousarray(cut)))
+        chosen.append(ParityImage(Path(path).stem, np.ascontiguousarray(cut)))
     return chosen
 
 
@@ -78,7 +86,7 @@ def verification_images(
     artifact: OnnxArtifact,
     paths: Sequence[str | Path] = (),
     sizes: Sequence[tuple[int, int]] = (),
-) -> list[TestImage]:
+) -> list[ParityImage]:
     """The pictures to verify a file on: `load_images`, at the file's own size where that is fixed.
 
     Args:
@@ -89,7 +97,7 @@ def verification_images(
     Raises:
         ImageError: A path holds no readable image.
     """
-    fixed = artifact.profile
+    fixed = artifact.fixed_sizes
     if not sizes and "height" in fixed and "width" in fixed:
         sizes = [(fixed["height"], fixed["width"])]
     return load_images(artifact.spec, paths, sizes or None)

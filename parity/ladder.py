@@ -15,15 +15,15 @@ from ..engines.torch_runner import TorchRunner
 from ..errors import InputError
 from ..export import OnnxArtifact, read_artifact
 from ..export.exporter import weights_digest
-from ..images.resizing import pad_to_multiple
 from ..models import Restorer, fold
 from ..progress import Progress, silent
 from .bisection import first_broken
 from .floors import AGREEMENT_FLOORS, FLOORS, FOLDED_FLOOR, own_dictionary_floor
-from .images import TestImage, verification_images
+from .images import ParityImage, textured, verification_images
 from .metrics import key_agreement, max_steps, nonfinite, psnr
-from .probe import OnnxProbe, block_output, dictionary_tensors, record_dictionaries
-from .report import Measure, ParityReport, Rung
+from .probe import OnnxProbe, block_output, dictionary_tensors, ordered_blocks, record_dictionaries
+from .ranges import padded
+from .report import Measure, ParityReport, Rung, TaskRung
 from .task import TASK_LOSS, task_rung
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ Dictionaries = Sequence[torch.Tensor]
 def verify(
     model: Restorer,
     onnx_file: str | Path | OnnxArtifact,
-    images: Sequence[TestImage] | None = None,
+    images: Sequence[ParityImage] | None = None,
     *,
     min_psnr: float | None = None,
     subject: str | None = None,
@@ -73,7 +73,7 @@ def verify(
             truths.append(reference.run(image.pixels[None]))
         dictionaries.append(recorded)
     progress("folded PyTorch")
-    rungs = [_folded_rung(reference, TorchRunner(folded), artifact.blocks, images[0], truths[0])]
+    rungs: list[Rung | TaskRung] = [_folded_rung(reference, TorchRunner(folded), artifact.blocks, images[0], truths[0])]
     progress(f"ONNX {artifact.precision}")
     if any(dictionaries):
         comparison = _Comparison(artifact, model, images, truths, dictionaries, progress)
@@ -81,7 +81,7 @@ def verify(
     else:
         comparison = _Comparison(artifact, model, images, truths, None, progress)
         rungs.append(comparison.plain_rung(candidate, min_psnr))
-    if artifact.provenance.get("random_weights") is None and "height" not in artifact.profile:
+    if artifact.provenance.get("random_weights") is None and "height" not in artifact.fixed_sizes:
         progress("ground truth")
         if (task := task_rung(reference, candidate, TASK_LOSS[artifact.precision])) is not None:
             rungs.append(task)
@@ -103,14 +103,14 @@ def _same_model(folded: Restorer, artifact: OnnxArtifact) -> None:
         )
 
 
-def _measure(image: TestImage, truth: Images, output: Images, agreement: float | None = None) -> Measure:
+def _measure(image: ParityImage, truth: Images, output: Images, agreement: float | None = None) -> Measure:
     _, height, width = image.pixels.shape
     compared = (psnr(truth, output), max_steps(truth, output), nonfinite(output))
     return Measure(image.name, height, width, *compared, agreement)
 
 
 def _folded_rung(
-    reference: TorchRunner, folded: TorchRunner, blocks: Sequence[str], image: TestImage, truth: Images
+    reference: TorchRunner, folded: TorchRunner, blocks: Sequence[str], image: ParityImage, truth: Images
 ) -> Rung:
     """The model against its folded copy, on one picture."""
     pixels = image.pixels[None]
@@ -139,7 +139,7 @@ class _Comparison:
 
     artifact: OnnxArtifact
     model: Restorer
-    images: Sequence[TestImage]
+    images: Sequence[ParityImage]
     truths: Sequence[Images]
     dictionaries: Sequence[Dictionaries] | None
     progress: Progress
@@ -163,8 +163,8 @@ class _Comparison:
         judged = self.textured()
         own = []
         for image, truth, recorded in judged.triples():
-            padded, (rows, columns) = self.padded(image)
-            output, found = free.run(padded)
+            given, (rows, columns) = self.padded(image)
+            output, found = free.run(given)
             agreement = key_agreement(_arrays(recorded), found) if names else None
             own.append(_measure(image, truth, output[..., :rows, :columns], agreement))
         notes = [] if names else ["decomposed: its dictionaries cannot be looked at"]
@@ -183,23 +183,22 @@ class _Comparison:
             rungs.append(first if first.passed else judged.localised(first, graph))
         if names:
             fed = OnnxProbe(graph, feed_dictionaries=True)
-            given = []
+            same = []
             for image, truth, recorded in self.triples():
-                padded, (rows, columns) = self.padded(image)
-                output, _ = fed.run(padded, _arrays(recorded))
-                given.append(_measure(image, truth, output[..., :rows, :columns]))
-            second = Rung(f"ONNX {precision} = PyTorch, same dictionary", floor, tuple(given))
+                given, (rows, columns) = self.padded(image)
+                output, _ = fed.run(given, _arrays(recorded))
+                same.append(_measure(image, truth, output[..., :rows, :columns]))
+            second = Rung(f"ONNX {precision} = PyTorch, same dictionary", floor, tuple(same))
             rungs.append(second if second.passed else self.localised(second, graph, feed=True))
         return rungs
 
-    def triples(self) -> list[tuple[TestImage, Images, Dictionaries]]:
+    def triples(self) -> list[tuple[ParityImage, Images, Dictionaries]]:
         """Image, reference and dictionaries, image by image."""
         return list(zip(self.images, self.truths, self.dictionaries or (), strict=True))
 
     def textured(self) -> _Comparison:
         """The comparison without images whose padding repeats an edge: tokens tie there, and any choice is right."""
-        multiple = self.artifact.spec.pad_multiple
-        kept = [t for t in self.triples() if all(-side % multiple < side for side in t[0].pixels.shape[1:])]
+        kept = [t for t in self.triples() if textured(t[0].pixels, padded(self.artifact, t[0]))]
         return dataclasses.replace(
             self, images=[t[0] for t in kept], truths=[t[1] for t in kept], dictionaries=[t[2] for t in kept]
         )
@@ -208,20 +207,18 @@ class _Comparison:
         """The file's graph."""
         return self.artifact.model
 
-    def padded(self, image: TestImage) -> tuple[Images, tuple[int, int]]:
+    def padded(self, image: ParityImage) -> tuple[Images, tuple[int, int]]:
         """Input of the graph for an image, and (rows, columns) of the restored image in its output."""
-        spec = self.artifact.spec
-        padded, (height, width) = pad_to_multiple(image.pixels[None], spec.pad_multiple)
-        return padded, (height * spec.scale, width * spec.scale)
+        rows, columns = (side * self.artifact.spec.scale for side in image.pixels.shape[1:])
+        return padded(self.artifact, image), (rows, columns)
 
     def localised(self, rung: Rung, graph: onnx.ModelProto, feed: bool = False) -> Rung:
         """Names the block of a failed rung at which its worst image begins to differ."""
-        order = {output: index for index, node in enumerate(graph.graph.node) for output in node.output}
-        blocks = sorted((block for block in self.artifact.blocks if block in order), key=order.__getitem__)
+        blocks = ordered_blocks(graph, self.artifact.blocks)
         if not blocks:
             return rung
         worst = min(range(len(self.images)), key=lambda index: _badness(rung.measures[index]))
-        padded, _ = self.padded(self.images[worst])
+        worst_input = padded(self.artifact, self.images[worst])
         fed = _arrays(self.dictionaries[worst]) if feed and self.dictionaries is not None else []
 
         def expected(block: str) -> Images:
@@ -230,7 +227,7 @@ class _Comparison:
 
         def found(block: str) -> Images:
             probe = OnnxProbe(graph, [block], feed_dictionaries=feed)
-            output: Images = np.ldexp(probe.run(padded, fed)[1][0], self.artifact.rescale.get(block, 0))
+            output: Images = np.ldexp(probe.run(worst_input, fed)[1][0], self.artifact.rescale.get(block, 0))
             return output
 
         return dataclasses.replace(rung, broken_block=first_broken(blocks, expected, found, rung.floor))

@@ -12,7 +12,7 @@ from ..engines import OnnxRuntimeRunner
 from ..engines.torch_runner import TorchRunner
 from ..export.artifact import OnnxArtifact
 from .drawings import amplification, bar_plot, difference_map, picture
-from .images import TestImage, verification_images
+from .images import ParityImage, verification_images
 from .metrics import psnr
 from .report import ParityReport, Rung
 from .tables import COLUMNS, decibels, describe_miss, report_rows
@@ -38,7 +38,7 @@ svg { width: 100%; max-width: 48rem; font: 13px system-ui, sans-serif } svg text
 
 
 def report_page(
-    report: ParityReport, model: Restorer, artifact: OnnxArtifact, images: Sequence[TestImage] | None
+    report: ParityReport, model: Restorer, artifact: OnnxArtifact, images: Sequence[ParityImage] | None
 ) -> str:
     """A report as an HTML page that needs nothing but itself.
 
@@ -53,10 +53,11 @@ def report_page(
     if images is None:
         images = verification_images(artifact)
     reference, candidate = TorchRunner(model), OnnxRuntimeRunner(artifact)
+    rungs = [rung for rung in report.rungs if isinstance(rung, Rung)]
     shown = []
     for image in images:
         outputs = [runner.run(image.pixels[None])[0] for runner in (reference, candidate)]
-        shown.append(_image(image, outputs, report.rungs))
+        shown.append(_image(image, outputs, rungs))
     verdict = '<span class="pass">passed</span>' if report.passed else '<span class="miss">MISSED</span>'
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -72,7 +73,7 @@ def report_page(
 <h2>Rungs</h2>
 {_rungs(report)}
 <h2>PSNR of each picture</h2>
-{"".join(_plot(rung) for rung in report.rungs if rung.measures)}
+{"".join(_plot(rung) for rung in rungs)}
 <h2>Pictures</h2>
 {"".join(shown)}
 <h2>Where it comes from</h2>
@@ -102,7 +103,7 @@ def _plot(rung: Rung) -> str:
     return f"<h3>{escape(rung.name)}</h3>{bar_plot(bars, rung.floor)}"
 
 
-def _image(image: TestImage, outputs: Sequence[Any], rungs: Sequence[Rung]) -> str:
+def _image(image: ParityImage, outputs: Sequence[Any], rungs: Sequence[Rung]) -> str:
     """Input, both outputs and their difference side by side."""
     truth, found = outputs
     factor = amplification(truth, found)
@@ -131,7 +132,7 @@ def _image(image: TestImage, outputs: Sequence[Any], rungs: Sequence[Rung]) -> s
 
 def _provenance(report: ParityReport, artifact: OnnxArtifact) -> dict[str, Any]:
     facts: dict[str, Any] = {"file": artifact.file_name, "sha256": artifact.sha256, "precision": artifact.precision}
-    facts |= {f"fixed {name}": size for name, size in artifact.profile.items()}
+    facts |= {f"fixed {name}": size for name, size in artifact.fixed_sizes.items()}
     facts |= {f"model: {name}": value for name, value in report.spec.to_json().items() if value is not None}
     facts |= {f"export: {name}": value for name, value in artifact.provenance.items()}
     for role, described in report.runners.items():

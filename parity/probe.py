@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = [
     "block_outputs",
     "dictionary_tensors",
     "make_dictionaries_inputs",
+    "ordered_blocks",
     "record_dictionaries",
 ]
 
@@ -35,6 +37,11 @@ DICTIONARIES = {operator.name for operator in CHOOSING}
 def dictionary_tensors(graph: onnx.ModelProto) -> list[str]:
     """Names of the dictionaries of a graph, in order; empty where there are none or they are decomposed."""
     return [node.output[0] for node in graph.graph.node if node.op_type in DICTIONARIES]
+
+
+def ordered_blocks(graph: onnx.ModelProto, blocks: Container[str]) -> list[str]:
+    """Those of the named blocks that a graph computes, in the order it computes them."""
+    return [output for node in graph.graph.node for output in node.output if output in blocks]
 
 
 def make_dictionaries_inputs(graph: onnx.ModelProto) -> list[str]:
@@ -62,8 +69,7 @@ class OnnxProbe:
     def __init__(self, graph: onnx.ModelProto, outputs: Sequence[str] = (), feed_dictionaries: bool = False) -> None:
         import onnx
 
-        copy = type(graph)()
-        copy.CopyFrom(graph)
+        copy = deepcopy(graph)
         del copy.graph.value_info[:]
         self.outputs = list(outputs)
         if feed_dictionaries:

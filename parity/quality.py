@@ -18,9 +18,9 @@ from ..models import Restorer
 from ..progress import Progress, silent
 from .bisection import AFTER, block_psnr
 from .floors import FLOORS
-from .images import TestImage
+from .images import ParityImage
 from .metrics import json_number, psnr
-from .probe import block_outputs, dictionary_tensors, record_dictionaries
+from .probe import block_outputs, dictionary_tensors, ordered_blocks, record_dictionaries
 from .ranges import padded
 from .rounding import BlockWatch, Rounding
 
@@ -91,7 +91,7 @@ class QualityReport:
 def block_quality(
     model: Restorer,
     artifact: OnnxArtifact,
-    images: Sequence[TestImage],
+    images: Sequence[ParityImage],
     *,
     subject: str | None = None,
     progress: Progress = silent,
@@ -126,7 +126,9 @@ def block_quality(
             f"{artifact.name} ({artifact.precision}) computes nothing in half precision.",
             fix="Name a file in float16 or bfloat16, or a float32 file to see what float16 would do to it.",
         )
-    blocks = _ordered_blocks(graph, artifact)
+    blocks = ordered_blocks(graph, artifact.blocks)
+    if not blocks:
+        raise InputError(f"{artifact.name} names no blocks.", fix="Export it again.")
     semantic = bool(dictionary_tensors(graph))
     alone, whole = (BlockWatch(graph, blocks, alone, semantic) for alone in (True, False))
     dtype = onnx.helper.tensor_dtype_to_np_dtype(HALF_TYPES[precision])
@@ -163,16 +165,7 @@ def _half_type(graph: onnx.ModelProto) -> str | None:
     return next((name for name, kind in HALF_TYPES.items() if kind in kinds), None)
 
 
-def _ordered_blocks(graph: onnx.ModelProto, artifact: OnnxArtifact) -> list[str]:
-    """The file's blocks in the order they are computed."""
-    order = {output: index for index, node in enumerate(graph.graph.node) for output in node.output}
-    blocks = sorted((block for block in artifact.blocks if block in order), key=order.__getitem__)
-    if not blocks:
-        raise InputError(f"{artifact.name} names no blocks.", fix="Export it again.")
-    return blocks
-
-
-def _reference(model: Restorer, image: TestImage, blocks: Sequence[str]) -> tuple[dict[str, Images], list[Any]]:
+def _reference(model: Restorer, image: ParityImage, blocks: Sequence[str]) -> tuple[dict[str, Images], list[Any]]:
     """Output of every block of the model, the padded restored image under `AFTER`, and the dictionaries."""
     with record_dictionaries() as recorded:
         outputs, restored = block_outputs(model, image.pixels[None], blocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..export.artifact import OnnxArtifact
 from ..export.streams import constants, picture_floats, stays_float32
 from ..images.resizing import pad_to_multiple
 from ..progress import Progress, silent
-from .images import TestImage, load_images
+from .images import ParityImage, load_images
 
 if TYPE_CHECKING:
     import onnx
@@ -38,16 +39,16 @@ Statistic = Callable[[str, str], "list[onnx.NodeProto]"]
 """Nodes that reduce a tensor to one number: given the tensor's name and the result's."""
 
 
-def range_images(artifact: OnnxArtifact) -> list[TestImage]:
+def range_images(artifact: OnnxArtifact) -> list[ParityImage]:
     """The packaged samples, cut to the file's fixed size or to `SIDE`."""
-    fixed = artifact.profile
+    fixed = artifact.fixed_sizes
     return load_images(artifact.spec, sizes=[(fixed.get("height", SIDE), fixed.get("width", SIDE))])
 
 
 def measure_ranges(
     artifact: OnnxArtifact,
     graph: onnx.ModelProto,
-    images: Sequence[TestImage],
+    images: Sequence[ParityImage],
     progress: Progress = silent,
 ) -> dict[str, float]:
     """Greatest magnitude of every float32 tensor of a graph over all pictures.
@@ -83,11 +84,11 @@ def measure_ranges(
 def tensor_statistics(
     artifact: OnnxArtifact,
     graph: onnx.ModelProto,
-    images: Sequence[TestImage],
+    images: Sequence[ParityImage],
     names: Sequence[str],
     statistic: Statistic,
     progress: Progress = silent,
-) -> Iterable[tuple[TestImage, list[float]]]:
+) -> Iterable[tuple[ParityImage, list[float]]]:
     """One number of each named tensor for each picture; the graph reduces them, so no tensor is kept.
 
     Yields:
@@ -95,8 +96,7 @@ def tensor_statistics(
     """
     import onnx
 
-    copy = type(graph)()
-    copy.CopyFrom(graph)
+    copy = deepcopy(graph)
     del copy.graph.value_info[:]
     results = [name + SUFFIX for name in names]
     insert_behind(copy.graph, {name: statistic(name, result) for name, result in zip(names, results, strict=True)})
@@ -121,7 +121,7 @@ def insert_behind(graph: onnx.GraphProto, added: Mapping[str, Sequence[onnx.Node
             graph.node.extend(added.get(name, ()))
 
 
-def padded(artifact: OnnxArtifact, image: TestImage) -> Images:
+def padded(artifact: OnnxArtifact, image: ParityImage) -> Images:
     """The graph's input for a picture."""
     return pad_to_multiple(image.pixels[None], artifact.spec.pad_multiple)[0]
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..models.spec import ModelSpec
 from .metrics import json_number
 
-__all__ = ["Measure", "ParityReport", "Rung", "TaskMeasure"]
+__all__ = ["Measure", "ParityReport", "Rung", "TaskMeasure", "TaskRung"]
 
 
 @dataclass(frozen=True)
@@ -67,27 +67,23 @@ class Rung:
 
     Attributes:
         name: What is compared.
-        floor: Least PSNR in dB that every image must reach; for the task rung the greatest loss in dB.
-        measures: The images, empty for the task rung.
+        floor: Least PSNR in dB that every image must reach.
+        measures: The images.
         agreement_floor: Least dictionary agreement, or None.
-        task: The images against ground truth, empty for the other rungs.
         broken_block: First block whose output misses the floor, looked for only where the rung failed.
         note: What a reader should know.
     """
 
     name: str
     floor: float
-    measures: tuple[Measure, ...] = ()
+    measures: tuple[Measure, ...]
     agreement_floor: float | None = None
-    task: tuple[TaskMeasure, ...] = ()
     broken_block: str | None = None
     note: str = ""
 
     @property
     def worst(self) -> float:
-        """PSNR of the worst image; for the task rung minus the greatest loss."""
-        if self.task:
-            return min(-measure.loss for measure in self.task)
+        """PSNR of the worst image."""
         return min(measure.psnr for measure in self.measures)
 
     @property
@@ -99,11 +95,45 @@ class Rung:
     @property
     def passed(self) -> bool:
         """Whether every image holds the floors and every value is finite."""
-        if self.task:
-            return self.worst >= -self.floor
         if any(measure.nonfinite for measure in self.measures) or not self.worst >= self.floor:
             return False
         return self.agreement_floor is None or (self.agreement or 0.0) >= self.agreement_floor
+
+    def to_json(self) -> dict[str, Any]:
+        """The rung as a JSON object."""
+        facts = {"worst": self.worst, "agreement": self.agreement, "passed": self.passed}
+        return dataclasses.asdict(self) | {"task": []} | facts
+
+
+@dataclass(frozen=True)
+class TaskRung:
+    """The step that looks at ground truth: the candidate restores as well as the reference does.
+
+    Attributes:
+        name: What is compared.
+        greatest_loss: dB that the candidate may be worse on every image.
+        measures: The images.
+    """
+
+    name: str
+    greatest_loss: float
+    measures: tuple[TaskMeasure, ...]
+
+    @property
+    def loss(self) -> float:
+        """DB lost on the image that loses most."""
+        return max(measure.loss for measure in self.measures)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no image loses more than it may."""
+        return self.loss <= self.greatest_loss
+
+    def to_json(self) -> dict[str, Any]:
+        """The rung as a JSON object of the same names as `Rung`'s: its floor is the loss that is allowed."""
+        bare = Rung(self.name, self.greatest_loss, ())
+        facts = {"task": list(map(dataclasses.asdict, self.measures)), "worst": -self.loss, "passed": self.passed}
+        return dataclasses.asdict(bare) | {"agreement": None} | facts
 
 
 @dataclass(frozen=True)
@@ -119,7 +149,7 @@ class ParityReport:
 
     subject: str
     spec: ModelSpec
-    rungs: tuple[Rung, ...]
+    rungs: tuple[Rung | TaskRung, ...]
     runners: dict[str, Any]
 
     @property
@@ -129,16 +159,12 @@ class ParityReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object; infinite numbers are strings."""
-        rungs = [
-            dataclasses.asdict(rung) | {"worst": rung.worst, "agreement": rung.agreement, "passed": rung.passed}
-            for rung in self.rungs
-        ]
         plain: dict[str, Any] = _plain(
             {
                 "subject": self.subject,
                 "passed": self.passed,
                 "spec": self.spec.to_json(),
-                "rungs": rungs,
+                "rungs": [rung.to_json() for rung in self.rungs],
                 "runners": self.runners,
             }
         )

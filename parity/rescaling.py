@@ -13,7 +13,7 @@ from ..errors import ParityMissed, Unsupported
 from ..export.artifact import RESCALE_REPORT_KEY, OnnxArtifact, artifact_of
 from ..export.rescale import RescaleReport, rescale
 from ..progress import Progress, silent
-from .images import TestImage
+from .images import ParityImage
 from .ranges import measure_ranges, padded, range_images
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ __all__ = ["identical_outputs", "rescale_if_needed"]
 
 def rescale_if_needed(
     artifact: OnnxArtifact,
-    images: Sequence[TestImage] | None = None,
+    images: Sequence[ParityImage] | None = None,
     *,
     progress: Progress = silent,
 ) -> tuple[OnnxArtifact, RescaleReport]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +63,7 @@ class BlockWatch:
         import onnx
         from onnx.helper import make_tensor_value_info
 
-        copy = type(graph)()
-        copy.CopyFrom(graph)
+        copy = deepcopy(graph)
         del copy.graph.value_info[:]
         self.dictionaries = make_dictionaries_inputs(copy) if dictionaries else []
         emulated = emulate_half(copy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .report import ParityReport, Rung
+from .report import ParityReport, Rung, TaskRung
 
 if TYPE_CHECKING:
     from .quality import QualityReport
@@ -28,16 +28,16 @@ def report_rows(report: ParityReport) -> list[tuple[str, ...]]:
     return [_row(rung) for rung in report.rungs]
 
 
-def _row(rung: Rung) -> tuple[str, ...]:
+def _row(rung: Rung | TaskRung) -> tuple[str, ...]:
     verdict = "pass" if rung.passed else "MISSED"
+    if isinstance(rung, TaskRung):
+        images = ", ".join(f"{m.image} {m.candidate:.2f} (input {m.baseline:.2f})" for m in rung.measures)
+        lost = round(rung.loss, 4) + 0.0  # no negative zero
+        return rung.name, f"loss <= {rung.greatest_loss:g} dB", f"{lost:.4f} dB lost", images, verdict
     if rung.broken_block:
         verdict += f" from {rung.broken_block}"
     if rung.note:
         verdict += f" ({rung.note})"
-    if rung.task:
-        images = ", ".join(f"{m.image} {m.candidate:.2f} (input {m.baseline:.2f})" for m in rung.task)
-        lost = round(-rung.worst, 4) + 0.0  # no negative zero
-        return rung.name, f"loss <= {rung.floor:g} dB", f"{lost:.4f} dB lost", images, verdict
     worst = decibels(rung.worst)
     if rung.agreement is not None:
         worst += f", keys {rung.agreement:.4%}"
@@ -46,11 +46,10 @@ def _row(rung: Rung) -> tuple[str, ...]:
     return rung.name, f">= {rung.floor:g} dB", f"{worst} ({steps:.3f} steps)", images, verdict
 
 
-def describe_miss(rung: Rung) -> str:
+def describe_miss(rung: Rung | TaskRung) -> str:
     """Why a rung was missed, with the figures, as the end of a sentence."""
-    if rung.task:
-        lost = -rung.worst
-        return f"{lost:.3f} dB are lost against ground truth, {rung.floor:g} dB are allowed"
+    if isinstance(rung, TaskRung):
+        return f"{rung.loss:.3f} dB are lost against ground truth, {rung.greatest_loss:g} dB are allowed"
     reasons = []
     if broken := sum(measure.nonfinite for measure in rung.measures):
         reasons.append(f"{broken} output values are NaN or infinite")

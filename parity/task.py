@@ -12,7 +12,7 @@ from ..images.resizing import resize_bicubic
 from ..models.spec import ModelSpec
 from .images import to_channels
 from .metrics import psnr, psnr_y
-from .report import Rung, TaskMeasure
+from .report import TaskMeasure, TaskRung
 
 __all__ = ["TASK_LOSS", "degrade", "task_metric", "task_rung"]
 
@@ -47,7 +47,7 @@ def task_metric(spec: ModelSpec) -> Callable[[Images, Images], float]:
 
 def task_rung(
     reference: Runner, candidate: Runner, loss: float, accepts: Callable[[int, int], bool] = lambda rows, columns: True
-) -> Rung | None:
+) -> TaskRung | None:
     """Reference and candidate against the packaged pictures; None where the task's degradation is not known.
 
     Measured by `task_metric`.
@@ -74,4 +74,4 @@ def task_rung(
         baseline = given if spec.scale == 1 else resize_bicubic(given, spec.scale)
         restored = [measure(truth, runner.run(given[None])[0]) for runner in (reference, candidate)]
         measures.append(TaskMeasure(name, measure(truth, baseline), *restored))
-    return Rung("restores ground truth as PyTorch does", loss, task=tuple(measures)) if measures else None
+    return TaskRung("restores ground truth as PyTorch does", loss, tuple(measures)) if measures else None

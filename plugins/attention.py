@@ -21,7 +21,7 @@ from .windows import (
     window_slices,
 )
 
-__all__ = ["attend_windows", "attention", "attention_gradients", "plain_attention", "restrict"]
+__all__ = ["Attend", "attend_windows", "attention", "attention_gradients", "plain_attention", "restrict"]
 
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]

@@ -13,6 +13,7 @@ import triton.language as tl
 
 __all__ = [
     "FLOAT32_STEP",
+    "LOWEST",
     "accumulate",
     "bias_position",
     "pixels",

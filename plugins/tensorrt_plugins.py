@@ -15,18 +15,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import EnvironmentProblem
+from ..version import TENSORRT_RELEASES
 from .catalogue import OPERATORS
 from .dispatch import kernel_module
 from .launch import UNKNOWN
 from .ptx import compile_kernel
 from .registry import DOMAIN, Operator
 
-__all__ = ["OLDEST_TENSORRT", "register_tensorrt"]
+__all__ = ["register_tensorrt"]
 
-OLDEST_TENSORRT = (10, 12)
-"""Oldest TensorRT that the plugins are made for: complete strong typing, plugins preferred over function bodies."""
-
-OLDEST_TEXT = ".".join(map(str, OLDEST_TENSORRT))
+OLDEST_TEXT = ".".join(map(str, TENSORRT_RELEASES[0]))
 
 FLOATS = "FP32|FP16|BF16"
 """Tensor types of a plugin; the bars make the choices of all tensors depend on each other."""
@@ -56,7 +54,7 @@ def _import_tensorrt() -> tuple[Any, Any]:
     except (ImportError, OSError) as error:
         raise EnvironmentProblem("TensorRT cannot be imported", why=f"{error}.", fix=INSTALL) from error
     version = tuple(int(part) for part in re.findall(r"\d+", trt.__version__)[:2])
-    if version < OLDEST_TENSORRT:
+    if version < TENSORRT_RELEASES[0]:
         raise EnvironmentProblem(
             f"TensorRT {trt.__version__} is too old for the plugins",
             why=f"They need {OLDEST_TEXT}: plugins whose kernels lie inside the engine, and strong typing.",

@@ -117,6 +117,28 @@ def test_every_import_names_a_module_that_exists():
     assert not unknown, unknown
 
 
+def exported(tree):
+    """The names in a module's `__all__`."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return ast.literal_eval(node.value)
+    return []
+
+
+def test_what_another_module_imports_is_public():
+    """A name that crosses a border between modules stands in the `__all__` of the module it comes from."""
+    public = {module: exported(ast.parse(path.read_text(encoding="utf-8"))) for module, path in MODULES.items()}
+    hidden = set()
+    for module, path in MODULES.items():
+        package = module if path.name == "__init__.py" else module[:-1]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                target = package[: len(package) - node.level + 1] + tuple(filter(None, (node.module or "").split(".")))
+                names = {alias.name for alias in node.names if (*target, alias.name) not in MODULES}
+                hidden |= {f"{'.'.join(target)}: {name}" for name in names - {*public[target]}}
+    assert not hidden, sorted(hidden)
+
+
 def test_an_import_never_goes_up():
     rank = {place: number for number, place in enumerate(ORDER)}
     rank[PACKAGE] = -1  # nothing imports the root

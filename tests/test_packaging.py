@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import agileir_export
+from agileir_export import version
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,9 +83,44 @@ def test_the_version_has_one_source():
     assert importlib.metadata.version("agileir-export") == agileir_export.__version__
 
 
+def changelog_problem(text, version):
+    """What is wrong with a changelog of a package of this version; empty where nothing is."""
+    parts = re.split(r"^## (.*)$", text, flags=re.MULTILINE)[1:]
+    sections = dict(zip(parts[::2], parts[1::2], strict=True))
+    pending = sections.pop("[Unreleased]", "")
+    released = [re.fullmatch(r"\[(\d+)\.(\d+)\.(\d+)\] - \d{4}-\d\d-\d\d", heading) for heading in sections]
+    if not all(released):
+        return "a heading is no release with its date"
+    numbers = [tuple(map(int, match.groups())) for match in released]
+    if numbers != sorted(set(numbers), reverse=True):
+        return "the releases are not in order"
+    here = tuple(map(int, version.split(".")))
+    if numbers and numbers[0] > here:
+        return "a release is newer than the package"
+    if here not in numbers and "\n- " not in pending:
+        return "nothing is written about this version"
+    return ""
+
+
 def test_the_changelog_knows_the_version():
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"## [{agileir_export.__version__}]" in changelog or "## [Unreleased]" in changelog
+    assert not changelog_problem((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), agileir_export.__version__)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("## [Unreleased]\n\n- New.\n\n## [0.1.0] - 2026-01-01\n\n- Old.\n", ""),
+        ("## [0.2.0] - 2026-01-01\n\n- New.\n", ""),
+        ("## [Unreleased]\n\n## [0.1.0] - 2026-01-01\n\n- Old.\n", "nothing is written"),
+        ("## [0.1.0] - 2026-01-01\n\n- Old.\n", "nothing is written"),
+        ("## [Unreleased]\n\n- New.\n\n## [0.3.0] - 2026-01-01\n", "newer than the package"),
+        ("## [0.1.0] - 2026-01-01\n\n## [0.2.0] - 2026-02-01\n", "not in order"),
+        ("## [0.2.0]\n\n- New.\n", "no release with its date"),
+    ],
+)
+def test_a_changelog_can_fail(text, problem):
+    found = changelog_problem(f"# Changelog\n\n{text}", "0.2.0")
+    assert problem in found and bool(problem) is bool(found)
 
 
 def test_upper_ends_have_a_reason_beside_them():
@@ -96,3 +132,12 @@ def test_upper_ends_have_a_reason_beside_them():
     for line in requirements:
         if "<" in line or "==" in line.split(";")[0]:
             assert "# " in line, line
+
+
+def test_the_extras_ask_for_the_releases_that_the_package_names():
+    low, high = version.TENSORRT_RELEASES
+    extras = CONFIG["project"]["optional-dependencies"]
+    assert extras["tensorrt"] == ["tensorrt>={}.{}".format(*low)]
+    assert f"pip install '{extras['tensorrt'][0]},<{high[0]}'" == version.TENSORRT_INSTALL
+    assert [requirement.partition(">=")[0] for requirement in extras["rtx"]] == list(version.RTX_PACKAGES)
+    assert set(extras["rtx"]) <= {requirement.partition(";")[0] for requirement in extras["test"]}

@@ -17,7 +17,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["PRODUCTS", "UNKNOWN", "Kernel", "Layer", "Tensor", "kernel_of", "number_type", "operator_of"]
+__all__ = ["PRODUCTS", "UNKNOWN", "Kernel", "Layer", "Tensor", "elements", "kernel_of", "number_type", "operator_of"]
 
 UNKNOWN = "unknown"
 """Number type of a kernel of which the engine does not say it."""

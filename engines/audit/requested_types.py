@@ -50,7 +50,7 @@ def product_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def quantised_nodes(model: onnx.ModelProto) -> list[str]:
-    """Names of the products both of whose factors come from DequantizeLinear, be it by way of a Cast."""
+    """Names of the products both of whose factors come from DequantizeLinear, directly or through a Cast."""
     dequantised = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     casts = [node for node in model.graph.node if node.op_type == "Cast"]
     dequantised |= {node.output[0] for node in casts if node.input[0] in dequantised}

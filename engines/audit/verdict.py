@@ -18,6 +18,7 @@ from .layer_lists import kernels_from_inspector, kernels_from_rtx_log
 from .requested_types import float32_nodes, product_nodes, quantised_nodes
 
 __all__ = [
+    "COLUMNS",
     "Audit",
     "Kept",
     "Kernel",

@@ -21,17 +21,15 @@ from ...errors import AgileIRError, InternalError
 from ...export.artifact import parse_onnx
 from ...progress import Progress
 from ..failures import BuildFailed, Failure
-from ..logger import make_logger
+from ..logger import ERRORS, make_logger
 from ..targets import load_target
 from .builder import build
 from .request import BuildRequest
 
-__all__ = ["main"]
+__all__ = ["MODEL", "main"]
 
 MODEL = "network.onnx"
 """Where a model that is in memory only lies in the folder of its build."""
-
-ERRORS = ("INTERNAL_ERROR", "ERROR")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Operators written out as their function bodies, for builders that shall not run them as plugins.
+"""Operators written out as their function bodies, for builders that must not run them as plugins.
 
 NVIDIA's parser writes function bodies out too, but each call by itself, and a builder takes its time for every layer.
 Written out here, equal nodes of different calls are merged first, which spares a SemanIR of 36 layers 44 % of its time.

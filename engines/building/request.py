@@ -211,7 +211,7 @@ def check_request(request: BuildRequest, artifact: OnnxArtifact) -> None:
 
 
 def choose_plugins(choice: str, target: Target, artifact: OnnxArtifact) -> bool:
-    """Whether the operators of a file shall run as plugins.
+    """Whether the operators of a file are to run as plugins.
 
     Args:
         choice: ``"plugin"``, ``"decomposed"``, or ``"auto"``: plugins where the target takes them, the file has

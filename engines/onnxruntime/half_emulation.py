@@ -16,7 +16,7 @@ from ...errors import Unsupported
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["computes_in_half", "emulate_half"]
+__all__ = ["HALF", "computes_in_half", "emulate_half"]
 
 FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16
 """ONNX element types."""

@@ -108,7 +108,7 @@ class OnnxRuntimeRunner:
         """
         check_images(images, self.spec)
         padded, (height, width) = pad_to_multiple(images, self.spec.pad_multiple)
-        fixed = self.artifact.profile
+        fixed = self.artifact.fixed_sizes
         wanted = (fixed.get("height", padded.shape[2]), fixed.get("width", padded.shape[3]))
         if padded.shape[2:] != wanted:
             raise InputError(

@@ -32,7 +32,7 @@ ADAPTERS = {"torch": (".torch_memory", "TorchMemory"), "pycuda": (".pycuda_memor
 
 
 class CaptureFailed(RuntimeError):
-    """The work cannot be captured into a CUDA graph. The runner then goes on without graphs; it never gets further."""
+    """The work cannot be captured into a CUDA graph. The runner catches it and goes on without graphs."""
 
 
 class OutOfDeviceMemory(EnvironmentProblem):

@@ -11,7 +11,7 @@ from ...errors import AgileIRError, EnvironmentProblem, InputError, InternalErro
 from ..artifact import EngineArtifact
 from ..cuda_driver import Gpu, probe_gpu
 from ..failures import MEMORY, explain_load
-from ..logger import make_logger
+from ..logger import ERRORS, make_logger
 from ..targets import TARGETS
 from .device_memory import DeviceMemory, OutOfDeviceMemory
 
@@ -19,8 +19,6 @@ __all__ = ["Messages", "deserialize", "messages_of", "require_gpu", "runtime_fai
 
 KEPT = 50
 """Messages of TensorRT that are kept: more than it writes about one failure."""
-
-ERRORS = ("INTERNAL_ERROR", "ERROR")
 
 
 class Messages:

@@ -4,7 +4,6 @@ from .graph_pass import GraphPass, run_passes
 from .lower_precision import Conversion, lower_precision
 from .name_dimensions import name_dimensions
 from .name_tensors import name_tensors
-from .share_constants import share_constants
 
 __all__ = [
     "Conversion",
@@ -13,5 +12,4 @@ __all__ = [
     "name_dimensions",
     "name_tensors",
     "run_passes",
-    "share_constants",
 ]

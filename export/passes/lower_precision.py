@@ -91,8 +91,8 @@ def lower_precision(conversion: Conversion, opset: int, refused: Mapping[str, st
                 return f"{tensor.name} is {np.dtype(tensor.dtype)} already"
         return None
 
-    def transform(graph: gs.Graph) -> int:
-        return _Lowering(graph, conversion, opset, refused).run()
+    def transform(graph: gs.Graph) -> None:
+        _Lowering(graph, conversion, opset, refused).run()
 
     def ensures(graph: gs.Graph) -> str | None:
         for tensor in (*graph.inputs, *graph.outputs):
@@ -129,9 +129,8 @@ class _Lowering:
         self.copies: dict[tuple[int, np.dtype[Any]], gs.Tensor] = {}
         self.exact = key_feature_nodes(graph)
         self.nodes: list[gs.Node] = []
-        self.changes = 0
 
-    def run(self) -> int:
+    def run(self) -> None:
         import onnx_graphsurgeon as gs
 
         for tensor in self.originals:
@@ -146,7 +145,6 @@ class _Lowering:
         self.graph.outputs = [self.float32_output(tensor) for tensor in self.graph.outputs]
         self.graph.nodes = self.nodes
         self.name_weights()
-        return self.changes
 
     def visit(self, node: gs.Node) -> None:
         """Decides the type a node computes in, and casts what it reads."""
@@ -180,8 +178,6 @@ class _Lowering:
         self.settle(outputs, _Role.DATA if _Role.DATA in roles else _Role.ISLAND, dtype)
         if reason:
             self.conversion.float32_nodes[node.op, reason] += 1
-        else:
-            self.changes += 1
 
     def settle(self, outputs: list[gs.Tensor], role: _Role, dtype: np.dtype[Any]) -> None:
         """Records what the results of a node are."""

@@ -41,19 +41,16 @@ def name_dimensions(scale: int) -> GraphPass:
                 return f"{tensor.name} {tensor.shape} is frozen in {', '.join(frozen)}"
         return None
 
-    def transform(graph: gs.Graph) -> int:
+    def transform(graph: gs.Graph) -> None:
         source, target = graph.inputs[0], graph.outputs[0]
         units: dict[str, tuple[Fraction, str]] = {}
         for tensor, magnification in ((target, scale), (source, 1)):
             for axis, name in NAMES.items():
                 factor, symbol = _split(tensor.shape[axis])
                 units[symbol] = (Fraction(1 if name == "batch" else magnification, factor), name)
-        changes = 0
         for tensor in graph.tensors().values():
             if tensor.shape is not None and any(isinstance(size, str) for size in tensor.shape):
                 tensor.shape = [_renamed(size, units) if isinstance(size, str) else size for size in tensor.shape]
-                changes += 1
-        return changes
 
     def ensures(graph: gs.Graph) -> str | None:
         if problem := requires(graph):

@@ -34,22 +34,19 @@ def name_tensors(blocks: Mapping[str, str]) -> GraphPass:
         taken = [path for name, path in blocks.items() if path != name and path in tensors]
         return f"the name {taken[0]} is taken" if taken else None
 
-    def transform(graph: gs.Graph) -> int:
+    def transform(graph: gs.Graph) -> None:
         import onnx_graphsurgeon as gs
 
         tensors = graph.tensors()
         taken = set(tensors)
         fixed = {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
-        changes = 0
 
         def rename(tensor: gs.Tensor, name: str) -> None:
-            nonlocal changes
             if tensor.name in fixed or name in taken:
                 return
             taken.discard(tensor.name)
             taken.add(name)
             tensor.name = name
-            changes += 1
 
         for old, path in blocks.items():
             rename(tensors[old], path)
@@ -61,7 +58,6 @@ def name_tensors(blocks: Mapping[str, str]) -> GraphPass:
         for tensor in tensors.values():
             if tensor.name.startswith(PREFIX):
                 rename(tensor, tensor.name.removeprefix(PREFIX))
-        return changes
 
     def ensures(graph: gs.Graph) -> str | None:
         tensors: dict[str, gs.Tensor] = {}

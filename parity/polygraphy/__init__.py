@@ -1,4 +1,4 @@
-"""NVIDIA polygraphy at home with our files: options for ``polygraphy run``, references, and the ready command."""
+"""NVIDIA polygraphy that knows our operators: options for ``polygraphy run``, references, and the ready command."""
 
 from typing import TYPE_CHECKING
 

@@ -18,9 +18,9 @@ from ...engines.runner import Images
 from ...errors import AgileIRError, InputError
 from ...export.artifact import OnnxArtifact, read_artifact
 from ...images.files import list_images, sample_images
-from ...images.resizing import pad_to_multiple
 from ..images import load_images
 from ..metrics import psnr
+from ..ranges import padded
 
 __all__ = ["FixedPeakPsnr", "Pictures", "WithPlugins", "WithoutTf32", "fixed_size", "input_name", "polygraphy_errors"]
 
@@ -39,8 +39,8 @@ def polygraphy_errors() -> Iterator[None]:
 
 def fixed_size(artifact: OnnxArtifact) -> tuple[int, int] | None:
     """(rows, columns) that a file was exported for; None where any size will do."""
-    profile = artifact.profile
-    return (profile["height"], profile["width"]) if {"height", "width"} <= set(profile) else None
+    fixed = artifact.fixed_sizes
+    return (fixed["height"], fixed["width"]) if {"height", "width"} <= set(fixed) else None
 
 
 def input_name(artifact: OnnxArtifact) -> str:
@@ -91,17 +91,16 @@ class Pictures:
             ImageError: The file cannot be read.
             InputError: The file was exported for another size.
         """
-        spec = self.artifact.spec
-        (image,) = load_images(spec, [file], [self.size])
-        padded, _ = pad_to_multiple(image.pixels[None], spec.pad_multiple)
-        if self.fixed not in (None, padded.shape[2:]):
+        (image,) = load_images(self.artifact.spec, [file], [self.size])
+        given = padded(self.artifact, image)
+        if self.fixed not in (None, given.shape[2:]):
             height, width = self.fixed
             raise InputError(
                 f"{self.artifact.name} was exported for {height}x{width} pixels, {file} gives "
-                f"{padded.shape[2]}x{padded.shape[3]}.",
+                f"{given.shape[2]}x{given.shape[3]}.",
                 fix="Take pictures of at least that size, or export without --static.",
             )
-        return np.ascontiguousarray(padded)
+        return np.ascontiguousarray(given)
 
 
 class FixedPeakPsnr:

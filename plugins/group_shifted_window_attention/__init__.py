@@ -9,7 +9,7 @@ from ..cost import Cost
 from ..registry import Operator
 from .onnx_function import body, statics
 
-__all__ = ["OPERATOR"]
+__all__ = ["NAME", "OPERATOR"]
 
 NAME = "group_shifted_window_attention"
 

@@ -10,7 +10,7 @@ from ..packing import words
 from ..registry import Operator
 from .onnx_function import body
 
-__all__ = ["OPERATOR"]
+__all__ = ["NAME", "OPERATOR"]
 
 NAME = "key_semantic_attention"
 

@@ -9,7 +9,7 @@ from ..packing import words
 from ..registry import Operator
 from .onnx_function import body, statics
 
-__all__ = ["OPERATOR"]
+__all__ = ["NAME", "OPERATOR"]
 
 NAME = "key_semantic_dictionary"
 

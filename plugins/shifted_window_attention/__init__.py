@@ -7,7 +7,7 @@ from ..cost import attention_cost
 from ..registry import Operator
 from .onnx_function import body
 
-__all__ = ["OPERATOR"]
+__all__ = ["NAME", "OPERATOR"]
 
 NAME = "shifted_window_attention"
 

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from agileir_export.cache import Cache
-from agileir_export.calib import CalibrationOptions, cost_plot, read_recipe
+from agileir_export.calib import CalibrationOptions, loss_plot, read_recipe
 from agileir_export.calib import measuring as measuring_module
 from agileir_export.calib.layers import find_layers
 from agileir_export.calib.quantise import quantised_layers
@@ -63,7 +63,7 @@ def test_a_file_is_written_and_the_report_tells_of_it(small: OnnxArtifact, pictu
     assert len(told_in_json["layers"]) == len(layers)
     assert all(len(row) == len(COLUMNS) for row in report.rows())
     assert any("outside the operators" in value for _, value in report.summary())
-    plot = cost_plot(report)
+    plot = loss_plot(report)
     assert plot.startswith("<svg") and plot.count("<rect") == len(layers) + 3
     assert "layers.0.conv" in plot and "budget 0.1 dB" in plot
 

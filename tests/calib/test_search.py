@@ -9,7 +9,7 @@ import pytest
 
 from agileir_export.calib.options import CalibrationOptions
 from agileir_export.calib.quality import Quality
-from agileir_export.calib.search import costliest_first, fewest_promotions
+from agileir_export.calib.search import fewest_promotions, greatest_loss_first
 from agileir_export.errors import ParityMissed
 
 COSTS = {"a": 0.01, "b": 0.2, "c": 0.03, "d": 0.05, "e": 0.0}
@@ -25,7 +25,7 @@ def allowed(budget: float = 0.1, parity: float = -1000.0) -> CalibrationOptions:
 
 
 def ordered() -> list[str]:
-    return costliest_first(list(COSTS), {name: additive([name]) for name in COSTS}, allowed())
+    return greatest_loss_first(list(COSTS), {name: additive([name]) for name in COSTS}, allowed())
 
 
 def test_the_costliest_come_first_whatever_they_cost() -> None:
@@ -37,7 +37,7 @@ def test_the_costliest_come_first_whatever_they_cost() -> None:
         "keys": Quality(0.0, 0.0, 90.0, agreement=0.98),  # twice as many as may differ
         "none": Quality(-0.01, 0.0, math.inf, agreement=1.0),
     }
-    assert costliest_first(list(costs), costs, options) == ["keys", "loss", "noise", "none"]
+    assert greatest_loss_first(list(costs), costs, options) == ["keys", "loss", "noise", "none"]
     assert [costs[name].holds(options) for name in costs] == [True, True, False, True]
     assert costs["noise"].usage(options) == pytest.approx(0.5, rel=0.01)
     assert not Quality(None, None, -math.inf).holds(options)

@@ -95,7 +95,7 @@ def test_a_model_becomes_an_engine_and_its_onnx_file_is_kept() -> None:
     assert "verify a.plan" in result.stderr
     engine, kept = read_engine("a.plan"), read_artifact("a.onnx")
     assert engine.facts["sha256"] == kept.sha256
-    assert (kept.precision, kept.profile) == ("float16", {"batch": 1, "height": 8, "width": 8})
+    assert (kept.precision, kept.fixed_sizes) == ("float16", {"batch": 1, "height": 8, "width": 8})
     assert engine.provenance["model"] == PRESET
     again = run(*asked)
     assert again.exit_code == 0

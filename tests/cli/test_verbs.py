@@ -64,7 +64,7 @@ def test_onnx_exports_and_verifies(files: dict[str, Path]) -> None:
     artifact = read_artifact("a.onnx")
     assert f"Wrote a.onnx: {artifact.nodes} nodes, sha256 {artifact.sha256[:12]}" in result.stderr
     assert artifact.provenance["model"] == "swinir.pth"
-    assert artifact.profile == {}
+    assert artifact.fixed_sizes == {}
     assert "Parity of a.onnx" in Path("a.html").read_text(encoding="utf-8")
 
 
@@ -83,7 +83,7 @@ def test_onnx_json(files: dict[str, Path]) -> None:
 def test_static_size_is_also_the_size_of_the_pictures(files: dict[str, Path]) -> None:
     result = run("onnx", files["swinir"], "-o", "a.onnx", "--static", "7x9", "--json")
     assert result.exit_code == 0
-    assert read_artifact("a.onnx").profile == {"batch": 1, "height": 8, "width": 12}
+    assert read_artifact("a.onnx").fixed_sizes == {"batch": 1, "height": 8, "width": 12}
     measures = document(result)["parity"]["rungs"][1]["measures"]
     assert {(m["height"], m["width"]) for m in measures} == {(8, 12)}
 

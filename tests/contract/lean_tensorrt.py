@@ -60,7 +60,7 @@ class LeanTensorRT:
     libraries: Path
 
     def variables(self, *more_paths: str) -> dict[str, str]:
-        """The environment of a process that shall import this TensorRT."""
+        """The environment of a process that is to import this TensorRT."""
         found = os.environ.get("LD_LIBRARY_PATH", "")
         libraries = f"{self.libraries}:{found}" if found else str(self.libraries)
         return dict(os.environ) | {

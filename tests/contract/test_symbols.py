@@ -109,6 +109,8 @@ def test_names_of_members_exist_somewhere() -> None:
         for name, found in each["attributes"].items()
         if found["kind"] == "member"
     }
-    written = set().union(*(upper_case_texts(sources()[f"engines/{name}.py"]) for name in ("building/builder", "tensorrt/plan_loading")))
+    written = set().union(
+        *(upper_case_texts(sources()[f"engines/{name}.py"]) for name in ("building/builder", "tensorrt/plan_loading"))
+    )
     assert {"STRONGLY_TYPED", "AMPERE_PLUS"} <= written
     assert written <= known, f"no enumeration has {sorted(written - known)}"

@@ -10,7 +10,7 @@ import numpy as np
 from agileir_export.calib import CalibrationOptions
 from agileir_export.conversion import ConversionRequest, Int8Request, convert
 from agileir_export.engines import OnnxRuntimeRunner
-from agileir_export.parity.images import TestImage
+from agileir_export.parity.images import ParityImage
 
 from ..cli.command import document, run
 from ..export import networks
@@ -21,7 +21,7 @@ from ..export.written import int8_file
 def test_the_verb_takes_the_recipe_of_a_calibration_that_rescaled(files: dict[str, Path], tmp_path: Path) -> None:
     exported = networks.exported(files["onnx"].parent, "swinir-light")
     picture = networks.images(1, exported.spec.channels, 16, 24)
-    loud = blow_up_file(exported, tmp_path / "loud.onnx", TestImage("noise", picture[0]))
+    loud = blow_up_file(exported, tmp_path / "loud.onnx", ParityImage("noise", picture[0]))
     how = CalibrationOptions(rest="float16", crops=2, held_out=1, every_layer=False, equalise=False, psnr_budget=5.0)
     artifact, report = int8_file(loud, tmp_path / "int8.onnx", options=how)
     assert report.recipe.rescaled and max(artifact.rescale.values()) > 0

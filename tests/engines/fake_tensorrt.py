@@ -216,7 +216,7 @@ class IExecutionContext:
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        assert self.shape is None, "a context shall keep its shape: changing it leaks memory"
+        assert self.shape is None, "a context must keep its shape: changing it leaks memory"
         assert type(shape) is tuple
         assert self.engine.get_tensor_mode(name) is TensorIOMode.INPUT
         if self.profile is None:

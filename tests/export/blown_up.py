@@ -19,7 +19,7 @@ from agileir_export.models import Restorer, fold, pad_images
 from agileir_export.models.agileir import GroupAttention
 from agileir_export.models.columnar import ColumnarNetwork
 from agileir_export.models.layers import Block, Stage
-from agileir_export.parity import TestImage
+from agileir_export.parity import ParityImage
 from agileir_export.parity.probe import OnnxProbe
 from agileir_export.parity.ranges import padded
 
@@ -33,7 +33,7 @@ LAST_LINEAR = re.compile(r"\.(mlp\.fc2|conv|conv\.4)\.(weight\^T|weight|bias)$")
 """Weights of the last linear map of every MLP and stage."""
 
 
-def blow_up_file(artifact: OnnxArtifact, path: Path, image: TestImage, amax: float = ENOUGH) -> OnnxArtifact:
+def blow_up_file(artifact: OnnxArtifact, path: Path, image: ParityImage, amax: float = ENOUGH) -> OnnxArtifact:
     """A copy of a file whose MLPs and stages write `g` times as much, so that a block's output passes the figure."""
     original = onnx.load(artifact.path)
     gain = 1.0

@@ -66,12 +66,12 @@ def test_a_file_of_ours(tmp_path: Path) -> None:
     assert artifact.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (artifact.spec, artifact.provenance) == (SPEC, {"torch": "2"})
     assert artifact.blocks == ("layers.0", "layers.1")
-    assert (artifact.nodes, artifact.operators, artifact.profile, artifact.precision) == (2, {}, {}, "float32")
+    assert (artifact.nodes, artifact.operators, artifact.fixed_sizes, artifact.precision) == (2, {}, {}, "float32")
 
 
 def test_fixed_sizes(tmp_path: Path) -> None:
     artifact = read_artifact(written(tmp_path / "static.onnx", small(static=True)))
-    assert artifact.profile == {"batch": 1, "height": 16, "width": 24}
+    assert artifact.fixed_sizes == {"batch": 1, "height": 16, "width": 24}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,8 @@ def test_json(tmp_path: Path) -> None:
     path = written(tmp_path / "small.onnx", small())
     artifact = read_artifact(path)
     answer = json.loads(json.dumps(artifact.to_json()))
-    assert set(answer) == {field.name for field in dataclasses.fields(artifact)} - {"model", "data"} | {"sha256"}
+    names = {field.name for field in dataclasses.fields(artifact)}
+    assert set(answer) == names - {"model", "data", "fixed_sizes"} | {"sha256", "profile"}
     assert (answer["path"], answer["blocks"]) == (str(path), ["layers.0", "layers.1"])
     assert answer["spec"] == dataclasses.asdict(SPEC)
 

@@ -12,7 +12,7 @@ import pytest
 
 from agileir_export.engines import create_session
 from agileir_export.errors import InternalError
-from agileir_export.export.passes import GraphPass, name_dimensions, name_tensors, run_passes, share_constants
+from agileir_export.export.passes import GraphPass, name_dimensions, name_tensors, run_passes
 
 BLOCKS = {"sum_1": "layers.0", "sum_2": "layers.1"}
 
@@ -43,7 +43,6 @@ def two_layers() -> gs.Graph:
 
 
 PASSES = {
-    "share constants": share_constants(),
     "name tensors": name_tensors(BLOCKS),
     "name dimensions": name_dimensions(1),
 }
@@ -68,11 +67,9 @@ def exported(graph: gs.Graph) -> onnx.ModelProto:
 def test_no_number_changes(names: list[str]) -> None:
     before = exported(two_layers())
     data = before.SerializeToString()
-    after, changes = run_passes(before, [PASSES[name] for name in names])
+    after = run_passes(before, [PASSES[name] for name in names])
     assert before.SerializeToString() == data, "the given model must stay as it is"
     onnx.checker.check_model(after, full_check=True)
-    assert list(changes) == names
-    assert min(changes.values()) > 0, "the graph has something for every pass"
     assert after.ir_version == before.ir_version
     np.testing.assert_array_equal(run(after), run(before))
 
@@ -80,7 +77,7 @@ def test_no_number_changes(names: list[str]) -> None:
 @pytest.mark.parametrize("step", PASSES.values(), ids=list(PASSES))
 def test_a_pass_that_does_nothing_breaks_its_promise(step: GraphPass) -> None:
     """What a pass ensures is not true before it."""
-    idle = dataclasses.replace(step, transform=lambda graph: 0)
+    idle = dataclasses.replace(step, transform=lambda graph: None)
     with pytest.raises(InternalError, match=f"{step.name} broke its promise"):
         idle.apply(two_layers())
 
@@ -91,12 +88,11 @@ def test_the_three_checks_run_in_order() -> None:
     def check(name: str, answer: str | None) -> Any:
         return lambda graph: seen.append(name) or answer
 
-    def transform(graph: gs.Graph) -> int:
+    def transform(graph: gs.Graph) -> None:
         seen.append("transform")
-        return 7
 
     graph = gs.Graph()
-    assert GraphPass("p", check("requires", None), transform, check("ensures", None)).apply(graph) == 7
+    GraphPass("p", check("requires", None), transform, check("ensures", None)).apply(graph)
     assert seen == ["requires", "transform", "ensures"]
     seen.clear()
     with pytest.raises(InternalError, match="pass p cannot start: too small"):
@@ -106,43 +102,12 @@ def test_the_three_checks_run_in_order() -> None:
         GraphPass("p", check("requires", None), transform, check("ensures", "too large")).apply(graph)
 
 
-# ---- share constants ----
-
-
-def test_equal_constants_are_stored_once() -> None:
-    after, changes = run_passes(exported(two_layers()), [share_constants()])
-    assert changes == {"share constants": 1}
-    assert len(after.graph.initializer) == 3
-    products = [node for node in after.graph.node if node.op_type == "MatMul"]
-    assert products[0].input[1] == products[1].input[1] == "val_1"
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        np.array([[0, 0]], np.float32),  # another shape
-        np.array([0, 0], np.int32),  # another type
-        np.array([-0.0, 0], np.float32),  # equal numbers, other bytes
-        np.array([0, 1e-45], np.float32),
-    ],
-    ids=["shape", "type", "sign of zero", "value"],
-)
-def test_constants_that_differ_stay(other: np.ndarray[Any, Any]) -> None:
-    zero = np.zeros(2, np.float32)
-    nodes = [
-        gs.Node("Identity", inputs=[gs.Constant(f"c{i}", value)], outputs=[gs.Variable(f"y{i}", value.dtype)])
-        for i, value in enumerate((zero, other, zero))
-    ]
-    assert share_constants().apply(gs.Graph(nodes, [], [node.outputs[0] for node in nodes])) == 1
-    assert [node.inputs[0].name for node in nodes] == ["c0", "c1", "c0"]
-
-
 # ---- name tensors ----
 
 
 def test_tensors_get_the_names_of_the_model() -> None:
     graph = two_layers()
-    assert name_tensors(BLOCKS).apply(graph) == 6
+    name_tensors(BLOCKS).apply(graph)
     names = {node.name: [tensor.name for tensor in (*node.inputs, *node.outputs)] for node in graph.nodes}
     assert names["m1"] == ["moved", "layers.0.fc.weight^T", "product_1"]
     assert names["a1"] == ["product_1", "layers.0.fc.bias", "layers.0"]
@@ -153,7 +118,7 @@ def test_tensors_get_the_names_of_the_model() -> None:
 
 def test_a_shared_weight_is_named_once() -> None:
     graph = two_layers()
-    share_constants().apply(graph)
+    graph.nodes[3].inputs[1] = graph.nodes[1].inputs[1]
     name_tensors(BLOCKS).apply(graph)
     products = [node.inputs[1] for node in graph.nodes if node.op == "MatMul"]
     assert products[0] is products[1]
@@ -200,7 +165,8 @@ def test_omitted_optional_inputs_have_no_name() -> None:
     clip = gs.Node("Clip", "c", {}, [result, gs.Variable.empty(), gs.Variable.empty()], [clipped])
     graph.nodes[5].inputs[0] = clipped
     graph.nodes.append(clip)
-    assert name_tensors(BLOCKS).apply(graph) == 6
+    name_tensors(BLOCKS).apply(graph)
+    assert result.name == "layers.1"
 
 
 # ---- name dimensions ----

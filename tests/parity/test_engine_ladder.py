@@ -13,6 +13,7 @@ from agileir_export.engines.artifact import EngineArtifact
 from agileir_export.engines.profiles import Profile
 from agileir_export.errors import InputError
 from agileir_export.export import OnnxArtifact
+from agileir_export.parity import TaskRung
 from agileir_export.parity.engine_ladder import engine_images, engine_sizes, verify_engine
 
 from ..export import networks
@@ -104,7 +105,7 @@ def test_the_task_rung_takes_the_pictures_that_fit(folder: Path, small_samples: 
     def task(profile: Profile) -> list[str]:
         engine = engine_of(artifact, (profile,))
         report = verify_engine(networks.shared(KIND), engine, OnnxRuntimeRunner(artifact), engine_images(engine))
-        return [measure.image for rung in report.rungs for measure in rung.task]
+        return [measure.image for rung in report.rungs if isinstance(rung, TaskRung) for measure in rung.measures]
 
     assert len(task(WIDE)) == len(small_samples)
     assert task(Profile((1, 32, 32), (1, 32, 32), (1, 64, 64))) == []

@@ -15,7 +15,7 @@ from agileir_export.engines import OnnxRuntimeRunner
 from agileir_export.export import OnnxArtifact, export_onnx
 from agileir_export.export.precision import HALF_PRECISIONS
 from agileir_export.models import Restorer, build_preset, load_model, randomise
-from agileir_export.parity import TestImage, load_images, verify
+from agileir_export.parity import ParityImage, load_images, verify
 from agileir_export.parity.bisection import block_psnr
 from agileir_export.parity.probe import OnnxProbe, block_output
 
@@ -28,7 +28,7 @@ OWN_FLOORS = {"float16": 50, "bfloat16": 45}
 PACKAGED = ("agileir_tiny_x2", "agileir_tiny_x4", "semanir_tiny_x2", "semanir_tiny_dn25")
 
 
-def pictures(model: Restorer) -> list[TestImage]:
+def pictures(model: Restorer) -> list[ParityImage]:
     return load_images(model.spec, sizes=[(13, 18), (16, 24)])[:2]
 
 

@@ -15,7 +15,7 @@ import torch
 from agileir_export.errors import InputError
 from agileir_export.export import OnnxArtifact, read_artifact
 from agileir_export.models import ModelSpec, Restorer, fold, set_top_k
-from agileir_export.parity import FLOORS, TestImage, verify
+from agileir_export.parity import FLOORS, ParityImage, verify
 from agileir_export.parity import ladder as ladder_module
 from agileir_export.parity.bisection import AFTER
 from agileir_export.parity.floors import AGREEMENT_FLOORS, DICTIONARY_FLOORS, FOLDED_FLOOR
@@ -29,10 +29,10 @@ ONNX_RUNGS = {"agileir": ["ONNX float32 = PyTorch"], "swinir-light": ["ONNX floa
 BLOCK = "layers.{}.residual_group.blocks.{}"
 
 
-def pictures(spec: ModelSpec, *sizes: tuple[int, int]) -> list[TestImage]:
+def pictures(spec: ModelSpec, *sizes: tuple[int, int]) -> list[ParityImage]:
     """Noise: it excites every weight."""
     drawn = [networks.images(1, spec.channels, *size, seed=index)[0] for index, size in enumerate(sizes)]
-    return [TestImage(f"noise {index}", pixels) for index, pixels in enumerate(drawn)]
+    return [ParityImage(f"noise {index}", pixels) for index, pixels in enumerate(drawn)]
 
 
 def without_task(artifact: OnnxArtifact) -> OnnxArtifact:
@@ -81,7 +81,7 @@ def test_a_fresh_export_passes(kind: str, folder: Path, small_samples: list[tupl
         assert 100 < rung.worst < math.inf
         assert rung.broken_block is None
         assert all(m.nonfinite == 0 and 0 < m.max_steps < 0.1 for m in rung.measures)
-    assert [measure.image for measure in task.task] == [name for name, _ in small_samples]
+    assert [measure.image for measure in task.measures] == [name for name, _ in small_samples]
 
 
 def test_a_dictionary_is_compared_and_fed(semanir: OnnxArtifact) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from agileir_export.files import write_atomic
 from agileir_export.images.codecs import decode
-from agileir_export.parity import TestImage, verify
+from agileir_export.parity import ParityImage, verify
 from agileir_export.parity.drawings import amplification, bar_plot, difference_map, picture
 from agileir_export.parity.page import report_page
 
@@ -64,8 +64,8 @@ def written(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     model, artifact = networks.shared(KIND), networks.exported(folder, KIND)
     artifact = dataclasses.replace(artifact, provenance={**artifact.provenance, "random_weights": 0})
     images = [
-        TestImage("a cat", networks.images(1, 3, 5, 7)[0]),
-        TestImage("<script>", networks.images(1, 3, 1, 1)[0]),
+        ParityImage("a cat", networks.images(1, 3, 5, 7)[0]),
+        ParityImage("<script>", networks.images(1, 3, 1, 1)[0]),
     ]
     report = verify(model, artifact, images, subject='<b>"mine" & yours</b>')
     path = tmp_path_factory.mktemp("page") / "report.html"
@@ -127,7 +127,7 @@ def test_a_miss_shows_what_is_not_finite(folder: Path, tmp_path: Path) -> None:
     model = networks.shared(KIND)
     broken = tamper(networks.exported(folder, KIND), tmp_path / "nan.onnx", "upsample.0.bias", with_nan)
     broken = dataclasses.replace(broken, provenance={**broken.provenance, "random_weights": 0})
-    images = [TestImage("a", networks.images(1, 3, 4, 4)[0])]
+    images = [ParityImage("a", networks.images(1, 3, 4, 4)[0])]
     report = verify(model, broken, images)
     write_atomic(tmp_path / "page.html", report_page(report, model, broken, images).encode())
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))

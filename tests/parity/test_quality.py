@@ -15,7 +15,7 @@ import pytest
 from agileir_export.errors import InputError, Unsupported
 from agileir_export.export import OnnxArtifact, export_onnx
 from agileir_export.models import Restorer
-from agileir_export.parity import TestImage
+from agileir_export.parity import ParityImage
 from agileir_export.parity.bisection import AFTER
 from agileir_export.parity.quality import BlockQuality, block_quality
 from agileir_export.parity.rounding import BlockWatch
@@ -30,9 +30,9 @@ BLOCK = "layers.{}.residual_group.blocks.{}"
 IN_ORDER = [BLOCK.format(0, 0), BLOCK.format(0, 1), "layers.0", BLOCK.format(1, 0), "layers.1", AFTER]
 
 
-def pictures(model: Restorer, *sizes: tuple[int, int]) -> list[TestImage]:
+def pictures(model: Restorer, *sizes: tuple[int, int]) -> list[ParityImage]:
     drawn = [networks.images(1, model.spec.channels, *size, seed=index)[0] for index, size in enumerate(sizes)]
-    return [TestImage(f"noise {index}", pixels) for index, pixels in enumerate(drawn)]
+    return [ParityImage(f"noise {index}", pixels) for index, pixels in enumerate(drawn)]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from agileir_export.errors import InputError
 from agileir_export.export import OnnxArtifact
-from agileir_export.parity import TestImage
+from agileir_export.parity import ParityImage
 from agileir_export.parity.probe import OnnxProbe
 from agileir_export.parity.ranges import float_tensors, measure_ranges, padded, range_images
 
@@ -24,8 +24,8 @@ def artifact(folder: Path) -> OnnxArtifact:
     return networks.exported(folder, "swinir-light")
 
 
-def pictures(*sizes: tuple[int, int]) -> list[TestImage]:
-    return [TestImage(f"noise {i}", networks.images(1, 3, *size, seed=i)[0]) for i, size in enumerate(sizes)]
+def pictures(*sizes: tuple[int, int]) -> list[ParityImage]:
+    return [ParityImage(f"noise {i}", networks.images(1, 3, *size, seed=i)[0]) for i, size in enumerate(sizes)]
 
 
 def test_the_greatest_magnitude_of_every_tensor(artifact: OnnxArtifact) -> None:
@@ -73,7 +73,7 @@ def test_masks_may_be_infinite(folder: Path) -> None:
 def test_default_pictures(artifact: OnnxArtifact) -> None:
     assert {image.pixels.shape for image in range_images(artifact)} == {(3, 128, 128)}
     assert len(range_images(artifact)) >= 4
-    fixed = dataclasses.replace(artifact, profile={"batch": 1, "height": 16, "width": 24})
+    fixed = dataclasses.replace(artifact, fixed_sizes={"batch": 1, "height": 16, "width": 24})
     assert {image.pixels.shape for image in range_images(fixed)} == {(3, 16, 24)}
 
 

@@ -9,7 +9,7 @@ import math
 import pytest
 
 from agileir_export.models import ModelSpec
-from agileir_export.parity import Measure, ParityReport, Rung, TaskMeasure
+from agileir_export.parity import Measure, ParityReport, Rung, TaskMeasure, TaskRung
 from agileir_export.parity.tables import COLUMNS, decibels, describe_miss, report_rows
 
 SPEC = ModelSpec("semanir", "custom", "super-resolution", 2, 3, window_size=4, pad_multiple=4, top_k=5)
@@ -20,7 +20,7 @@ NAN = dataclasses.replace(GOOD, image="owl", psnr=-math.inf, max_steps=math.inf,
 TASK = (TaskMeasure("cat", 30, 32, 31.99), TaskMeasure("dog", 30, 31, 31.5))
 
 
-def report(*rungs: Rung) -> ParityReport:
+def report(*rungs: Rung | TaskRung) -> ParityReport:
     return ParityReport("a.onnx", SPEC, rungs, {"reference": {"target": "torch"}})
 
 
@@ -60,8 +60,8 @@ def test_agreement_has_a_floor_of_its_own(shares: tuple[float | None, ...], pass
 
 @pytest.mark.parametrize(("floor", "passed"), [(0.011, True), (0.009, False)])
 def test_the_greatest_loss_decides_the_task(floor: float, passed: bool) -> None:
-    rung = Rung("task", floor, task=TASK)
-    assert rung.worst == pytest.approx(-0.01)
+    rung = TaskRung("task", floor, TASK)
+    assert rung.loss == pytest.approx(0.01)
     assert rung.passed is passed
 
 
@@ -69,12 +69,12 @@ def test_losses_at_infinity() -> None:
     assert TaskMeasure("a", 1, math.inf, math.inf).loss == 0
     assert TaskMeasure("a", 1, -math.inf, -math.inf).loss == math.inf
     assert TaskMeasure("a", 1, math.inf, 90).loss == math.inf
-    assert not Rung("task", 1e9, task=(TaskMeasure("a", 1, 30, -math.inf),)).passed
+    assert not TaskRung("task", 1e9, (TaskMeasure("a", 1, 30, -math.inf),)).passed
 
 
 def test_json_is_strict_and_complete() -> None:
     measured = Rung("x", 100, (GOOD, SAME, NAN), agreement_floor=0.5, broken_block="layers.0", note="n")
-    told = report(measured, Rung("task", 0.1, task=TASK)).to_json()
+    told = report(measured, TaskRung("task", 0.1, TASK)).to_json()
     again = json.loads(json.dumps(told, allow_nan=False))
     assert again == told
     assert again["subject"] == "a.onnx"
@@ -87,13 +87,15 @@ def test_json_is_strict_and_complete() -> None:
     assert first["measures"][2]["max_steps"] == "inf"
     assert first["measures"][0] == dataclasses.asdict(GOOD)
     assert task["passed"] is True
+    assert set(task) == set(first), "both kinds of rungs have the same names"
+    assert (task["floor"], task["worst"]) == (0.1, -TASK[0].loss) and (first["task"], task["measures"]) == ([], [])
     assert task["task"][0] == {"image": "cat", "baseline": 30, "reference": 32, "candidate": 31.99}
 
 
 def test_rows_say_what_the_rungs_found() -> None:
     semantic = Rung("own", 80, (dataclasses.replace(GOOD, agreement=0.99985),), 0.999, note="as it is")
     broken = Rung("x", 100, (GOOD, BAD), broken_block="layers.3")
-    rows = report_rows(report(semantic, broken, Rung("y", 100, (SAME,)), Rung("task", 0.05, task=TASK)))
+    rows = report_rows(report(semantic, broken, Rung("y", 100, (SAME,)), TaskRung("task", 0.05, TASK)))
     assert all(len(row) == len(COLUMNS) for row in rows)
     assert rows[0] == ("own", ">= 80 dB", "130.0 dB, keys 99.9850% (0.010 steps)", "4x5 130.0", "pass (as it is)")
     assert rows[1][2:] == ("70.0 dB (3.500 steps)", "4x5 130.0, 4x5 70.0", "MISSED from layers.3")
@@ -108,7 +110,7 @@ def test_rows_say_what_the_rungs_found() -> None:
 
 
 def test_nothing_lost_has_no_sign() -> None:
-    (row,) = report_rows(report(Rung("task", 0.05, task=(TaskMeasure("a", 1, 30, 30.000001),))))
+    (row,) = report_rows(report(TaskRung("task", 0.05, (TaskMeasure("a", 1, 30, 30.000001),))))
     assert row[2] == "0.0000 dB lost"
 
 
@@ -133,9 +135,9 @@ def test_decibels_in_words(value: float, text: str) -> None:
             Rung("x", 60, (dataclasses.replace(BAD, agreement=0.5),), agreement_floor=0.999),
             "50.000% of the keys agree, 99.9% are needed",
         ),
-        (Rung("x", 0.009, task=TASK), "0.010 dB are lost against ground truth, 0.009 dB are allowed"),
+        (TaskRung("x", 0.009, TASK), "0.010 dB are lost against ground truth, 0.009 dB are allowed"),
     ],
 )
-def test_a_miss_is_explained(rung: Rung, text: str) -> None:
+def test_a_miss_is_explained(rung: Rung | TaskRung, text: str) -> None:
     assert not rung.passed
     assert describe_miss(rung) == text

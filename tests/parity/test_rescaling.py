@@ -16,7 +16,7 @@ from agileir_export.engines import OnnxRuntimeRunner
 from agileir_export.errors import InputError, ParityMissed, Unsupported
 from agileir_export.export import OnnxArtifact, export_onnx
 from agileir_export.export.rescale import TARGET
-from agileir_export.parity import TestImage, nonfinite, psnr, rescaling, verify
+from agileir_export.parity import ParityImage, nonfinite, psnr, rescaling, verify
 from agileir_export.parity.probe import OnnxProbe, dictionary_tensors
 from agileir_export.parity.ranges import measure_ranges, padded
 
@@ -34,17 +34,17 @@ def each_or_slow(quick: Iterable[str]) -> list[Any]:
     return [kind if kind in quick else pytest.param(kind, marks=pytest.mark.slow) for kind in networks.EXPORTED]
 
 
-def pictures(kind: str, *sizes: tuple[int, int]) -> list[TestImage]:
+def pictures(kind: str, *sizes: tuple[int, int]) -> list[ParityImage]:
     spec = networks.shared(kind).spec
     drawn = [networks.images(1, spec.channels, *size, seed=seed)[0] for seed, size in enumerate(sizes)]
-    return [TestImage(f"noise {index}", pixels) for index, pixels in enumerate(drawn)]
+    return [ParityImage(f"noise {index}", pixels) for index, pixels in enumerate(drawn)]
 
 
 @pytest.fixture
 def blown_up(folder: Path) -> Any:
     """Makes and keeps blown-up files, by kind and export options."""
 
-    def make(kind: str, **options: Any) -> tuple[OnnxArtifact, list[TestImage]]:
+    def make(kind: str, **options: Any) -> tuple[OnnxArtifact, list[ParityImage]]:
         images = pictures(kind, (17, 23), (24, 16)) if not options.get("static") else pictures(kind, (16, 16))
         artifact = networks.exported(folder, kind, **options)
         path = artifact.path.with_suffix(".blown-up.onnx")
@@ -53,13 +53,13 @@ def blown_up(folder: Path) -> Any:
     return make
 
 
-def restored(artifact: OnnxArtifact, images: list[TestImage], keys: list[list[Any]]) -> list[Any]:
+def restored(artifact: OnnxArtifact, images: list[ParityImage], keys: list[list[Any]]) -> list[Any]:
     """What a file makes of pictures with given dictionaries."""
     probe = OnnxProbe(onnx.load(artifact.path), feed_dictionaries=True)
     return [probe.run(padded(artifact, image), given)[0] for image, given in zip(images, keys, strict=True)]
 
 
-def restored_by_own_keys(artifact: OnnxArtifact, images: list[TestImage]) -> tuple[list[Any], list[list[Any]]]:
+def restored_by_own_keys(artifact: OnnxArtifact, images: list[ParityImage]) -> tuple[list[Any], list[list[Any]]]:
     """What a file makes of pictures, and the dictionaries it chooses."""
     model = onnx.load(artifact.path)
     probe = OnnxProbe(model, dictionary_tensors(model))

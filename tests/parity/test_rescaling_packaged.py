@@ -11,7 +11,7 @@ import torch
 from agileir_export import load_model
 from agileir_export.export import OnnxArtifact, export_onnx
 from agileir_export.models import Restorer
-from agileir_export.parity import ParityReport, TestImage, load_images, verify
+from agileir_export.parity import ParityImage, ParityReport, load_images, verify
 from agileir_export.parity.ladder import FLOORS
 
 from ..export.blown_up import ENOUGH, blow_up, louder_stream, magnitudes
@@ -23,16 +23,16 @@ FLOAT16_MAX = 65504.0
 PACKAGED = ("agileir_tiny_x2", "agileir_tiny_x4", "semanir_tiny_x2", "semanir_tiny_dn25")
 
 
-def pictures(model: Restorer) -> list[TestImage]:
+def pictures(model: Restorer) -> list[ParityImage]:
     return load_images(model.spec, sizes=[(48, 80), (64, 64)])[:2]
 
 
-def in_float16(model: Restorer, artifact: OnnxArtifact, images: list[TestImage], folder: Path) -> ParityReport:
+def in_float16(model: Restorer, artifact: OnnxArtifact, images: list[ParityImage], folder: Path) -> ParityReport:
     half = half_file(artifact, folder / f"{artifact.path.stem}.fp16.onnx", "float16")
     return verify(model, half, images)
 
 
-def check(model: Restorer, images: list[TestImage], folder: Path, amax: float, **source: int) -> None:
+def check(model: Restorer, images: list[ParityImage], folder: Path, amax: float, **source: int) -> None:
     """Plain float16 has NaN or infinities; after the rescale every rung holds, and float32 has the same bits."""
     artifact = export_onnx(model, folder / "source.onnx", source=source)
     rescaled, report = rescaled_file(artifact, folder / "rescaled.onnx", images)

@@ -56,14 +56,14 @@ def test_a_hand_case_of_super_resolution(grey_picture: np.ndarray) -> None:
     reference, candidate = Constant(SR, 138 / 255), Constant(SR, 148 / 255)
     rung = task_rung(reference, candidate, loss=7)
     assert rung is not None
-    (measure,) = rung.task
+    (measure,) = rung.measures
     assert measure.image == "grey"
     assert measure.baseline == np.inf  # bicubic keeps a flat picture
     assert measure.reference == pytest.approx(luma_psnr(10 * 219 / 255))
     assert measure.candidate == pytest.approx(luma_psnr(20 * 219 / 255))
-    assert rung.worst == pytest.approx(-20 * np.log10(2))
+    assert rung.loss == pytest.approx(20 * np.log10(2))
     assert rung.passed
-    assert rung.floor == 7
+    assert rung.greatest_loss == 7
     tighter = task_rung(reference, candidate, loss=6)
     assert tighter is not None and not tighter.passed
     assert reference.given[0].shape == (1, 3, 4, 6)  # cut to multiples of the scale, and halved
@@ -73,7 +73,7 @@ def test_a_hand_case_of_denoising(grey_picture: np.ndarray) -> None:
     """Noise of 25/255 makes 20 log10(255/25) = 20.17 dB, give or take chance; RGB PSNR counts all channels."""
     rung = task_rung(Constant(DENOISING, 129 / 255), Constant(DENOISING, 126 / 255), loss=1)
     assert rung is not None
-    (measure,) = rung.task
+    (measure,) = rung.measures
     assert measure.baseline == pytest.approx(20.17, abs=1)
     assert measure.reference == pytest.approx(20 * np.log10(255), abs=1e-3)
     assert measure.candidate == pytest.approx(20 * np.log10(255 / 2), abs=1e-3)
@@ -117,8 +117,8 @@ def test_the_baseline_is_bicubic(small_samples: list[tuple[str, Path]]) -> None:
     truth = read_image(small_samples[0][1]).pixels
     small = degrade(truth, SR)
     assert small is not None
-    assert rung.task[0].baseline == pytest.approx(psnr_y(truth, resize_bicubic(small, 2), 2))
-    assert rung.task[0].baseline != pytest.approx(psnr(truth, resize_bicubic(small, 2)))
+    assert rung.measures[0].baseline == pytest.approx(psnr_y(truth, resize_bicubic(small, 2), 2))
+    assert rung.measures[0].baseline != pytest.approx(psnr(truth, resize_bicubic(small, 2)))
 
 
 def test_a_grey_model_is_given_grey(grey_picture: np.ndarray) -> None:
