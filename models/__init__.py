@@ -1,8 +1,10 @@
-"""Models: the three families, presets, checkpoints, packaged weights; the only module that lists the families.
+"""Models: families, presets, checkpoints, packaged weights.
 
-What `spec` and `options` hold is there at once; all else imports PyTorch on first use and registers the families then.
+What `spec` and `options` hold is there at once; all else imports PyTorch on first use, and every module of this room
+then, so that the families among them are registered.
 """
 
+import pkgutil
 from typing import TYPE_CHECKING
 
 from ..lazy import lazy_attributes
@@ -54,4 +56,6 @@ _HOMES = {
     **dict.fromkeys(("fold", "randomise", "use_operators"), ".transform"),
 }
 
-__getattr__ = lazy_attributes(__name__, _HOMES, prepare=(".agileir", ".semanir", ".swinir"))
+__getattr__ = lazy_attributes(
+    __name__, _HOMES, prepare=tuple(f".{module.name}" for module in pkgutil.iter_modules(__path__))
+)

@@ -1,4 +1,4 @@
-"""Layers the three families share: MLP, pre-norm block, stage, residual convolution, up-sampling heads.
+"""Layers that families share: MLP, pre-norm block, stage, residual convolution, up-sampling heads.
 
 Features travel channels-last, ``[B, H, W, C]``; convolutions see them channels-first. Attribute names follow the
 released SwinIR code, so that state dicts of that layout load unchanged.

@@ -58,4 +58,5 @@ class LoadOptions:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LoadOptions:
         """Inverse of `to_json` but for `weights`, whose folder is not known; `data` may hold other facts, too."""
-        return cls(**{name: data[name] for name in ("random_weights", "top_k", "attention") if name in data})
+        names = {field.name for field in dataclasses.fields(cls)} - {"weights"}
+        return cls(**{name: data[name] for name in names & data.keys()})

@@ -131,10 +131,10 @@ def register_cuda(operator: CustomOpDef, entry: Operator) -> None:
     """
     reference = operator._init_fn
     torch_name, attributes = entry.torch_name, entry.attributes
-    count = len(attributes)
+    count = len(entry.inputs)
 
     def on_cuda(*arguments: Any) -> Tensor:
-        tensors, numbers = arguments[:-count], arguments[-count:]
+        tensors, numbers = arguments[:count], arguments[count:]
         same_device = all(tensor.device == tensors[0].device for tensor in tensors)
         named = dict(zip(attributes, numbers, strict=True))
         launch: Launch | None = None

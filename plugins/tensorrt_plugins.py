@@ -1,4 +1,4 @@
-"""The four operators as TensorRT plugins whose kernels lie inside the engine.
+"""The operators as TensorRT plugins whose kernels lie inside the engine.
 
 They are ahead-of-time "quickly deployable plugins" (TensorRT >= 10.9): at build time TensorRT asks for PTX, puts it
 into the plan, and from then on needs neither Python nor this package: trtexec, C++ and Triton Inference Server run the

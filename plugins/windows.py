@@ -1,4 +1,4 @@
-"""Window arithmetic shared by the four operators: shift, partition, regions, position bias, recomputation.
+"""Window arithmetic shared by the operators: shift, partition, regions, position bias, recomputation.
 
 Notation of all operators: images are channels-last ``[B, H, W, C]``; ``w`` is window_size, ``s`` shift_size with
 ``0 <= s < w``, ``N = w*w`` tokens a window (row-major), ``n = B*(H/w)*(W/w)`` windows (batch outermost, then window

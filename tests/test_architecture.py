@@ -53,7 +53,7 @@ def files(suffix=""):
             and not Path(folder, name, "pyvenv.cfg").exists()
         ]
         for name in names:
-            if name.endswith(suffix):
+            if name.endswith(suffix) and name != ".git":  # a file, in a worktree
                 yield Path(folder, name)
 
 
@@ -94,9 +94,8 @@ def ours(module, tree):
 def imports():
     """(importing module, imported module, "file:line") for every import within the package."""
     for module, path in MODULES.items():
-        if module:  # the root only re-exports, lazily: it may name every room
-            for target, line in ours(module, ast.parse(path.read_text(encoding="utf-8"))):
-                yield module, target, f"{path.relative_to(ROOT)}:{line}"
+        for target, line in ours(module, ast.parse(path.read_text(encoding="utf-8"))):
+            yield module, target, f"{path.relative_to(ROOT)}:{line}"
 
 
 IMPORTS = list(imports())
@@ -140,14 +139,54 @@ def test_what_another_module_imports_is_public():
 
 
 def test_an_import_never_goes_up():
-    rank = {place: number for number, place in enumerate(ORDER)}
-    rank[PACKAGE] = -1  # nothing imports the root
+    rank = {place: number for number, place in enumerate((PACKAGE, *ORDER))}  # nothing imports the root
     wrong = set()
     for module, target, place in IMPORTS:
-        here, there = module[0], target[0] if target else PACKAGE
-        if rank.get(there, -1) < rank.get(here, -1):
+        here, there = (name[0] if name else PACKAGE for name in (module, target))
+        if rank.get(there, -1) < rank[here]:
             wrong.add(f"{place}: {here} imports {there}")
     assert not wrong, "\n".join(sorted(wrong))
+
+
+def test_the_root_imports_nothing_until_it_is_asked():
+    """It may name every room, to type checkers and in its table of homes; the way to them is `lazy` alone."""
+    root = ast.parse(MODULES[()].read_text(encoding="utf-8"))
+    at_once = [node for node in root.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert [ast.unparse(node) for node in at_once] == [
+        "from __future__ import annotations",
+        "from typing import TYPE_CHECKING",
+        "from .lazy import lazy_attributes",
+    ]
+    (for_types,) = (node for node in root.body if isinstance(node, ast.If))
+    assert ast.unparse(for_types.test) == "TYPE_CHECKING"
+    told = {
+        (f".{node.module}", alias.name)
+        for node in for_types.body
+        for alias in node.names
+        if isinstance(node, ast.ImportFrom) and node.level == 1
+    }
+    assert told == {(home, name) for home, names in agileir_export._HOMES.items() for name in names}
+    assert {name for _, name in told} == set(agileir_export.__all__)
+
+
+def speech(tree):
+    """Lines of a module that speak to whoever sits before the terminal."""
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+        called = node.func if isinstance(node, ast.Call) else None
+        printed = getattr(called, "id", "") == "print" and not any(given.arg == "file" for given in node.keywords)
+        if printed or {name.partition(".")[0] for name in names} & {"click", "rich"}:
+            yield node.lineno
+
+
+def test_only_the_verbs_speak():
+    """The library tells `progress` where it is, logs and warns; what a terminal shows of it is for the verbs to say."""
+    silent = {module: path for module, path in MODULES.items() if module[:1] not in (("cli",), ("commands",))}
+    wrong = [place for module, target, place in IMPORTS if module in silent and target == ("commands", "terminal")]
+    for path in silent.values():
+        wrong += [f"{path.relative_to(ROOT)}:{line}" for line in speech(ast.parse(path.read_text(encoding="utf-8")))]
+    assert not wrong, wrong
 
 
 def test_no_module_imports_itself_by_a_detour():
@@ -264,22 +303,3 @@ def test_import_is_light(tmp_path):
     program = f"import sys, {PACKAGE}; print(*sorted(set({heavy!r}) & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert answer.stdout.split() == []
-
-
-def test_the_public_names_are_frozen():
-    assert set(agileir_export.__all__) == {
-        "AgileIRError",
-        "__version__",
-        "export_onnx",
-        "list_models",
-        "load_model",
-        "verify",
-    }
-    assert set(agileir_export.__all__) <= set(dir(agileir_export))
-    with pytest.raises(AttributeError, match="no attribute 'expotr'"):
-        _ = agileir_export.expotr
-
-
-@pytest.mark.parametrize("name", sorted({*agileir_export.__all__} - {"__version__"}))
-def test_every_public_name_is_found_where_the_root_says(name):
-    assert callable(getattr(agileir_export, name))
