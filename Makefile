@@ -5,7 +5,7 @@
 
 PYTHON       ?=
 PIP_FLAGS    ?=
-PYTEST_FLAGS ?=
+PYTEST_FLAGS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 DEMO_MODEL   ?= agileir_tiny_x2
 DEMO_FLAGS   ?=
 DEMO_IMAGE   ?= $(firstword $(wildcard images/samples/chelsea* images/samples/*.png images/samples/*.jpg))
