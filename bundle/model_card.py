@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..engines.artifact import EngineArtifact
+from ..engines.targets import TARGETS
 from ..export.artifact import OnnxArtifact
 from ..parity.report import ParityReport
 from ..parity.tables import COLUMNS, report_rows
@@ -73,7 +74,7 @@ def _engines(engines: Sequence[EngineArtifact]) -> str:
     rows = [
         (
             f"`engines/{engine.path.name}`",
-            {"rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}[engine.target],
+            TARGETS[engine.target].title,
             engine.precision,
             ", ".join(engine.gpus) or "the GPU it was built on",
             ", ".join(map(str, engine.profiles)),

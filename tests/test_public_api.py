@@ -80,7 +80,7 @@ OnnxArtifact
     data: bytes
     path: Path | None
     precision: str
-    profile: dict[str, int]
+    fixed_sizes: dict[str, int]
     spec: ModelSpec
     provenance: dict[str, Any]
     blocks: tuple[str, ...]
@@ -92,7 +92,7 @@ OnnxArtifact
 ParityReport
     subject: str
     spec: ModelSpec
-    rungs: tuple[Rung, ...]
+    rungs: tuple[Rung | TaskRung, ...]
     runners: dict[str, Any]
 Restored
     source: Path
@@ -160,7 +160,7 @@ restore_pictures -> list[Restored]
 verify -> ParityReport
     model: Restorer
     onnx_file: str | Path | OnnxArtifact
-    images: Sequence[TestImage] | None = None
+    images: Sequence[ParityImage] | None = None
     *
     min_psnr: float | None = None
     subject: str | None = None

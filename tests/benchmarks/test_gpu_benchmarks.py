@@ -273,7 +273,9 @@ def test_comparison_of_models_by_hand(scripts: SimpleNamespace) -> None:
 
 def small(call: Call) -> Call:
     """The call with windows of 4 and few channels."""
-    attributes = dict(call.attributes) | {"window_size": 4, "shift_size": 3}
+    attributes = dict(call.attributes) | {"window_size": 4}
+    if "shift_size" in attributes:
+        attributes["shift_size"] = 3
     if "num_heads" in attributes:
         attributes["num_heads"] = 2
     if "top_k" in attributes:

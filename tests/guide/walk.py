@@ -21,7 +21,7 @@ from agileir_export.conversion import ConversionRequest, convert
 from agileir_export.engines import OnnxRuntimeRunner
 from agileir_export.errors import Unsupported
 from agileir_export.models import LoadOptions, list_models, load_model
-from agileir_export.parity import TestImage, verify
+from agileir_export.parity import ParityImage, verify
 from agileir_export.plugins import DOMAIN, OPERATORS
 from agileir_export.plugins.catalogue import CALLS
 
@@ -63,7 +63,7 @@ def the_family_goes_the_whole_way() -> None:
         np.testing.assert_allclose(restored, model(torch.from_numpy(IMAGE)).numpy(), atol=1e-5)  # float32
     half = convert(artifact, ConversionRequest("float16", rescale=False))
     for file in (artifact, half):
-        report = verify(model, file, [TestImage("noise", IMAGE[0])])
+        report = verify(model, file, [ParityImage("noise", IMAGE[0])])
         assert report.passed and len(report.rungs) == 2, report
     assert find_layers(artifact.model)
 

@@ -61,7 +61,8 @@ def of_presets() -> set[Seen]:
             if architecture in done:
                 continue
             done.add(architecture)
-            short = {"depths": (2,) * len(shape["depths"])} | ({"final_depth": 2} if "final_depth" in shape else {})
+            short = {"depths": (2,) * len(shape["depths"])} if "depths" in shape else {}
+            short |= {"final_depth": 2} if "final_depth" in shape else {}
             with torch.device("meta"), torch.no_grad(), watch:
                 network: Any = family.build(name=name, **preset | short).eval()
                 side = network.spec.pad_multiple

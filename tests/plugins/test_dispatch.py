@@ -36,7 +36,7 @@ class Recorded:
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setattr(dispatch, "_capable", lambda device: True)
     operator = Recorded()
-    entry = SimpleNamespace(torch_name="some_operator", attributes=("number",))
+    entry = SimpleNamespace(torch_name="some_operator", inputs=("x", "y"), attributes=("number",))
     dispatch.register_cuda(operator, entry)  # type: ignore[arg-type]
     assert set(operator.kernels) == {"cuda"}
     return operator.kernels["cuda"]

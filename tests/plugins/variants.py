@@ -21,6 +21,6 @@ def coarser(call: Call, level: int) -> Call:
     return replace(call, label=label, channels=call.channels << level, attributes={**call.attributes, **wider})
 
 
-STRAIGHT = tuple(straight(call) for call in CALLS)
+STRAIGHT = tuple(straight(call) for call in CALLS if "shift_size" in call.attributes)
 _SHIFTED = tuple(coarser(call, level) for call in CALLS for level in range(1, LEVELS.get(call.label, 1)))
 COARSER = (*_SHIFTED, *(straight(call) for call in _SHIFTED))

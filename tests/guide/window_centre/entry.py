@@ -31,5 +31,5 @@ OPERATOR = Operator(
     body=body,
     doc="Takes the mean of every window off its pixels.",
     cost=_cost,
-    calls=(Call("centred", NAME, {"window_size": 4}, 8, _shapes),),
+    calls=(Call("Centred", NAME, {"window_size": 4}, 8, _shapes),),
 )
