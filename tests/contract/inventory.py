@@ -76,8 +76,9 @@ def attribute(owner: type, name: str) -> dict[str, Any]:
     if isinstance(value, type):
         return {"kind": "class"}
     if callable(value):
-        plain = inspect.isfunction(inspect.getattr_static(owner, name))
-        return {"kind": "method", "signatures": known_signatures(value, bound=plain or not inspect.ismethod(value))}
+        static = isinstance(inspect.getattr_static(owner, name), (staticmethod, classmethod))
+        bound = not static and not inspect.ismethod(value)
+        return {"kind": "method", "static": static, "signatures": known_signatures(value, bound)}
     return {"kind": "value"}
 
 

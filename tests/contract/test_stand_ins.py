@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from ..engines import fake_builder, fake_tensorrt
-from .package_walk import ALL, LEAN, RTX, inventory
-from .symbol_kinds import Inventory
+from .bindings import ALL, LEAN, RTX, inventory
 
 BUILDER_CLASSES = {
     "BuilderConfig": "IBuilderConfig",
@@ -39,21 +38,21 @@ def offered(real: dict[str, Any], method: str) -> list[list[str]]:
     return [[name for name, *_ in each["parameters"]] for each in real[method]["signatures"]]
 
 
-def members_exist(found: Inventory, name: str, stand_in: type[enum.Enum]) -> None:
-    real = {member for member, each in found.classes[name]["attributes"].items() if each["kind"] == "member"}
+def members_exist(classes: dict[str, Any], name: str, stand_in: type[enum.Enum]) -> None:
+    real = {member for member, each in classes[name]["attributes"].items() if each["kind"] == "member"}
     assert {each.name for each in stand_in} <= real, name
 
 
 @pytest.mark.parametrize("which", ALL)
 def test_the_runner_s_stand_in(which: str) -> None:
-    found = inventory(which)
+    classes = inventory(which)["classes"]
     surface = fake_tensorrt.RTX_SURFACE if which == RTX else fake_tensorrt.SURFACE
     properties = fake_tensorrt.RTX_PROPERTIES if which == RTX else fake_tensorrt.PROPERTIES
-    members_exist(found, "ILogger.Severity", fake_tensorrt.Severity)
+    members_exist(classes, "ILogger.Severity", fake_tensorrt.Severity)
     for name, stand_in in surface.items():
-        real = found.classes[name]["attributes"]
+        real = classes[name]["attributes"]
         if issubclass(stand_in, enum.Enum):
-            members_exist(found, name, stand_in)
+            members_exist(classes, name, stand_in)
             continue
         for attribute in properties.get(name, ()):
             assert real[attribute]["kind"] == "property", (name, attribute)
@@ -64,18 +63,18 @@ def test_the_runner_s_stand_in(which: str) -> None:
 @pytest.mark.parametrize("which", LEAN)
 def test_the_builder_s_stand_in(which: str) -> None:
     """Its parameters have names of their own; only their number is compared."""
-    found = inventory(which)
-    members_exist(found, "ILogger.Severity", fake_builder.Severity)
+    classes = inventory(which)["classes"]
+    members_exist(classes, "ILogger.Severity", fake_builder.Severity)
     compared = set()
     for name, stand_in in vars(fake_builder).items():
         if not isinstance(stand_in, type) or stand_in.__module__ != fake_builder.__name__:
             continue
         if issubclass(stand_in, enum.Enum):
             if name not in ("Enumeration", "Severity"):
-                members_exist(found, name, stand_in)
+                members_exist(classes, name, stand_in)
             continue
         compared.add(name)
-        real = found.classes[BUILDER_CLASSES.get(name, name)]["attributes"]
+        real = classes[BUILDER_CLASSES.get(name, name)]["attributes"]
         for method, parameters in methods_of(stand_in).items():
             assert len(parameters) in map(len, offered(real, method)), (name, method)
         for attribute, value in vars(stand_in).items():
