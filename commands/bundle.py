@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .options import VerificationOptions, common_options, given, model_options, verification_options
+from .options import VerificationOptions, common_options, given, model_options, path_option, verification_options
 from .terminal import Terminal
 from .verify import exit_on_miss, verify_file
 
@@ -21,12 +21,11 @@ __all__ = ["bundle"]
 
 @click.command(short_help="Put a model and its engines into one folder for deployment.")
 @click.argument("source", metavar="MODEL_OR_ONNX")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to make.")
-@click.option(
+@path_option("-o", "--output", required=True, help="Folder to make.")
+@path_option(
     "--engine",
     "plans",
     multiple=True,
-    type=click.Path(path_type=Path),
     metavar="PLAN",
     help="Engine built by `trt` from the same weights; may be repeated.",
 )

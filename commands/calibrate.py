@@ -9,7 +9,7 @@ import click
 
 from ..calib.options import METHODS, CalibrationOptions
 from ..errors import InputError
-from .options import SizeType, common_options, given, model_options, stacked
+from .options import SizeType, common_options, given, model_options, path_option, stacked
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -27,18 +27,14 @@ MEASURING = (
 """Options of what a recipe has settled."""
 
 images_options = stacked(
-    click.option(
+    path_option(
         "--images",
         multiple=True,
-        type=click.Path(path_type=Path),
-        metavar="PATH",
         help="Inputs of the model: picture, folder or list (.txt); may be repeated. A denoiser's get their noise here.",
     ),
-    click.option(
+    path_option(
         "--ground-truth",
         multiple=True,
-        type=click.Path(path_type=Path),
-        metavar="PATH",
         help="Pictures of what is to be restored, degraded here to measure the loss (and to calibrate, "
         "without --images); may be repeated. Default: the packaged samples.",
     ),
@@ -102,14 +98,12 @@ method_options = stacked(
 
 @click.command(short_help="Make an INT8 file within a budget in dB.")
 @click.argument("source", metavar="MODEL_OR_ONNX")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="ONNX file to write or replace.")
+@path_option("-o", "--output", required=True, help="ONNX file to write or replace.")
 @images_options
 @method_options
-@click.option(
-    "--recipe", type=click.Path(path_type=Path), metavar="FILE", help="Apply an earlier recipe; nothing is measured."
-)
-@click.option("--save-recipe", type=click.Path(path_type=Path), metavar="FILE", help="Write the recipe (JSON).")
-@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Write layer against dB (SVG).")
+@path_option("--recipe", metavar="FILE", help="Apply an earlier recipe; nothing is measured.")
+@path_option("--save-recipe", metavar="FILE", help="Write the recipe (JSON).")
+@path_option("--plot", metavar="FILE", help="Write layer against dB (SVG).")
 @click.option("--no-cache", is_flag=True, help="Do not keep what was found on each image.")
 @click.option("--static", type=SizeType(), metavar="HxW", help="For a model: one size only (rows x columns, batch 1).")
 @model_options

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError, OutputError
-from .options import Size, SizeType, VerificationOptions, common_options, model_options, verification_options
+from .options import (
+    Size,
+    SizeType,
+    VerificationOptions,
+    common_options,
+    model_options,
+    path_option,
+    verification_options,
+)
 from .terminal import Terminal
 from .verify import exit_on_miss, verify_file
 
@@ -20,7 +28,7 @@ __all__ = ["onnx"]
 
 @click.command(short_help="Export a model to ONNX and verify the file.")
 @click.argument("model")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="ONNX file to write or replace.")
+@path_option("-o", "--output", required=True, help="ONNX file to write or replace.")
 @model_options
 @click.option("--fp16", is_flag=True, help="Compute in float16; input and output stay float32.")
 @click.option("--bf16", is_flag=True, help="Compute in bfloat16; input and output stay float32.")

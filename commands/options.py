@@ -22,6 +22,7 @@ __all__ = [
     "common_options",
     "given",
     "model_options",
+    "path_option",
     "stacked",
     "verification_options",
 ]
@@ -96,6 +97,22 @@ common_options = stacked(
 """Understood before and after the verb."""
 
 
+def path_option(*names: str, **settings: Any) -> Callable[[Command], Command]:
+    """An option for a path: a `click.option` with the other settings."""
+    return click.option(*names, type=click.Path(path_type=Path), **settings)
+
+
+def _collected(command: Command, parameter: str, kind: type) -> Command:
+    """The verb with the options that are the fields of a dataclass handed over as one object of it."""
+
+    @functools.wraps(command)
+    def collected(*arguments: Any, **keywords: Any) -> Any:
+        given = {field.name: keywords.pop(field.name) for field in fields(kind)}
+        return command(*arguments, **{parameter: kind(**given)}, **keywords)
+
+    return collected  # type: ignore[return-value]
+
+
 def model_options(command: Command, attention: str = "--attention") -> Command:
     """Adds the options of `load_model` and hands them over as one `LoadOptions`, ``options``.
 
@@ -103,27 +120,20 @@ def model_options(command: Command, attention: str = "--attention") -> Command:
         command: The verb.
         attention: Name of the option for AgileIR's attention, for a verb that has another ``--attention``.
     """
-
-    @functools.wraps(command)
-    def collected(*arguments: Any, **keywords: Any) -> Any:
-        given = {name: keywords.pop(name) for name in ("weights", "random_weights", "top_k")}
-        given["attention"] = keywords.pop("model_attention")
-        return command(*arguments, options=LoadOptions(**given), **keywords)
-
     options = stacked(
-        click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Checkpoint for a preset."),
+        path_option("--weights", metavar="FILE", help="Checkpoint for a preset."),
         click.option("--random-weights", type=int, metavar="SEED", help="Random weights for a preset, for trials."),
         click.option("--top-k", type=int, metavar="K", help="Keys per query of a SemanIR model, instead of its own."),
         click.option(
             attention,
-            "model_attention",
+            "attention",
             type=click.Choice(ATTENTION_FORMS),
             default=ATTENTION_FORMS[0],
             show_default=True,
             help="AgileIR only: as in the paper, or discarded as by the authors' released code.",
         ),
     )
-    return options(collected)  # type: ignore[return-value]
+    return options(_collected(command, "options", LoadOptions))
 
 
 @dataclass(frozen=True)
@@ -145,17 +155,10 @@ class VerificationOptions:
 
 def verification_options(command: Command) -> Command:
     """Adds the options of a verification and hands them over as one `VerificationOptions`, ``verification``."""
-
-    @functools.wraps(command)
-    def collected(*arguments: Any, **keywords: Any) -> Any:
-        given = {field.name: keywords.pop(field.name) for field in fields(VerificationOptions)}
-        return command(*arguments, verification=VerificationOptions(**given), **keywords)
-
     options = stacked(
-        click.option(
+        path_option(
             "--images",
             multiple=True,
-            type=click.Path(path_type=Path),
             help="Picture or folder to verify on; may be repeated. Default: the packaged samples.",
         ),
         click.option(
@@ -169,11 +172,6 @@ def verification_options(command: Command) -> Command:
         click.option(
             "--min-psnr", type=float, metavar="DB", help="Floor of the ONNX rungs instead of the ladder's own."
         ),
-        click.option(
-            "--html",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="Write the report as a page with pictures, too.",
-        ),
+        path_option("--html", metavar="FILE", help="Write the report as a page with pictures, too."),
     )
-    return options(collected)  # type: ignore[return-value]
+    return options(_collected(command, "verification", VerificationOptions))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..errors import InputError, OutputError
-from .options import Size, SizeType, common_options
+from .options import Size, SizeType, common_options, path_option
 from .terminal import Terminal
 
 __all__ = ["polygraphy"]
@@ -15,23 +15,21 @@ __all__ = ["polygraphy"]
 
 @click.command(short_help="Write the command that compares with NVIDIA's polygraphy.")
 @click.argument("model", metavar="ONNX", type=click.Path(path_type=Path))
-@click.option(
+@path_option(
     "--against",
     metavar="FILE",
-    type=click.Path(path_type=Path),
     help="Another ONNX file of the network for the other side, such as its half precision, or a built engine.",
 )
 @click.option("--trt", is_flag=True, help="The other side is TensorRT.")
 @click.option("--rtx", is_flag=True, help="The other side is TensorRT-RTX.")
-@click.option(
+@path_option(
     "--images",
     multiple=True,
-    type=click.Path(path_type=Path),
     help="Picture or folder to run on; may be repeated. Default: the packaged samples.",
 )
 @click.option("--size", type=SizeType(), metavar="HxW", help="Cut pictures to rows x columns. Default: whole pictures.")
 @click.option("--psnr", type=float, metavar="DB", help="Floor in dB instead of the parity ladder's.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Script to write. Default: print it.")
+@path_option("-o", "--output", help="Script to write. Default: print it.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing script.")
 @common_options
 @click.pass_obj

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import common_options, model_options
+from .options import common_options, model_options, path_option
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ __all__ = ["restore"]
 @click.command(short_help="Restore pictures.")
 @click.argument("source", metavar="MODEL_OR_ONNX")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="File for one picture, folder for several."
-)
+@path_option("-o", "--output", required=True, help="File for one picture, folder for several.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @model_options
 @common_options

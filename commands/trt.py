@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .options import Size, SizeType, common_options, given, model_options, stacked
+from .options import Size, SizeType, common_options, given, model_options, path_option, stacked
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -74,24 +74,18 @@ precision_options = stacked(
 )
 
 calibration_options = stacked(
-    click.option(
+    path_option(
         "--images",
         multiple=True,
-        type=click.Path(path_type=Path),
-        metavar="PATH",
         help="With --int8: inputs to calibrate on; see the verb calibrate.",
     ),
-    click.option(
+    path_option(
         "--ground-truth",
         multiple=True,
-        type=click.Path(path_type=Path),
-        metavar="PATH",
         help="With --int8: pictures of what is to be restored. Default: the packaged samples.",
     ),
     click.option("--psnr-budget", type=float, metavar="DB", help="With --int8: greatest loss against ground truth."),
-    click.option(
-        "--recipe", type=click.Path(path_type=Path), metavar="FILE", help="With --int8: an earlier calibration."
-    ),
+    path_option("--recipe", metavar="FILE", help="With --int8: an earlier calibration."),
 )
 
 profile_options = stacked(
@@ -149,7 +143,7 @@ build_options = stacked(
 
 @click.command(short_help="Build a TensorRT or TensorRT-RTX engine and audit it.")
 @click.argument("source", metavar="MODEL_OR_ONNX")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Plan to write or replace.")
+@path_option("-o", "--output", required=True, help="Plan to write or replace.")
 @click.option(
     "--target",
     type=click.Choice(["auto", "tensorrt", "rtx"]),
@@ -161,9 +155,7 @@ build_options = stacked(
 @calibration_options
 @profile_options
 @build_options
-@click.option(
-    "--keep-onnx", type=click.Path(path_type=Path), metavar="FILE", help="Write the converted ONNX file, too."
-)
+@path_option("--keep-onnx", metavar="FILE", help="Write the converted ONNX file, too.")
 @click.option("--keep-failed", is_flag=True, help="Write the engine even if it fails its audit.")
 @click.option("--no-cache", is_flag=True, help="Neither take the engine from the cache nor keep it there.")
 @click.option("--dry-run", is_flag=True, help="Show what would be built and what is missing here.")

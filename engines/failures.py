@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,8 +19,6 @@ from ..errors import (
 )
 
 __all__ = ["MEMORY", "BuildFailed", "Failure", "explain_build", "explain_crash", "explain_load"]
-
-Made = Callable[["Failure", re.Match[str], str], AgileIRError]
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,38 @@ class BuildFailed(Exception):
 
 @dataclass(frozen=True)
 class Rule:
-    """A pattern of a message, and the error it means."""
+    """A pattern of a message, and the error it means.
 
-    pattern: re.Pattern[str]
-    error: Made
+    Attributes:
+        pattern: What is looked for; case does not matter.
+        error: The kind of error.
+        what: What happened, with ``{title}`` (the target), ``{subject}``, ``{node}`` and ``{operator}`` of the failure,
+            ``{line}`` (where the pattern was found) and the pattern's groups ``{0}``, ``{1}``.
+        why: The reason, in the same way.
+        fix: What to do, in the same way.
+    """
+
+    pattern: str
+    error: type[AgileIRError]
+    what: str
+    why: str = ""
+    fix: str = ""
+
+    def search(self, text: str) -> re.Match[str] | None:
+        """Where a text has the pattern."""
+        return re.search(self.pattern, text, re.IGNORECASE)
+
+    def explain(self, text: str, failure: Failure, title: str) -> AgileIRError | None:
+        """The error of a failure with these messages; None where they are about something else."""
+        match = self.search(text)
+        if match is None:
+            return None
+        groups = [TYPES.get(group, group) for group in match.groups()]
+        named = {"title": title, "subject": failure.subject, "operator": failure.operator}
+        named["node"] = failure.node or "without a name"
+        named["line"] = _first(text[text.rfind("\n", 0, match.start()) + 1 :])
+        what, why, fix = (part.format(*groups, **named) for part in (self.what, self.why, self.fix))
+        return self.error(what, why=why, fix=fix)
 
 
 def explain_build(failure: Failure, title: str) -> AgileIRError:
@@ -71,8 +97,8 @@ def explain_build(failure: Failure, title: str) -> AgileIRError:
     """
     text = _without_noise(failure.messages)
     for rule in BUILD_RULES:
-        if match := rule.pattern.search(text):
-            return rule.error(failure, match, title)
+        if error := rule.explain(text, failure, title):
+            return error
     if failure.code:
         return _parser_stopped(failure, title)
     return Unsupported(
@@ -95,8 +121,7 @@ def explain_load(messages: Sequence[str], subject: str, title: str, built_with: 
     failure = Failure(tuple(messages), subject)
     text = _without_noise(messages)
     for rule in LOAD_RULES:
-        if match := rule.pattern.search(text):
-            error = rule.error(failure, match, title)
+        if error := rule.explain(text, failure, title):
             error.why = f"It was built with {built_with}; this machine has {here}. {error.why}".strip()
             return error
     return Unsupported(
@@ -174,151 +199,108 @@ def _parser_stopped(failure: Failure, title: str) -> AgileIRError:
 
 TYPES = {"b16": "bfloat16", "bf16": "bfloat16", "fp8_e4m3": "float8", "fp4": "float4"}
 
-
-def _turing_float32(failure: Failure, match: re.Match[str], title: str) -> AgileIRError:
-    return Unsupported(
-        f"{title} has no float32 matrix products for Turing (sm75), and {failure.subject} holds {match[1]}.",
-        fix="Leave sm75 out of --gpu, or build with --fp16; SemanIR chooses its keys in float32 all the same.",
-    )
-
-
-def _type_of_hardware(failure: Failure, match: re.Match[str], title: str) -> AgileIRError:
-    kind = TYPES.get(match[2], match[2])
-    return Unsupported(
-        f"{match[1]} cannot compute in {kind}, which {failure.subject} holds.",
-        why=f"{title} builds one engine for all GPUs of --gpu, and each must know the type.",
-        fix=f"Build with --fp16, or leave {match[1]} out of --gpu.",
-    )
-
-
-def _top_k(failure: Failure, match: re.Match[str], title: str) -> AgileIRError:
-    return Unsupported(
-        f"{title} picks at most {match[2]} largest values, and the node {match[1]} of {failure.subject} asks for more.",
-        fix=f"Export with a --top-k of at most {match[2]}.",
-    )
-
-
-def _profile(failure: Failure, match: re.Match[str], title: str) -> AgileIRError:
-    return InputError(
-        f"{failure.subject} does not take the sizes of the profile.",
-        why=f"{title} says: {_first(match[0])}",
-        fix="Check --min, --opt and --max: sides must be multiples of the model's, and a static file has one size.",
-    )
-
-
-def _plugin_missing(failure: Failure, _: re.Match[str], title: str) -> AgileIRError:
-    return Unsupported(
-        f"{title} does not know the operator {failure.operator} of {failure.subject} "
-        f"(node {failure.node or 'without a name'}).",
-        why="It is no ONNX operator, the file brings no function body for it, and no plugin has its name.",
-        fix="Export the file again with `agileir-export onnx`.",
-    )
-
-
-def _workspace(failure: Failure, _: re.Match[str], title: str) -> AgileIRError:
-    return InputError(
-        f"{title} finds no kernel for {failure.subject} within the workspace limit.",
-        fix="Give a larger --workspace, or leave it out.",
-    )
-
-
-def _memory(failure: Failure, match: re.Match[str], title: str) -> AgileIRError:
-    return EnvironmentProblem(
-        f"Memory ran out while {title} worked on {failure.subject}.",
-        why=f"It says: {_first(match[0])}",
-        fix="Close other programs, use smaller maximum sizes, fewer profiles and GPUs, or a machine with more memory.",
-    )
-
-
-def _driver(failure: Failure, match: re.Match[str], title: str) -> AgileIRError:
-    return EnvironmentProblem(
-        f"{title} found no NVIDIA driver that is new enough, and needs one for {failure.subject}.",
-        why=f"It says: {_first(match[0])}",
-        fix="Update the driver; `agileir-export doctor` shows what it supports and what is needed.",
-    )
-
-
-def _no_space(failure: Failure, match: re.Match[str], title: str) -> AgileIRError:
-    return OutputError(
-        f"The disk is full: {title} could not finish {failure.subject}.",
-        why=f"It says: {_first(match[0])}",
-        fix="Free some space, or raise the quota, in the output folder and in the folder for temporary files (TMPDIR).",
-    )
-
-
-def _library(failure: Failure, match: re.Match[str], title: str) -> AgileIRError:
-    return EnvironmentProblem(
-        f"{title} misses the library {match[1]}, which {failure.subject} needs.",
-        fix=f"Install {title} completely; version-compatible engines need its lean runtime.",
-    )
-
-
-def _other_version(failure: Failure, match: re.Match[str], title: str) -> AgileIRError:
-    return Unsupported(
-        f"{failure.subject} was built with another version of {title}.",
-        why=f"The runtime says: {_first(match[0])}",
-        fix="Build the engine again here, or install the version it was built with.",
-    )
-
-
-def _other_gpu(failure: Failure, match: re.Match[str], title: str) -> AgileIRError:
-    return Unsupported(
-        f"{failure.subject} was built for another GPU.",
-        why=f"The runtime of {title} says: {_first(match[0])}",
-        fix="Build the engine again for this GPU; --gpu (TensorRT-RTX) and --hardware-compatible (TensorRT) widen the "
-        "choice.",
-    )
-
-
-def _no_plan(failure: Failure, match: re.Match[str], title: str) -> AgileIRError:
-    return InputError(
-        f"{failure.subject} is no plan of {title}, or a damaged one.",
-        why=f"The runtime says: {_first(match[0])}",
-        fix="Build the engine again.",
-    )
-
-
-def _rule(pattern: str, error: Made) -> Rule:
-    return Rule(re.compile(pattern, re.IGNORECASE), error)
-
-
-MEMORY = _rule(
-    r"[^\n]*(std::bad_alloc|Resource temporarily unavailable|out of memory|OutOfMemory|MEM_ALLOC_FAILED"
-    r"|cudaErrorMemoryAllocation)[^\n]*",
-    _memory,
+MEMORY = Rule(
+    r"std::bad_alloc|Resource temporarily unavailable|out of memory|OutOfMemory|MEM_ALLOC_FAILED"
+    r"|cudaErrorMemoryAllocation",
+    EnvironmentProblem,
+    "Memory ran out while {title} worked on {subject}.",
+    why="It says: {line}",
+    fix="Close other programs, use smaller maximum sizes, fewer profiles and GPUs, or a machine with more memory.",
 )
-DRIVER = _rule(r"[^\n]*CUDA (driver version is insufficient|initialization failure with error)[^\n]*", _driver)
+DRIVER = Rule(
+    r"CUDA (?:driver version is insufficient|initialization failure with error)",
+    EnvironmentProblem,
+    "{title} found no NVIDIA driver that is new enough, and needs one for {subject}.",
+    why="It says: {line}",
+    fix="Update the driver; `agileir-export doctor` shows what it supports and what is needed.",
+)
 
 BUILD_RULES = (
-    _rule(r"operation '([^']+)' for Turing \(SM75\): FP32 GEMM is not supported", _turing_float32),
-    _rule(r"target\(s\) ([\w, ]+), because the model contains HW-specific datatypes: (\w+)", _type_of_hardware),
-    _rule(r"ITopKLayer ([^:\n]+):[^\n]*K exceeds the maximum value allowed \((\d+)\)", _top_k),
-    _rule(r"[^\n]*Invalid optimization profiles for input[^\n]*", _profile),
-    _rule(r"[^\n]*Dimension mismatch for tensor \S+ and profile \d+[^\n]*", _profile),
-    _rule(r"[^\n]*values for profile \d+ violate shape constraints[^\n]*", _profile),
-    _rule(r"[^\n]*static dimensions that don't match \w+ dimensions in profile[^\n]*", _profile),
-    _rule(r"[^\n]*no optimization profile has been defined[^\n]*", _profile),
-    _rule(r"Plugin not found, are the plugin name, version, and namespace correct", _plugin_missing),
-    _rule(r"no tactics to implement the operation within workspace limit", _workspace),
-    _rule(r"[^\n]*(No space left on device|Disk quota exceeded|File too large)[^\n]*", _no_space),
-    _rule(r"Unable to load library: ([^\s:]+)", _library),
+    Rule(
+        r"operation '([^']+)' for Turing \(SM75\): FP32 GEMM is not supported",
+        Unsupported,
+        "{title} has no float32 matrix products for Turing (sm75), and {subject} holds {0}.",
+        fix="Leave sm75 out of --gpu, or build with --fp16; SemanIR chooses its keys in float32 all the same.",
+    ),
+    Rule(
+        r"target\(s\) ([\w, ]+), because the model contains HW-specific datatypes: (\w+)",
+        Unsupported,
+        "{0} cannot compute in {1}, which {subject} holds.",
+        why="{title} builds one engine for all GPUs of --gpu, and each must know the type.",
+        fix="Build with --fp16, or leave {0} out of --gpu.",
+    ),
+    Rule(
+        r"ITopKLayer ([^:\n]+):[^\n]*K exceeds the maximum value allowed \((\d+)\)",
+        Unsupported,
+        "{title} picks at most {1} largest values, and the node {0} of {subject} asks for more.",
+        fix="Export with a --top-k of at most {1}.",
+    ),
+    Rule(
+        r"Invalid optimization profiles for input|Dimension mismatch for tensor \S+ and profile \d+"
+        r"|values for profile \d+ violate shape constraints"
+        r"|static dimensions that don't match \w+ dimensions in profile"
+        r"|no optimization profile has been defined",
+        InputError,
+        "{subject} does not take the sizes of the profile.",
+        why="{title} says: {line}",
+        fix="Check --min, --opt and --max: sides must be multiples of the model's, and a static file has one size.",
+    ),
+    Rule(
+        r"Plugin not found, are the plugin name, version, and namespace correct",
+        Unsupported,
+        "{title} does not know the operator {operator} of {subject} (node {node}).",
+        why="It is no ONNX operator, the file brings no function body for it, and no plugin has its name.",
+        fix="Export the file again with `agileir-export onnx`.",
+    ),
+    Rule(
+        r"no tactics to implement the operation within workspace limit",
+        InputError,
+        "{title} finds no kernel for {subject} within the workspace limit.",
+        fix="Give a larger --workspace, or leave it out.",
+    ),
+    Rule(
+        r"No space left on device|Disk quota exceeded|File too large",
+        OutputError,
+        "The disk is full: {title} could not finish {subject}.",
+        why="It says: {line}",
+        fix="Free some space, or raise the quota, in the output folder and in the folder for temporary files (TMPDIR).",
+    ),
+    Rule(
+        r"Unable to load library: ([^\s:]+)",
+        EnvironmentProblem,
+        "{title} misses the library {0}, which {subject} needs.",
+        fix="Install {title} completely; version-compatible engines need its lean runtime.",
+    ),
     MEMORY,
     DRIVER,
 )
 """Seen with TensorRT-RTX 1.7; of the names for lack of memory only the first two were."""
 
 LOAD_RULES = (
-    _rule(
-        r"[^\n]*(not compatible with this version of TensorRT|Version tag does not match|newer plan file"
-        r"|with the same version of TensorRT)[^\n]*",
-        _other_version,
+    Rule(
+        r"not compatible with this version of TensorRT|Version tag does not match|newer plan file"
+        r"|with the same version of TensorRT",
+        Unsupported,
+        "{subject} was built with another version of {title}.",
+        why="The runtime says: {line}",
+        fix="Build the engine again here, or install the version it was built with.",
     ),
-    _rule(
-        r"[^\n]*(generated on an incompatible device|Rebuild the engine for compute capability"
-        r"|across different models of devices is not supported)[^\n]*",
-        _other_gpu,
+    Rule(
+        r"generated on an incompatible device|Rebuild the engine for compute capability"
+        r"|across different models of devices is not supported",
+        Unsupported,
+        "{subject} was built for another GPU.",
+        why="The runtime of {title} says: {line}",
+        fix="Build the engine again for this GPU; --gpu (TensorRT-RTX) and --hardware-compatible (TensorRT) widen the "
+        "choice.",
     ),
-    _rule(r"[^\n]*(magicTag|Magic tag does not match|empty memory buffer)[^\n]*", _no_plan),
+    Rule(
+        r"magicTag|Magic tag does not match|empty memory buffer",
+        InputError,
+        "{subject} is no plan of {title}, or a damaged one.",
+        why="The runtime says: {line}",
+        fix="Build the engine again.",
+    ),
     MEMORY,
     DRIVER,
 )

@@ -23,34 +23,13 @@ FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16
 
 HALF = (FLOAT16, BFLOAT16)
 
-EXACT = frozenset(
-    {
-        "Abs",
-        "Concat",
-        "ConstantOfShape",
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Identity",
-        "Max",
-        "Min",
-        "Neg",
-        "Relu",
-        "Reshape",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "TopK",
-        "Transpose",
-        "Unsqueeze",
-        "Where",
-    }
-)
+# fmt: off
+EXACT = frozenset({
+    "Abs", "Concat", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements",
+    "GatherND", "Identity", "Max", "Min", "Neg", "Relu", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze",
+    "Tile", "TopK", "Transpose", "Unsqueeze", "Where",
+})
+# fmt: on
 """Operators whose results are values they were given, or need no more bits: nothing to round."""
 
 

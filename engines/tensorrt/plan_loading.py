@@ -135,7 +135,7 @@ def runtime_failure(trt: Any, artifact: EngineArtifact, memory: DeviceMemory, wh
     """
     lines = messages_of(trt).lines()
     title = TARGETS[artifact.target].title
-    if any(MEMORY.pattern.search(line) for line in lines):
+    if any(MEMORY.search(line) for line in lines):
         return OutOfDeviceMemory(f"{title} to {what} with {artifact.path}", device_name(memory), lines[-1])
     return InternalError(
         f"{title} {trt.__version__} did not {what} with {artifact.path}.",
