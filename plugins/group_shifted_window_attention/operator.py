@@ -116,26 +116,11 @@ def cascade(windows: Tensor, groups: Sequence[Group], mask: Tensor | None, funct
     return torch.cat(outputs, -1)
 
 
-def _check(
-    x: Tensor,
-    qkv_weight: Tensor,
-    qkv_bias: Tensor,
-    q_dw_weight: Tensor,
-    q_dw_bias: Tensor,
-    bias_table: Tensor,
-    window_size: int,
-    shift_size: int,
-) -> None:
+def _check(x: Tensor, *arguments: Any) -> None:
+    *weights, window_size, shift_size = arguments
+    qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, bias_table = weights
     check_window(NAME, x, window_size, shift_size)
-    check_tensors(
-        NAME,
-        x=x,
-        qkv_weight=qkv_weight,
-        qkv_bias=qkv_bias,
-        q_dw_weight=q_dw_weight,
-        q_dw_bias=q_dw_bias,
-        bias_table=bias_table,
-    )
+    check_tensors(NAME, x=x, **dict(zip(OPERATOR.inputs[1:], weights, strict=True)))
     if qkv_weight.dim() != 3 or q_dw_weight.dim() != 4:
         raise ValueError(
             f"{NAME}: qkv_weight must be [G, 2dk+dv, Cg] and q_dw_weight [G, dk, kh, kw], "
@@ -230,18 +215,8 @@ def group_shifted_window_attention(
 
 
 @group_shifted_window_attention.register_fake
-def _(
-    x: Tensor,
-    qkv_weight: Tensor,
-    qkv_bias: Tensor,
-    q_dw_weight: Tensor,
-    q_dw_bias: Tensor,
-    bias_table: Tensor,
-    window_size: int,
-    shift_size: int,
-) -> Tensor:
-    weights = (qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, bias_table)
-    _check(x, *weights, window_size, shift_size)
+def _(x: Tensor, *arguments: Any) -> Tensor:
+    _check(x, *arguments)
     return x.new_empty(x.shape)
 
 

@@ -18,12 +18,7 @@ __all__ = ["key_semantic_attention"]
 
 
 def _check(
-    qkv: Tensor,
-    dictionary: Tensor,
-    bias_table: Tensor,
-    window_size: int,
-    shift_size: int,
-    num_heads: int,
+    qkv: Tensor, dictionary: Tensor, bias_table: Tensor, window_size: int, shift_size: int, num_heads: int
 ) -> None:
     check_window(NAME, qkv, window_size, shift_size)
     check_tensors(NAME, qkv=qkv, bias_table=bias_table)
@@ -71,15 +66,8 @@ def key_semantic_attention(
 
 
 @key_semantic_attention.register_fake
-def _(
-    qkv: Tensor,
-    dictionary: Tensor,
-    bias_table: Tensor,
-    window_size: int,
-    shift_size: int,
-    num_heads: int,
-) -> Tensor:
-    _check(qkv, dictionary, bias_table, window_size, shift_size, num_heads)
+def _(qkv: Tensor, *arguments: Any) -> Tensor:
+    _check(qkv, *arguments)
     batch, height, width, triple = qkv.shape
     return qkv.new_empty(batch, height, width, triple // 3)
 
