@@ -22,15 +22,12 @@ class Runner(Protocol):
     @property
     def spec(self) -> ModelSpec:
         """The model's spec."""
-        ...
 
     def run(self, images: Images) -> Images:
         """Restores float32 images ``[B, C, H, W]`` in 0..1, any H, W >= 1, to ``[B, C, s*H, s*W]``, not clamped."""
-        ...
 
     def describe(self) -> dict[str, Any]:
         """Target, versions and device, for reports."""
-        ...
 
 
 def check_images(images: Images, spec: ModelSpec) -> None:

@@ -33,12 +33,10 @@ class Exported(Protocol):
     @property
     def name(self) -> str:
         """What messages call it."""
-        ...
 
     @property
     def provenance(self) -> Mapping[str, Any]:
         """Versions and source of the weights."""
-        ...
 
 
 def reload_model(artifact: Exported) -> Restorer:

@@ -72,16 +72,13 @@ class DeviceMemory(Protocol):
     @property
     def captures(self) -> bool:
         """Whether `capture` works."""
-        ...
 
     @property
     def stream(self) -> int:
         """The stream's CUDA handle; never the default stream, which adds synchronisation."""
-        ...
 
     def current(self) -> AbstractContextManager[Any]:
         """Makes the GPU's primary context the calling thread's, and restores what was there."""
-        ...
 
     def allocate(self, nbytes: int) -> Block:
         """Device memory of at least one byte.
@@ -89,7 +86,6 @@ class DeviceMemory(Protocol):
         Raises:
             OutOfDeviceMemory: There is not as much.
         """
-        ...
 
     def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
         """Page-locked host memory ``[nbytes]``, which the GPU copies from and to without the processor.
@@ -97,19 +93,15 @@ class DeviceMemory(Protocol):
         Raises:
             OutOfDeviceMemory: There is not as much.
         """
-        ...
 
     def upload(self, block: Block, host: NDArray[Any]) -> None:
         """Queues a copy to the GPU; `host` is contiguous, page-locked, and must not change before `synchronize`."""
-        ...
 
     def download(self, host: NDArray[Any], block: Block) -> None:
         """Queues a copy from the GPU; `host` is contiguous, page-locked, and complete after `synchronize`."""
-        ...
 
     def synchronize(self) -> None:
         """Waits for everything that was queued on the stream."""
-        ...
 
     def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
         """Records what `enqueue` queues on the stream, without doing it; the result queues all of that again.
@@ -119,11 +111,9 @@ class DeviceMemory(Protocol):
         Raises:
             CaptureFailed: The adapter has no graphs, or something in `enqueue` cannot be recorded.
         """
-        ...
 
     def describe(self) -> dict[str, Any]:
         """``memory`` (the adapter), ``device`` and ``compute_capability`` (such as ``"8.9"``)."""
-        ...
 
 
 class Buffer:
