@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from agileir_export.plugins.catalogue import BY_TORCH_NAME
 from agileir_export.plugins.dispatch import plan_kernel
@@ -28,8 +29,8 @@ def run() -> Iterator[Run]:
 
 
 @pytest.fixture
-def generator(request: pytest.FixtureRequest) -> torch.Generator:
-    return torch.Generator().manual_seed(sum(map(ord, request.node.name)))
+def generator(request: pytest.FixtureRequest) -> Generator:
+    return Generator().manual_seed(sum(map(ord, request.node.name)))
 
 
 def reference(operator: str, tensors: list[Tensor], attributes: dict[str, int]) -> Tensor:
@@ -54,15 +55,24 @@ def assert_agrees(result: Tensor, expected: Tensor) -> None:
         assert difference.norm() <= limit * expected.norm()
 
 
+def check(run: Run, operator: str, tensors: list[Tensor], attributes: dict[str, int], *tactic: int) -> None:
+    """The kernel's result is the reference's: exactly that of a dictionary, closely that of an attention."""
+    result, expected = run(operator, tensors, attributes, *tactic), reference(operator, tensors, attributes)
+    if operator == "key_semantic_dictionary":
+        assert torch.equal(result, expected)
+    else:
+        assert_agrees(result, expected)
+
+
 def group_case(
-    generator: torch.Generator,
+    generator: Generator,
     dtype: torch.dtype,
     image: tuple[int, int, int],
     window: int,
     groups: int,
     key: int,
     width: int,
-    kernel: tuple[int, int],
+    kernel: tuple[int, int] = (5, 5),
 ) -> list[Tensor]:
     def draw(*shape: int, scale: float = 1.0) -> Tensor:
         return (torch.randn(*shape, generator=generator) * scale).to(dtype)
@@ -79,7 +89,7 @@ def group_case(
 
 
 def attention_case(
-    generator: torch.Generator, dtype: torch.dtype, image: tuple[int, int, int], window: int, heads: int, width: int
+    generator: Generator, dtype: torch.dtype, image: tuple[int, int, int], window: int, heads: int, width: int
 ) -> list[Tensor]:
     qkv = torch.randn(*image, 3 * heads * width, generator=generator)
     table = torch.randn((2 * window - 1) ** 2, heads, generator=generator)
@@ -91,29 +101,20 @@ FLOATS = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["float32", "floa
 
 @FLOATS
 @pytest.mark.parametrize(
-    ("window", "shift", "image", "groups", "key", "width", "kernel"),
+    ("window", "shift", "image", "sizes"),
     [
-        (4, 0, (1, 4, 8), 3, 4, 10, (3, 5)),
-        (4, 3, (2, 8, 4), 2, 16, 6, (5, 3)),
-        (5, 2, (1, 10, 5), 2, 3, 5, (1, 1)),
+        (4, 0, (1, 4, 8), (3, 4, 10, (3, 5))),
+        (4, 3, (2, 8, 4), (2, 16, 6, (5, 3))),
+        (5, 2, (1, 10, 5), (2, 3, 5, (1, 1))),
     ],
 )
 def test_group_attention(
-    run: Run,
-    generator: torch.Generator,
-    dtype: torch.dtype,
-    window: int,
-    shift: int,
-    image: tuple[int, int, int],
-    groups: int,
-    key: int,
-    width: int,
-    kernel: tuple[int, int],
+    run: Run, generator: Generator, dtype: torch.dtype, window: int, shift: int, image: Any, sizes: Any
 ) -> None:
-    tensors = group_case(generator, dtype, image, window, groups, key, width, kernel)
+    """`sizes`: groups, width of a key and of a value, the depthwise filter."""
+    tensors = group_case(generator, dtype, image, window, *sizes)
     attributes = {"window_size": window, "shift_size": shift}
-    result = run("group_shifted_window_attention", tensors, attributes)
-    assert_agrees(result, reference("group_shifted_window_attention", tensors, attributes))
+    check(run, "group_shifted_window_attention", tensors, attributes)
 
 
 @pytest.mark.parametrize(
@@ -122,13 +123,12 @@ def test_group_attention(
     ids=["tiny", "agileir", "agileir_light"],
 )
 def test_group_attention_of_presets(
-    run: Run, generator: torch.Generator, window: int, image: tuple[int, int, int], key: int, width: int
+    run: Run, generator: Generator, window: int, image: tuple[int, int, int], key: int, width: int
 ) -> None:
     """The widths of the presets, two groups of them, shifted as in every second layer."""
-    tensors = group_case(generator, torch.float32, image, window, 2, key, width, (5, 5))
+    tensors = group_case(generator, torch.float32, image, window, 2, key, width)
     attributes = {"window_size": window, "shift_size": window // 2}
-    result = run("group_shifted_window_attention", tensors, attributes)
-    assert_agrees(result, reference("group_shifted_window_attention", tensors, attributes))
+    check(run, "group_shifted_window_attention", tensors, attributes)
 
 
 @FLOATS
@@ -144,21 +144,20 @@ def test_group_attention_of_presets(
 )
 def test_attention(
     run: Run,
-    generator: torch.Generator,
+    generator: Generator,
     dtype: torch.dtype,
     window: int,
     shift: int,
-    image: tuple[int, int, int],
+    image: Any,
     heads: int,
     width: int,
 ) -> None:
     tensors = attention_case(generator, dtype, image, window, heads, width)
     attributes = {"window_size": window, "shift_size": shift, "num_heads": heads}
-    result = run("shifted_window_attention", tensors, attributes)
-    assert_agrees(result, reference("shifted_window_attention", tensors, attributes))
+    check(run, "shifted_window_attention", tensors, attributes)
 
 
-def integers(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Tensor:
+def integers(generator: Generator, dtype: torch.dtype, *shape: int) -> Tensor:
     """Small integers: sums of products are exact in every order, and many rows tie."""
     return torch.randint(-2, 3, shape, generator=generator).to(dtype)
 
@@ -178,18 +177,17 @@ def integers(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Ten
 )
 def test_dictionary_is_exact(
     run: Run,
-    generator: torch.Generator,
+    generator: Generator,
     dtype: torch.dtype,
     window: int,
     shift: int,
-    image: tuple[int, int, int],
+    image: Any,
     channels: int,
     top_k: int,
 ) -> None:
     tensors = [integers(generator, dtype, *image, channels)]
     attributes = {"window_size": window, "shift_size": shift, "top_k": top_k}
-    result = run("key_semantic_dictionary", tensors, attributes)
-    assert torch.equal(result, reference("key_semantic_dictionary", tensors, attributes))
+    check(run, "key_semantic_dictionary", tensors, attributes)
 
 
 @pytest.mark.parametrize(
@@ -197,19 +195,12 @@ def test_dictionary_is_exact(
     [(4, 2, (2, 4, 12), 7, 5), (8, 0, (1, 16, 8), 30, 16), (8, 4, (1, 8, 16), 17, 40), (16, 8, (1, 16, 16), 12, 64)],
 )
 def test_dictionary_of_random_features_in_float32(
-    run: Run,
-    generator: torch.Generator,
-    window: int,
-    shift: int,
-    image: tuple[int, int, int],
-    channels: int,
-    top_k: int,
+    run: Run, generator: Generator, window: int, shift: int, image: Any, channels: int, top_k: int
 ) -> None:
     """Sums that are rounded: the sets still agree but for ties within a rounding, which these features do not have."""
     tensors = [torch.randn(*image, channels, generator=generator)]
     attributes = {"window_size": window, "shift_size": shift, "top_k": top_k}
-    result = run("key_semantic_dictionary", tensors, attributes)
-    assert torch.equal(result, reference("key_semantic_dictionary", tensors, attributes))
+    check(run, "key_semantic_dictionary", tensors, attributes)
 
 
 def test_dictionary_of_a_flat_image_takes_the_first_tokens(run: Run) -> None:
@@ -228,7 +219,7 @@ def test_dictionary_orders_negative_zero_huge_and_infinite_similarities(run: Run
         assert torch.equal(result, expected), top_k
 
 
-def test_dictionary_keeps_its_count_with_not_a_number(run: Run, generator: torch.Generator) -> None:
+def test_dictionary_keeps_its_count_with_not_a_number(run: Run, generator: Generator) -> None:
     x = torch.randn(1, 4, 4, 3, generator=generator)
     x[0, 1, 2, 0] = float("nan")
     result = run("key_semantic_dictionary", [x], {"window_size": 4, "shift_size": 0, "top_k": 6})
@@ -237,87 +228,77 @@ def test_dictionary_keeps_its_count_with_not_a_number(run: Run, generator: torch
 
 @FLOATS
 @pytest.mark.parametrize(
-    ("window", "shift", "image", "heads", "width", "top_k"),
+    ("window", "shift", "image", "sizes", "top_k"),
     [
-        (4, 1, (2, 8, 4), 2, 10, 3),
-        (6, 2, (1, 6, 12), 2, 6, 10),
-        (7, 0, (1, 14, 7), 1, 30, 20),
-        (8, 4, (1, 8, 16), 2, 8, 16),
-        (8, 3, (1, 16, 8), 2, 12, 64),
-        (16, 8, (1, 32, 16), 1, 48, 64),
+        (4, 1, (2, 8, 4), (2, 10), 3),
+        (6, 2, (1, 6, 12), (2, 6), 10),
+        (7, 0, (1, 14, 7), (1, 30), 20),
+        (8, 4, (1, 8, 16), (2, 8), 16),
+        (8, 3, (1, 16, 8), (2, 12), 64),
+        (16, 8, (1, 32, 16), (1, 48), 64),
     ],
 )
 def test_key_attention(
     run: Run,
-    generator: torch.Generator,
+    generator: Generator,
     dtype: torch.dtype,
     window: int,
     shift: int,
-    image: tuple[int, int, int],
-    heads: int,
-    width: int,
+    image: Any,
+    sizes: Any,
     top_k: int,
 ) -> None:
-    qkv, table = attention_case(generator, dtype, image, window, heads, width)
+    """`sizes`: heads, and the width of one."""
+    qkv, table = attention_case(generator, dtype, image, window, *sizes)
     features = torch.randn(*image, 7, generator=generator)
     dictionary = key_semantic_dictionary(features, window, shift, top_k)
-    attributes = {"window_size": window, "shift_size": shift, "num_heads": heads}
-    result = run("key_semantic_attention", [qkv, dictionary, table], attributes)
-    assert_agrees(result, reference("key_semantic_attention", [qkv, dictionary, table], attributes))
+    attributes = {"window_size": window, "shift_size": shift, "num_heads": sizes[0]}
+    check(run, "key_semantic_attention", [qkv, dictionary, table], attributes)
 
 
 @pytest.mark.parametrize("tactic", [2, 3])
-def test_all_tactics_agree(run: Run, generator: torch.Generator, tactic: int) -> None:
+def test_all_tactics_agree(run: Run, generator: Generator, tactic: int) -> None:
     qkv, table = attention_case(generator, torch.float32, (1, 16, 16), 16, 1, 10)
     x = integers(generator, torch.float32, 1, 16, 16, 9)
     number = {"window_size": 16, "shift_size": 4}
     heads, top = number | {"num_heads": 1}, number | {"top_k": 30}
     dictionary = run("key_semantic_dictionary", [x], top, tactic)
     assert torch.equal(dictionary, run("key_semantic_dictionary", [x], top))
-    assert_agrees(
-        run("shifted_window_attention", [qkv, table], heads, tactic),
-        reference("shifted_window_attention", [qkv, table], heads),
-    )
-    assert_agrees(
-        run("key_semantic_attention", [qkv, dictionary, table], heads, tactic),
-        reference("key_semantic_attention", [qkv, dictionary, table], heads),
-    )
+    check(run, "shifted_window_attention", [qkv, table], heads, tactic)
+    check(run, "key_semantic_attention", [qkv, dictionary, table], heads, tactic)
 
 
 @FLOATS
-def test_the_other_tactic_of_groups_agrees(run: Run, generator: torch.Generator, dtype: torch.dtype) -> None:
+def test_the_other_tactic_of_groups_agrees(run: Run, generator: Generator, dtype: torch.dtype) -> None:
     """Sixteen warps are for half precision and narrow keys."""
     tensors = group_case(generator, dtype, (1, 16, 16), 16, 2, 6, 10, (5, 3))
     attributes = {"window_size": 16, "shift_size": 5}
     launch = plan_kernel("group_shifted_window_attention", tensors, attributes, 2)
     assert launch.num_warps == (8 if dtype == torch.float32 else 16)
-    result = run("group_shifted_window_attention", tensors, attributes, 2)
-    assert_agrees(result, reference("group_shifted_window_attention", tensors, attributes))
+    check(run, "group_shifted_window_attention", tensors, attributes, 2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
-def test_semantic_operators_at_window_32(run: Run, generator: torch.Generator, dtype: torch.dtype) -> None:
+def test_semantic_operators_at_window_32(run: Run, generator: Generator, dtype: torch.dtype) -> None:
     x = integers(generator, dtype, 1, 32, 32, 24)
     qkv, table = attention_case(generator, dtype, (1, 32, 32), 32, 1, 30)
     number = {"window_size": 32, "shift_size": 16}
     dictionary = run("key_semantic_dictionary", [x], number | {"top_k": 512})
     assert torch.equal(dictionary, reference("key_semantic_dictionary", [x], number | {"top_k": 512}))
     attributes = number | {"num_heads": 1}
-    result = run("key_semantic_attention", [qkv, dictionary, table], attributes)
-    assert_agrees(result, reference("key_semantic_attention", [qkv, dictionary, table], attributes))
+    check(run, "key_semantic_attention", [qkv, dictionary, table], attributes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
 @pytest.mark.parametrize(("key", "width"), [(16, 30), (32, 8)], ids=["agileir", "agileir_light"])
 def test_group_attention_over_several_windows(
-    run: Run, generator: torch.Generator, dtype: torch.dtype, key: int, width: int
+    run: Run, generator: Generator, dtype: torch.dtype, key: int, width: int
 ) -> None:
-    tensors = group_case(generator, dtype, (1, 32, 16), 16, 3, key, width, (5, 5))
+    tensors = group_case(generator, dtype, (1, 32, 16), 16, 3, key, width)
     attributes = {"window_size": 16, "shift_size": 8}
-    result = run("group_shifted_window_attention", tensors, attributes)
-    assert_agrees(result, reference("group_shifted_window_attention", tensors, attributes))
+    check(run, "group_shifted_window_attention", tensors, attributes)
 
 
 def test_logits_and_sums_beyond_the_range_of_float16(run: Run) -> None:
@@ -338,8 +319,7 @@ def test_logits_and_sums_beyond_the_range_of_float16(run: Run) -> None:
     assert torch.equal(result, qkv[..., 16:])
 
 
-def test_similarities_beyond_the_range_of_float16(run: Run, generator: torch.Generator) -> None:
+def test_similarities_beyond_the_range_of_float16(run: Run, generator: Generator) -> None:
     tensors = [integers(generator, torch.float16, 1, 8, 8, 20) * 100]
     attributes = {"window_size": 8, "shift_size": 4, "top_k": 20}
-    result = run("key_semantic_dictionary", tensors, attributes)
-    assert torch.equal(result, reference("key_semantic_dictionary", tensors, attributes))
+    check(run, "key_semantic_dictionary", tensors, attributes)
