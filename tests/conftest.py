@@ -1,12 +1,47 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from agileir_export.export import OnnxArtifact
+
+from .export import networks
+from .small_samples import cut_samples
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For the exported files that tests share."""
     return tmp_path_factory.mktemp("exported")
+
+
+@pytest.fixture(scope="session")
+def swinir(folder: Path) -> OnnxArtifact:
+    """The quickest file there is."""
+    return networks.exported(folder, "swinir-light")
+
+
+@pytest.fixture(scope="session")
+def semanir(folder: Path) -> OnnxArtifact:
+    """A file that chooses keys."""
+    return networks.exported(folder, "semanir")
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Path]]:
+    """The packaged pictures, small."""
+    return cut_samples(tmp_path_factory.mktemp("samples"))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tensors this small only lose by threads, a lot so on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

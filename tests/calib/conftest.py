@@ -12,21 +12,15 @@ import pytest
 from agileir_export.export import OnnxArtifact
 from agileir_export.images.files import Image, write_image
 
-from ..export import networks
-from ..small_samples import cut_samples, use_samples
+from ..small_samples import use_samples
 
 Pictures = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def small(folder: Path) -> OnnxArtifact:
+def small(swinir: OnnxArtifact) -> OnnxArtifact:
     """A super-resolution file whose calibration takes about a second."""
-    return networks.exported(folder, "swinir-light")
-
-
-@pytest.fixture(scope="session")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Path]]:
-    return cut_samples(tmp_path_factory.mktemp("samples"))
+    return swinir
 
 
 @pytest.fixture(autouse=True)

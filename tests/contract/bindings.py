@@ -11,11 +11,8 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
-import json
 import keyword
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +22,7 @@ import pytest
 
 import agileir_export
 
-from .lean_tensorrt import MIDDLE, NEWEST, make_or_skip
+from .lean_tensorrt import MIDDLE, NEWEST, answer, make_or_skip
 
 ROOT = Path(agileir_export.__file__).resolve().parent
 LEAN = (NEWEST, MIDDLE)
@@ -76,10 +73,7 @@ def inventory(which: str) -> dict[str, Any]:
     else:
         environment = make_or_skip(which).variables()
     module = "tensorrt_rtx_bindings" if which == RTX else "tensorrt"
-    program = str(Path(__file__).with_name("inventory.py"))
-    done = subprocess.run([sys.executable, program, module], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = answer("inventory.py", module, environment=environment)
     return found
 
 

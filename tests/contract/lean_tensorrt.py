@@ -9,14 +9,17 @@ As a program: ``python lean_tensorrt.py 11.4.0.106`` makes the environment and p
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +70,19 @@ class LeanTensorRT:
             "LD_LIBRARY_PATH": libraries,
             "PYTHONPATH": os.pathsep.join([str(self.site), *more_paths]),
         }
+
+
+def answer(program: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Any:
+    """What a program beside this file says, as JSON in its last line; it finds the package as these tests do."""
+    import agileir_export
+
+    variables = dict(os.environ if environment is None else environment)
+    package = str(Path(agileir_export.__file__).parents[1])
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, (variables.get("PYTHONPATH"), package)))
+    command = [sys.executable, str(Path(__file__).with_name(program)), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+    assert done.returncode == 0, f"exit {done.returncode}: {done.stderr}"
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def cache_folder() -> Path:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ..export import networks
-from .lean_tensorrt import NEWEST, make_or_skip
-
-PROGRAM = Path(__file__).with_name("rtx_plugins.py")
+from .lean_tensorrt import NEWEST, answer, make_or_skip
 
 
 def outcome(kind: str, tmp_path: Path, folder: Path) -> dict[str, Any]:
@@ -24,32 +19,28 @@ def outcome(kind: str, tmp_path: Path, folder: Path) -> dict[str, Any]:
     (tmp_path / "libtensorrt_rtx.so").symlink_to(library)
     environment["LD_LIBRARY_PATH"] += f":{tmp_path}"
     model = networks.exported(folder, "swinir-light", static=(16, 16)).path
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), kind, str(model)], capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    told: dict[str, Any] = answer("rtx_plugins.py", kind, str(model), environment=environment)
+    return told
 
 
 def test_plugins_registered_with_tensorrt_are_not_seen(tmp_path: Path, folder: Path) -> None:
     """Both products in one process: TensorRT-RTX builds from the function bodies."""
     pytest.importorskip("triton", reason="plugins are registered only where their kernels can be compiled")
-    answer = outcome("tensorrt", tmp_path, folder)
-    assert answer["parsed"], answer["errors"]
-    assert answer["plugin_layers"] == 0
-    assert answer["plan_bytes"] > 0
+    told = outcome("tensorrt", tmp_path, folder)
+    assert told["parsed"], told["errors"]
+    assert told["plugin_layers"] == 0
+    assert told["plan_bytes"] > 0
 
 
 def test_quick_plugins_are_refused_in_words(tmp_path: Path, folder: Path) -> None:
-    answer = outcome("quick", tmp_path, folder)
-    assert not answer["parsed"]
-    assert "creator" in " ".join(answer["errors"]).lower(), answer["errors"]
+    told = outcome("quick", tmp_path, folder)
+    assert not told["parsed"]
+    assert "creator" in " ".join(told["errors"]).lower(), told["errors"]
 
 
 def test_plugins_of_version_three_are_taken(tmp_path: Path, folder: Path) -> None:
     """Every block becomes a layer, and what a plugin serialises is in the plan."""
-    answer = outcome("python", tmp_path, folder)
-    assert answer["parsed"], answer["errors"]
-    assert answer["plugin_layers"] > 1
-    assert answer["payloads"] >= answer["plugin_layers"]
+    told = outcome("python", tmp_path, folder)
+    assert told["parsed"], told["errors"]
+    assert told["plugin_layers"] > 1
+    assert told["payloads"] >= told["plugin_layers"]

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import subprocess
 import sys
 import types
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import agileir_export
 from agileir_export.errors import EnvironmentProblem
 from agileir_export.plugins.tensorrt_plugins import register_tensorrt
 
-from .lean_tensorrt import VERSIONS, make_or_skip
+from .lean_tensorrt import VERSIONS, answer, make_or_skip
 
-HERE = Path(__file__).resolve().parent
 NAMES = {
     "GroupShiftedWindowAttention",
     "KeySemanticAttention",
@@ -30,21 +25,9 @@ BINDINGS_TYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16"}
 
 def lives(version: str, *operators: str) -> dict[str, Any]:
     pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
-    environment = make_or_skip(version)
-    packages = [str(Path(agileir_export.__file__).parent.parent)]
-    if Path(packages[0], "agileir_export").resolve() != Path(agileir_export.__file__).parent.resolve():
-        packages = []  # an editable installation finds the package by itself
-    done = subprocess.run(
-        [sys.executable, str(HERE / "life_cycle.py"), *operators],
-        capture_output=True,
-        text=True,
-        env=environment.variables(*packages),
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert answer["version"] == version
-    return answer
+    told: dict[str, Any] = answer("life_cycle.py", *operators, environment=make_or_skip(version).variables())
+    assert told["version"] == version
+    return told
 
 
 def assert_lived(life: dict[str, Any]) -> None:
@@ -69,9 +52,9 @@ def assert_lived(life: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_one_plugin_lives(version: str) -> None:
-    answer = lives(version, "shifted_window_attention")
-    assert set(answer["registered"]) == NAMES
-    (life,) = answer["lives"]
+    told = lives(version, "shifted_window_attention")
+    assert set(told["registered"]) == NAMES
+    (life,) = told["lives"]
     assert life["dynamic"]
     assert_lived(life)
 
@@ -79,11 +62,11 @@ def test_one_plugin_lives(version: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_plugin_lives(version: str) -> None:
-    answer = lives(version)
-    assert set(answer["registered"]) == NAMES
-    assert {life["operator"] for life in answer["lives"]} == NAMES
-    assert len(answer["lives"]) == 4 * len(NAMES)
-    for life in answer["lives"]:
+    told = lives(version)
+    assert set(told["registered"]) == NAMES
+    assert {life["operator"] for life in told["lives"]} == NAMES
+    assert len(told["lives"]) == 4 * len(NAMES)
+    for life in told["lives"]:
         assert_lived(life)
 
 

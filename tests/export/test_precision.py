@@ -32,11 +32,6 @@ FLOORS = {"float16": 60, "bfloat16": 45}
 KEYS = "keys are chosen from it, and nearly equal ones flip in float16"
 
 
-@pytest.fixture(scope="session")
-def swinir(folder: Path) -> OnnxArtifact:
-    return networks.exported(folder, "swinir-light")
-
-
 def types_of(model: onnx.ModelProto) -> dict[str, int]:
     """Element type by tensor."""
     graph = onnx.shape_inference.infer_shapes(model).graph

@@ -4,15 +4,6 @@ import pytest
 import torch
 
 
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors this small only lose by threads, a lot so on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def no_gradients() -> Iterator[None]:
     with torch.no_grad():

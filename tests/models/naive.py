@@ -22,6 +22,10 @@ Attention = Callable[[Tensor, Tensor, str, int, int], Tensor]
 MEAN = (0.4488, 0.4371, 0.4040)
 
 
+def random_images(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
 # ---- windows, as in the Swin Transformer paper ----
 
 

@@ -22,6 +22,7 @@ from agileir_export.models.agileir import GroupAttention
 
 from ..export.networks import build
 from . import naive
+from .naive import random_images
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_gradients")
 
@@ -31,10 +32,6 @@ DERIVED = ("relative_position_index", "attn_mask", "num_batches_tracked")
 def doubles(network: torch.nn.Module) -> naive.State:
     state = network.state_dict()
     return {k: v.double() if v.is_floating_point() else v.clone() for k, v in state.items()}
-
-
-def random_images(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def first_attention(network: Restorer, block: int = 0) -> GroupAttention:

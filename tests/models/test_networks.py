@@ -21,15 +21,12 @@ from agileir_export.models import (
 
 from ..export.networks import SHAPES, build
 from . import naive
+from .naive import random_images
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_gradients")
 
 KINDS = list(SHAPES)
 SIZES = [(1, 1), (1, 40), (40, 1), (5, 7), (4, 4), (45, 70), (3, 2)]
-
-
-def random_images(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 # ---- sizes, channels, batches ----

@@ -17,6 +17,7 @@ from agileir_export.plugins.shifted_window_attention.operator import shifted_win
 
 from ..export.networks import build
 from . import naive
+from .naive import random_images
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_gradients")
 
@@ -24,10 +25,6 @@ pytestmark = pytest.mark.usefixtures("one_thread", "no_gradients")
 def doubles(network: torch.nn.Module) -> naive.State:
     state = network.state_dict()
     return {k: v.double() if v.is_floating_point() else v for k, v in state.items()}
-
-
-def random_images(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def stages(network: torch.nn.Module) -> list[semanir.SemanticStage]:

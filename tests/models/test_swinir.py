@@ -13,6 +13,7 @@ from torch import Tensor
 from agileir_export.models import load_model
 
 from . import naive
+from .naive import random_images
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_gradients")
 
@@ -53,10 +54,6 @@ def reference(state: naive.State, images: Tensor, kind: dict[str, Any]) -> Tenso
     w = kind["window_size"]
     attention = naive.swin_attention(doubles, w)
     return naive.columnar(doubles, images.double(), attention=attention, multiple=w, **kind)
-
-
-def random_images(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -45,16 +45,6 @@ def check(kind: str, artifact: OnnxArtifact, model: Restorer | None = None, **op
     return verify(model, without_task(artifact), pictures(model.spec, (5, 7), (8, 12)), **options)
 
 
-@pytest.fixture
-def semanir(folder: Path) -> OnnxArtifact:
-    return networks.exported(folder, "semanir")
-
-
-@pytest.fixture
-def swinir(folder: Path) -> OnnxArtifact:
-    return networks.exported(folder, "swinir-light")
-
-
 # ---- sound files ----
 
 

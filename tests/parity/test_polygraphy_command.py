@@ -26,8 +26,8 @@ from . import polygraphy_tool
 
 
 @pytest.fixture(scope="session")
-def model(folder: Path) -> OnnxArtifact:
-    return networks.exported(folder, "swinir-light")
+def model(swinir: OnnxArtifact) -> OnnxArtifact:
+    return swinir
 
 
 @pytest.fixture(scope="session")

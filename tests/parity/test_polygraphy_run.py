@@ -47,8 +47,8 @@ def pictures(samples: list[tuple[str, Path]]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model(folder: Path) -> OnnxArtifact:
-    return networks.exported(folder, "swinir-light")
+def model(swinir: OnnxArtifact) -> OnnxArtifact:
+    return swinir
 
 
 def tampered(artifact: OnnxArtifact, path: Path, offset: float) -> Path:

@@ -19,11 +19,6 @@ from ..export import networks
 SIZE = (5, 7)
 
 
-@pytest.fixture
-def semanir(folder: Path) -> OnnxArtifact:
-    return networks.exported(folder, "semanir")
-
-
 def given(kind: str) -> tuple[Any, Any]:
     """An image, and how it enters the graph."""
     spec = networks.shared(kind).spec

@@ -36,11 +36,6 @@ def pictures(model: Restorer, *sizes: tuple[int, int]) -> list[ParityImage]:
 
 
 @pytest.fixture
-def swinir(folder: Path) -> OnnxArtifact:
-    return networks.exported(folder, "swinir-light")
-
-
-@pytest.fixture
 def half(folder: Path, swinir: OnnxArtifact) -> OnnxArtifact:
     return half_file(swinir, folder / "swinir-light.fp16.onnx", "float16")
 
