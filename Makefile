@@ -22,8 +22,7 @@ RUNTIME := $(if $(wildcard $(VENV)/.installed-dev),$(VENV)/.installed-dev,$(VENV
 SHORT := tests/test_architecture.py tests/test_packaging.py tests/models/test_weights.py tests/models/test_checkpoint.py \
     tests/plugins/test_operators.py tests/export/test_exporter.py tests/export/test_opset.py \
     tests/engines/test_half_emulation.py tests/parity/test_ladder.py tests/contract/test_tensorrt_plugins.py \
-    tests/contract/test_plugin_attributes.py tests/contract/test_rtx_plugins.py tests/cli/test_process.py \
-    tests/engines/test_rtx_build.py
+    tests/contract/test_rtx_plugins.py tests/cli/test_process.py tests/engines/test_rtx_build.py
 
 DEMO_ONNX   := demo/$(DEMO_MODEL).onnx
 DEMO_RESULT := demo/$(basename $(notdir $(DEMO_IMAGE)))_restored.png

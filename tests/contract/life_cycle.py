@@ -3,18 +3,23 @@
 Runs in the environment made by `lean_tensorrt`. There is no builder without a GPU: the objects through which a builder
 hands dimensions to a plugin (the expression builder and the holders of expressions) are replaced by numbers below.
 Decorators, plugin registry, creator, shape, format, tactic and launch code are TensorRT's own.
+
+A control with a scalar attribute shows whether this TensorRT and NumPy go together: up to 11.1 it cannot make a Python
+integer of a field's array of one element under NumPy 2.4 and later.
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorrt as trt
+import tensorrt.plugin as trtp
 from tensorrt.plugin import _tensor
 
 from agileir_export.plugins.calls import Call
@@ -96,22 +101,46 @@ def described(shape: Sequence[int], kind: Any) -> Any:
     return dynamic
 
 
+def creator_of(name: str, space: str = DOMAIN) -> Any:
+    return trt.get_plugin_registry().get_creator(name, "1", space)
+
+
+def created(name: str, space: str, attributes: Mapping[str, int], request: Any) -> Any:
+    """A plugin from fields as the ONNX parser makes them, which narrows integers to int32."""
+    arrays = [np.array([value], np.int32) for value in attributes.values()]  # fields hold their addresses
+    fields = [trt.PluginField(key, a, trt.PluginFieldType.INT32) for key, a in zip(attributes, arrays, strict=True)]
+    collection = trt.PluginFieldCollection(fields)
+    return creator_of(name, space).create_plugin(name, space, collection, trt.TensorRTPhase.BUILD, request)
+
+
+def why_not_created(name: str, space: str, attributes: Mapping[str, int]) -> str:
+    """Empty, or the error."""
+    try:
+        created(name, space, attributes, trt.QuickPluginCreationRequest.UNKNOWN)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def scalar(values: Any, number: Any) -> Any:
+    return values.like()
+
+
+def register_control() -> None:
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    given = {"values": trtp.TensorDesc, "number": int}
+    declared = [inspect.Parameter(name, kind, annotation=annotation) for name, annotation in given.items()]
+    scalar.__signature__ = inspect.Signature(declared, return_annotation=trtp.TensorDesc)  # type: ignore[attr-defined]
+    trtp.register("control::Scalar")(scalar)
+
+
 def life(call: Call, dtype: str, tactic: int, image: tuple[int, int, int], dynamic: bool) -> dict[str, Any]:
     """One plugin from its creation, from fields as the ONNX parser makes them, to its kernel."""
     operator = next(o for o in OPERATORS.values() if o.torch_name == call.operator)
     shapes = call.shapes(*image)
     kinds = [trt.int32 if i in call.integer_inputs else TYPES[dtype] for i in range(len(shapes))]
-    # The parser narrows ONNX integers to int32. The arrays must outlive the creation: fields hold their addresses.
-    alive = [np.array([value], np.int32) for value in call.attributes.values()]
-    fields = trt.PluginFieldCollection(
-        [
-            trt.PluginField(name, array, trt.PluginFieldType.INT32)
-            for name, array in zip(call.attributes, alive, strict=True)
-        ]
-    )
-    creator = trt.get_plugin_registry().get_creator(operator.name, "1", DOMAIN)
-    strict = trt.QuickPluginCreationRequest.STRICT_AOT
-    plugin = creator.create_plugin(operator.name, DOMAIN, fields, trt.TensorRTPhase.BUILD, strict)
+    creator = creator_of(operator.name)
+    plugin = created(operator.name, DOMAIN, call.attributes, trt.QuickPluginCreationRequest.STRICT_AOT)
     types = plugin.get_output_data_types(kinds, [len(shape) for shape in shapes])
     with numbers_for_expressions():
         constant = [not dynamic or tensor not in (0, *call.integer_inputs) for tensor in range(len(shapes))]
@@ -191,6 +220,7 @@ def main(*wanted: str) -> None:
     """Takes the plugins of the named operators (torch names; all by default) through their lives."""
     register_tensorrt()
     register_tensorrt()
+    register_control()
     seen = []
     for call in CALLS:
         if call.operator not in (wanted or SMALLEST) or call.label != SMALLEST[call.operator]:
@@ -201,12 +231,16 @@ def main(*wanted: str) -> None:
         if not wanted:
             seen.append(life(call, "float16", 2, image, dynamic=False))
             seen += [life(call, dtype, 1, image, dynamic=False) for dtype in ("float32", "bfloat16")]
-    registered = [
-        operator.name
-        for operator in OPERATORS.values()
-        if trt.get_plugin_registry().get_creator(operator.name, "1", DOMAIN) is not None
-    ]
-    print(json.dumps({"version": trt.__version__, "registered": registered, "lives": seen}))
+    told = {
+        "version": trt.__version__,
+        "numpy": np.__version__,
+        "registered": [o.name for o in OPERATORS.values() if creator_of(o.name) is not None],
+        "why_not": {
+            o.name: why_not_created(o.name, DOMAIN, dict.fromkeys(o.attributes, 8)) for o in OPERATORS.values()
+        },
+        "control": why_not_created("Scalar", "control", {"number": 8}),
+    }
+    print(json.dumps(told | {"lives": seen}))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 import types
 from typing import Any
 
+import numpy as np
 import pytest
 
 from agileir_export.errors import EnvironmentProblem
@@ -57,6 +58,10 @@ def test_one_plugin_lives(version: str) -> None:
     (life,) = told["lives"]
     assert life["dynamic"]
     assert_lived(life)
+    assert told["numpy"] == np.__version__
+    assert told["why_not"] == dict.fromkeys(NAMES, ""), "attributes reach every TensorRT whichever NumPy is installed"
+    trapped = version.startswith("10.") and tuple(map(int, np.__version__.split(".")[:2])) >= (2, 4)
+    assert ("only 0-dimensional arrays" in told["control"]) == trapped, "a scalar shows whether the trap is there"
 
 
 @pytest.mark.slow
