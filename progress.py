@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["Progress", "silent"]
+__all__ = ["Progress", "entitled", "silent"]
 
 
 class Progress(Protocol):
@@ -22,3 +22,8 @@ class Progress(Protocol):
 
 def silent(step: str, done: int = 0, total: int = 0, /) -> None:
     """The `Progress` of who does not want to know."""
+
+
+def entitled(progress: Progress, title: str) -> Progress:
+    """A `Progress` whose steps are told after a title."""
+    return lambda step, done=0, total=0, /: progress(f"{title}: {step}", done, total)

@@ -12,7 +12,7 @@ from ..errors import InputError, OutputError
 from ..export.artifact import OnnxArtifact, read_artifact
 from ..files import check_output
 from ..models.options import LoadOptions
-from ..progress import Progress, silent
+from ..progress import Progress, entitled, silent
 from .prepared import PreparedFiles, source_facts
 
 if TYPE_CHECKING:
@@ -216,16 +216,13 @@ def _calibrated(artifact: OnnxArtifact, how: Int8Request, progress: Progress) ->
     """The artifact in INT8, everything else in float16."""
     from ..calib import calibrate
 
-    def tell(step: str, done: int = 0, total: int = 0, /) -> None:
-        progress(f"Calibrating {artifact.spec.name}: {step}", done, total)
-
     made, report = calibrate(
         artifact,
         how.images,
         ground_truth=how.ground_truth,
         options=how.options(),
         recipe=how.recipe,
-        progress=tell,
+        progress=entitled(progress, f"Calibrating {artifact.spec.name}"),
     )
     for note in report.notes:
         LOGGER.info("%s", note)
@@ -236,10 +233,7 @@ def _rescaled(artifact: OnnxArtifact, progress: Progress) -> OnnxArtifact:
     """The artifact with streams that fit into float16."""
     from ..parity.rescaling import rescale_if_needed
 
-    def tell(step: str, done: int = 0, total: int = 0, /) -> None:
-        progress(f"Measuring ranges: {step}", done, total)
-
-    rescaled, report = rescale_if_needed(artifact, progress=tell)
+    rescaled, report = rescale_if_needed(artifact, progress=entitled(progress, "Measuring ranges"))
     for note in report.notes():
         LOGGER.info("%s", note)
     return rescaled

@@ -143,18 +143,15 @@ def _described(model: onnx.ModelProto, data: bytes, path: Path | None, name: str
         )
     try:
         spec = ModelSpec.from_json(json.loads(metadata[SPEC_KEY]))
-        provenance = json.loads(metadata.get(PROVENANCE_KEY, "{}"))
+        objects = (PROVENANCE_KEY, CONVERSION_KEY, RESCALE_KEY, RESCALE_REPORT_KEY)
+        found = {key: json.loads(metadata.get(key, "{}")) for key in objects}
         blocks = json.loads(metadata.get(BLOCKS_KEY, "[]"))
-        conversion = json.loads(metadata.get(CONVERSION_KEY, "{}"))
-        exponents = json.loads(metadata.get(RESCALE_KEY, "{}"))
-        report = json.loads(metadata.get(RESCALE_REPORT_KEY, "{}"))
-        objects = ((PROVENANCE_KEY, provenance), (CONVERSION_KEY, conversion), (RESCALE_REPORT_KEY, report))
-        for key, value in objects:
+        for key, value in found.items():
             if not isinstance(value, dict):
-                raise ValueError(f"{key} is not a JSON object")
+                raise ValueError(f"{key} is not {'an object of integers' if key == RESCALE_KEY else 'a JSON object'}")
         if not isinstance(blocks, list) or not all(isinstance(name, str) for name in blocks):
             raise ValueError(f"{BLOCKS_KEY} is not a list of names")
-        if not isinstance(exponents, dict) or not all(isinstance(k, int) for k in exponents.values()):
+        if not all(isinstance(k, int) for k in found[RESCALE_KEY].values()):
             raise ValueError(f"{RESCALE_KEY} is not an object of integers")
     except ValueError as error:
         raise OnnxFileError(
@@ -169,13 +166,13 @@ def _described(model: onnx.ModelProto, data: bytes, path: Path | None, name: str
         precision=_precision(model),
         fixed_sizes=_fixed_sizes(model),
         spec=spec,
-        provenance=provenance,
+        provenance=found[PROVENANCE_KEY],
         blocks=tuple(blocks),
         nodes=len(model.graph.node),
         operators=_operators(model),
-        conversion=conversion,
-        rescale=exponents,
-        rescale_report=report,
+        conversion=found[CONVERSION_KEY],
+        rescale=found[RESCALE_KEY],
+        rescale_report=found[RESCALE_REPORT_KEY],
     )
 
 

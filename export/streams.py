@@ -26,28 +26,12 @@ SUMS = frozenset({"Add", "Concat", "Max", "Min", "Sub", "Sum"})
 PRODUCTS = frozenset({"Div", "Mul"})
 """Keep the factor where the other operand is constant."""
 
-FIRST_INPUT = frozenset(
-    {
-        "Abs",
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "Identity",
-        "LeakyRelu",
-        "Neg",
-        "Relu",
-        "Reshape",
-        "Resize",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
+# fmt: off
+FIRST_INPUT = frozenset({
+    "Abs", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "LeakyRelu", "Neg", "Relu", "Reshape",
+    "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+})
+# fmt: on
 """Rearrange their first input or are positively homogeneous in it: f(c x) = c f(x) for c > 0."""
 
 BLIND = frozenset({"Constant", "Shape", "Size"})

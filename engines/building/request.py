@@ -126,13 +126,7 @@ class BuildRequest(BuildOptions):
         data = self.to_json()
         for name in PATHS:
             del data[name]
-        return {
-            **data,
-            "target_version": version,
-            **program_facts(),
-            "gpu": gpu,
-            "driver": driver,
-        }
+        return {**data, "target_version": version, **program_facts(), "gpu": gpu, "driver": driver}
 
 
 def check_options(options: BuildOptions, precision: str | None) -> None:
