@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..lazy import lazy_attributes
 from .floors import FLOORS
-from .metrics import json_number, max_steps, nonfinite, psnr, psnr_y
+from .metrics import json_number, max_steps, nonfinite, psnr, psnr_y, ssim_y
 from .report import Measure, ParityReport, Rung, TaskMeasure, TaskRung
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "nonfinite",
     "psnr",
     "psnr_y",
+    "ssim_y",
     "verification_images",
     "verify",
 ]

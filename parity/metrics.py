@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["json_number", "key_agreement", "luma", "max_steps", "nonfinite", "psnr", "psnr_y"]
+__all__ = ["json_number", "key_agreement", "luma", "max_steps", "nonfinite", "psnr", "psnr_y", "ssim_y"]
 
 _Array = npt.NDArray[Any]
 _Float64 = npt.NDArray[np.float64]
@@ -22,6 +22,7 @@ _Float64 = npt.NDArray[np.float64]
 # ITU-R BT.601, section 2.5.1 and 2.5.2, for 8 bits: 219 steps above black at 16
 _LUMA_WEIGHTS = np.array([65.481, 128.553, 24.966])
 _LUMA_BLACK = 16.0
+_WINDOW, _SIGMA = 11, 1.5
 
 
 def psnr(a: _Array, b: _Array, peak: float = 1.0) -> float:
@@ -79,7 +80,28 @@ def psnr_y(a: _Array, b: _Array, border: int) -> float:
     Raises:
         ValueError: The shapes differ or are not of the forms above, or the border leaves nothing.
     """
-    return min(_psnr(x, y, 255.0) for x, y in _luma_pairs(a, b, border))
+    return min(_psnr(x, y, 255.0) for x, y in _luma_pairs(a, b, border, smallest=1))
+
+
+def ssim_y(a: _Array, b: _Array, border: int) -> float:
+    """Structural similarity on luma, averaged over the window positions inside the image.
+
+    Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity",
+    equation 13 and section III-C: Gaussian 11 x 11 window of sigma 1.5, K1 = 0.01, K2 = 0.03,
+    L = 255.
+
+    Args:
+        a: [C, H, W] or [B, C, H, W], C = 1 or 3; clamped to 0..1 and rounded to 8 bits first.
+        b: Of the same shape; treated likewise.
+        border: Pixels to leave out on every side before; the literature takes the scale factor.
+
+    Returns:
+        -1..1 of the worst image, 1 if identical; -inf if a value is NaN or infinite.
+
+    Raises:
+        ValueError: The shapes differ or are not of the forms above, or less than 11 x 11 is left.
+    """
+    return min(_ssim(x[0], y[0]) for x, y in _luma_pairs(a, b, border, smallest=_WINDOW))
 
 
 def max_steps(a: _Array, b: _Array) -> float:
@@ -143,12 +165,12 @@ def _pairs(a: _Array, b: _Array) -> list[tuple[_Float64, _Float64]]:
     ]
 
 
-def _luma_pairs(a: _Array, b: _Array, border: int) -> list[tuple[_Float64, _Float64]]:
+def _luma_pairs(a: _Array, b: _Array, border: int, smallest: int) -> list[tuple[_Float64, _Float64]]:
     """Luma of the 8-bit-rounded images without their border, [1, H, W]; NaN stays NaN."""
     pairs = _pairs(a, b)
     height, width = a.shape[-2:]
-    if border < 0 or min(height, width) - 2 * border < 1:
-        raise ValueError(f"a border of {border} must leave at least 1 x 1 of {list(a.shape)}")
+    if border < 0 or min(height, width) - 2 * border < smallest:
+        raise ValueError(f"a border of {border} must leave at least {smallest} x {smallest} of {list(a.shape)}")
     inside = (..., slice(border, height - border), slice(border, width - border))
     return [(_luma_8bit(x)[inside], _luma_8bit(y)[inside]) for x, y in pairs]
 
@@ -165,3 +187,28 @@ def _psnr(a: _Float64, b: _Float64, peak: float) -> float:
     difference = np.clip(a, 0, peak) - np.clip(b, 0, peak)
     error = float(np.mean(difference * difference))
     return 10 * math.log10(peak * peak / error) if error > 0 else math.inf
+
+
+def _ssim(a: _Float64, b: _Float64) -> float:
+    if nonfinite(a) or nonfinite(b):
+        return -math.inf
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_a, mean_b = _blur(a), _blur(b)
+    var_a = _blur(a * a) - mean_a * mean_a
+    var_b = _blur(b * b) - mean_b * mean_b
+    covariance = _blur(a * b) - mean_a * mean_b
+    similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    similarity /= (mean_a * mean_a + mean_b * mean_b + c1) * (var_a + var_b + c2)
+    return float(similarity.mean())
+
+
+def _blur(plane: _Float64) -> _Float64:
+    """Gaussian window at every position where it lies inside, [H, W] to [H - 10, W - 10]."""
+    offsets = np.arange(_WINDOW) - _WINDOW // 2
+    window = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
+    window /= window.sum()
+    for axis in (0, 1):
+        count = plane.shape[axis] - _WINDOW + 1
+        shifted = (plane.take(range(k, k + count), axis) for k in range(_WINDOW))
+        plane = np.sum([w * part for w, part in zip(window, shifted, strict=True)], axis=0)
+    return plane

@@ -41,6 +41,10 @@ class Cost:
         """Bytes read and written."""
         return self.bytes_read + self.bytes_written
 
+    def least_seconds(self, bytes_per_second: float, flops_per_second: float) -> float:
+        """Time that a machine needs at least, moving and computing at its limits at the same time."""
+        return max(self.bytes_moved / bytes_per_second, self.flops / flops_per_second)
+
 
 def attention_cost(shapes: Sequence[Sequence[int]], attributes: Mapping[str, int], item_bytes: int) -> Cost:
     """Cost of dense window attention.

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 from skimage.color import rgb2ycbcr
-from skimage.metrics import peak_signal_noise_ratio
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from agileir_export.parity.metrics import (
     json_number,
@@ -14,11 +14,12 @@ from agileir_export.parity.metrics import (
     nonfinite,
     psnr,
     psnr_y,
+    ssim_y,
 )
 
-PAIRWISE = [psnr, max_steps, lambda a, b: psnr_y(a, b, 0)]
-PAIRWISE_NAMES = ["psnr", "max_steps", "psnr_y"]
-WORST = dict(zip(PAIRWISE_NAMES, [-math.inf, math.inf, -math.inf], strict=True))
+PAIRWISE = [psnr, max_steps, lambda a, b: psnr_y(a, b, 0), lambda a, b: ssim_y(a, b, 0)]
+PAIRWISE_NAMES = ["psnr", "max_steps", "psnr_y", "ssim_y"]
+WORST = dict(zip(PAIRWISE_NAMES, [-math.inf, math.inf, -math.inf, -math.inf], strict=True))
 
 
 def noisy(channels=3, size=(24, 30), amount=0.05, seed=0):
@@ -73,6 +74,7 @@ def test_identical_images_are_infinitely_good():
     a, _ = noisy()
     assert psnr(a, a.copy()) == math.inf
     assert psnr_y(a, a.copy(), 2) == math.inf
+    assert ssim_y(a, a.copy(), 2) == pytest.approx(1, abs=1e-12)
     assert max_steps(a, a.copy()) == 0
 
 
@@ -103,6 +105,7 @@ def test_a_value_that_is_no_number_counts_inside_the_border_too():
     b = a.copy()
     b[0, 0, 0] = np.nan
     assert psnr_y(a, b, 4) == -math.inf
+    assert ssim_y(a, b, 4) == -math.inf
 
 
 @pytest.mark.parametrize("metric", PAIRWISE, ids=PAIRWISE_NAMES)
@@ -177,16 +180,51 @@ def test_psnr_y_does_not_round_luma():
     assert psnr_y(black, blue, 0) == pytest.approx(20 * math.log10(255 / (24.966 / 255)), abs=1e-6)
 
 
-@pytest.mark.parametrize(("size", "border"), [(8, 4), (8, -1)])
-def test_a_border_must_leave_something(size, border):
+# SSIM
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("border", [0, 4])
+def test_ssim_agrees_with_scikit_image(channels, border):
+    a, b = noisy(channels)
+    planes = [y_of(a), y_of(b)] if channels == 3 else [a[0] * 255.0, b[0] * 255.0]
+    inside = (slice(border, 24 - border), slice(border, 30 - border))
+    wanted = structural_similarity(
+        *(plane[inside].astype(np.float64) for plane in planes),
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=255,
+    )
+    assert ssim_y(a, b, border) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_ssim_of_two_flat_images():
+    a, b = (np.full((1, 11, 11), value / 255, np.float32) for value in (100, 150))
+    c1 = (0.01 * 255) ** 2
+    wanted = (2 * 100 * 150 + c1) / (100**2 + 150**2 + c1)
+    assert ssim_y(a, b, 0) == pytest.approx(wanted, abs=1e-9)
+
+
+def test_ssim_of_an_inverted_image_is_negative():
+    a, _ = noisy(1)
+    assert -1 <= ssim_y(a, 1 - a, 0) < -0.5
+
+
+@pytest.mark.parametrize(
+    ("metric", "size", "border"),
+    [(ssim_y, 10, 0), (ssim_y, 14, 2), (psnr_y, 8, 4), (psnr_y, 8, -1)],
+)
+def test_a_border_must_leave_something(metric, size, border):
     images = np.zeros((3, size, 30), np.float32)
     with pytest.raises(ValueError, match=f"border of {border}"):
-        psnr_y(images, images, border)
+        metric(images, images, border)
 
 
 def test_the_smallest_images():
-    images = np.zeros((3, 3, 3), np.float32)
-    assert psnr_y(images, images, 1) == math.inf
+    images = np.zeros((3, 11, 11), np.float32)
+    assert ssim_y(images, images, 0) == 1
+    assert psnr_y(images[:, :3, :3], images[:, :3, :3], 1) == math.inf
 
 
 # The rest

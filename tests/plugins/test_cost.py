@@ -49,6 +49,12 @@ def test_group_attention_by_hand() -> None:
     assert found.bytes_written == 96
 
 
+def test_a_call_is_bound_by_what_is_slower() -> None:
+    work = Cost(bytes_read=600, bytes_written=400, flops=5000)
+    assert work.least_seconds(bytes_per_second=100, flops_per_second=1000) == 10
+    assert work.least_seconds(bytes_per_second=1000, flops_per_second=1000) == 5
+
+
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda operator: operator.name)
 def test_every_operator_has_a_cost_and_a_call(operator) -> None:
     assert operator.calls
