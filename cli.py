@@ -81,7 +81,9 @@ def main(ctx: click.Context) -> None:
     if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
         former = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, and leaves as little
         ctx.call_on_close(lambda: signal.signal(signal.SIGTERM, former))
-    warnings.showwarning = ctx.ensure_object(Terminal).warning
+    terminal = ctx.ensure_object(Terminal)
+    warnings.showwarning = terminal.warning
+    ctx.with_resource(terminal.listening())
 
 
 for command in (onnx, verify, restore, calibrate, trt, cache, bundle, polygraphy, models, info, doctor):

@@ -16,6 +16,9 @@ __all__ = ["doctor", "info", "models"]
 MOST_LINES = 20
 """Facts within a fact that are shown one by one."""
 
+LONGEST = 60
+"""Characters of a list that is shown as it is."""
+
 
 @click.command()
 @common_options
@@ -51,7 +54,9 @@ def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for name, value in facts.items():
         if isinstance(value, dict) and len(value) <= MOST_LINES:
             lines += _flat(value, f"{prefix}{name}.") or [(prefix + name, "-")]
-        elif value is not None:
+        elif isinstance(value, list) and len(told := ", ".join(map(str, value))) <= LONGEST:
+            lines.append((prefix + name, told or "-"))
+        elif value not in (None, ""):
             lines.append((prefix + name, len(value) if isinstance(value, list | dict) else value))
     return lines
 

@@ -61,8 +61,8 @@ def onnx(
 ) -> None:
     """Export MODEL to ONNX and verify the file against PyTorch, in dB, on real pictures.
 
-    MODEL is a checkpoint (.pth, .pt, .ckpt, .safetensors), or a preset that `agileir-export models` lists, with
-    --weights or --random-weights where it is not packaged.
+    MODEL is a checkpoint (.pth, .pt, .ckpt, .safetensors, .bin, .pth.tar), or a preset that `agileir-export models`
+    lists, with --weights or --random-weights where it is not packaged.
 
     Exits with 1 when a rung of the ladder is missed; the file is kept for a look at it.
     """
@@ -87,7 +87,7 @@ def onnx(
     with terminal.working() as progress:
         progress(f"Loading {model}")
         loaded = load_model(model, options)
-        exported = export(loaded, model, options, request, progress)
+        exported = export(loaded, request, progress)
         artifact = (in_precision(exported, request, progress) if precision else exported).write(output)
     terminal.note(f"Wrote {output}: {artifact.nodes} nodes, sha256 {artifact.sha256[:12]}")
     for kept in artifact.conversion.get("float32_nodes", ()):

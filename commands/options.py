@@ -125,6 +125,12 @@ def model_options(command: Command, attention: str = "--attention") -> Command:
         click.option("--random-weights", type=int, metavar="SEED", help="Random weights for a preset, for trials."),
         click.option("--top-k", type=int, metavar="K", help="Keys per query of a SemanIR model, instead of its own."),
         click.option(
+            "--img-range",
+            type=float,
+            metavar="X",
+            help="What the network's inputs are multiplied by, where the guess is wrong: 1 or 255.",
+        ),
+        click.option(
             attention,
             "attention",
             type=click.Choice(ATTENTION_FORMS),

@@ -53,7 +53,7 @@ class Terminal:
     def working(self, title: str = "") -> Iterator[Progress]:
         """A spinner with elapsed time, or a bar where it is known how much there is, while the block runs.
 
-        What the package logs meanwhile are notes. Into a file or a pipe goes a line a step, not one for every count.
+        Into a file or a pipe goes a line a step, not one for every count.
 
         Args:
             title: What is being done; steps are told after it, or alone where it is empty.
@@ -62,15 +62,14 @@ class Terminal:
             What is told each step.
         """
         start = f"{title}: " if title else ""
-        with self._listening():
-            if self.verbosity < 0:
-                yield silent
-            elif not sys.stderr.isatty():
-                if title:
-                    self.note(title)
-                yield lambda step, done=0, total=0, /: self.note(start + step) if done <= 1 else None
-            else:
-                yield from self._shown(title, start)
+        if self.verbosity < 0:
+            yield silent
+        elif not sys.stderr.isatty():
+            if title:
+                self.note(title)
+            yield lambda step, done=0, total=0, /: self.note(start + step) if done <= 1 else None
+        else:
+            yield from self._shown(title, start)
 
     def _shown(self, title: str, start: str) -> Iterator[Progress]:
         """The spinner, and the bar once there is a total."""
@@ -103,8 +102,8 @@ class Terminal:
             yield tell
 
     @contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Notes of what the package logs."""
+    def listening(self) -> Iterator[None]:
+        """What the package logs are notes while the block runs."""
         handler, logger = _Notes(self), logging.getLogger(PACKAGE)
         level = logger.level
         logger.addHandler(handler)

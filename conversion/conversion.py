@@ -144,26 +144,21 @@ def convert(
 
     progress(f"Loading {source}")
     model = load_model(source, options)
-    artifact = in_precision(export(model, str(source), options, request, progress), request, progress)
+    artifact = in_precision(export(model, request, progress), request, progress)
     if keep:
         files.keep(facts, artifact)
     return artifact
 
 
-def export(
-    model: Restorer, source: str, options: LoadOptions, request: ConversionRequest, progress: Progress = silent
-) -> OnnxArtifact:
+def export(model: Restorer, request: ConversionRequest, progress: Progress = silent) -> OnnxArtifact:
     """A loaded model as float32 ONNX, in the opset and sizes of a request.
 
     Args:
         model: The model.
-        source: What the user calls it.
-        options: How it was loaded.
         request: What it becomes.
         progress: Told each step.
     """
     from ..export import DEFAULT_OPSET, export_onnx
-    from ..export.provenance import describe_source
 
     progress(f"Exporting {model.spec.name}")
     own = OPSETS.get(request.precision or "", DEFAULT_OPSET)
@@ -172,7 +167,6 @@ def export(
         opset=own if request.opset is None else request.opset,
         static=request.static,
         decomposed=request.decomposed,
-        source=describe_source(source, options),
     )
 
 

@@ -57,7 +57,8 @@ def export_onnx(
         opset: ONNX opset, 18 to 23; below 20 Gelu is written as several nodes.
         static: Fix height and width (pixels, rounded up to the multiple) and batch 1, instead of leaving them free.
         decomposed: Inline the function bodies, for tools that know no functions.
-        source: Where the model comes from, for the provenance: ``model``, and ``weights`` or ``random_weights``.
+        source: Where the model comes from, for the provenance: ``model``, and ``weights`` or ``random_weights``; what
+            the model remembers of how it was loaded, unless given.
 
     Raises:
         InputError: opset or static size out of range.
@@ -79,7 +80,9 @@ def export_onnx(
         rewritten = inline_functions(rewritten)
     else:
         attach_functions(rewritten)
-    _describe(rewritten, folded, list(blocks.values()), source or {})
+    if source is None:
+        source = model.origin.to_json() if model.origin else {}
+    _describe(rewritten, folded, list(blocks.values()), source)
     _check(rewritten, size)
     artifact = artifact_of(rewritten)
     return artifact if path is None else artifact.write(path)

@@ -14,17 +14,7 @@ from .artifact import read_artifact
 if TYPE_CHECKING:
     from ..models import Restorer
 
-__all__ = ["Exported", "describe_file", "describe_source", "reload_model"]
-
-
-def describe_source(model: str, options: LoadOptions) -> dict[str, Any]:
-    """Provenance of a model as `load_model` was asked for it; of files only the name is kept, never the folder.
-
-    Args:
-        model: Preset, packaged model or checkpoint.
-        options: How it was loaded.
-    """
-    return {"model": Path(model).name if Path(model).is_file() else model, **options.to_json()}
+__all__ = ["Exported", "describe_file", "reload_model"]
 
 
 class Exported(Protocol):
@@ -58,7 +48,7 @@ def reload_model(artifact: Exported) -> Restorer:
 
 
 def describe_file(path: str | Path) -> dict[str, Any]:
-    """Facts of an exported file or a checkpoint.
+    """Facts of an exported file or a checkpoint; of this, what was read off its weights and what they do not hold.
 
     Raises:
         OnnxFileError: Not an ONNX file of this package.
@@ -71,4 +61,13 @@ def describe_file(path: str | Path) -> dict[str, Any]:
 
     model = load_model(path)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"kind": "checkpoint", "path": str(path), "parameters": parameters, "spec": model.spec.to_json()}
+    facts = {"kind": "checkpoint", "path": str(path), "parameters": parameters, "spec": model.spec.to_json()}
+    origin = model.origin
+    if origin is None:
+        return facts
+    return facts | {
+        "branch": origin.branch,
+        "left_out": list(origin.left_out),
+        "read": {name: list(value) if isinstance(value, tuple) else value for name, value in origin.read.items()},
+        "assumed": {name: {"value": fact.value, "why": fact.why} for name, fact in origin.assumed.items()},
+    }

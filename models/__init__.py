@@ -14,10 +14,9 @@ from .spec import CHECKPOINT_SUFFIXES, ModelSpec
 if TYPE_CHECKING:
     from .agileir import ReleasedCodeWarning
     from .base import Restorer, pad_images
-    from .checkpoint import list_models, load_model, packaged_models
+    from .checkpoint import list_models, load_model, packaged_models, read_state
     from .registry import FAMILIES, Family, build_preset, find_preset, preset_names, register
     from .semanir import set_top_k
-    from .state import read_state
     from .transform import fold, randomise, use_operators
 
 __all__ = [
@@ -46,13 +45,12 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("Restorer", "pad_images"), ".base"),
     "ReleasedCodeWarning": ".agileir",
-    **dict.fromkeys(("list_models", "load_model", "packaged_models"), ".checkpoint"),
+    **dict.fromkeys(("list_models", "load_model", "packaged_models", "read_state"), ".checkpoint"),
     **dict.fromkeys(
         ("FAMILIES", "Family", "build_preset", "find_preset", "preset_names", "register"),
         ".registry",
     ),
     "set_top_k": ".semanir",
-    "read_state": ".state",
     **dict.fromkeys(("fold", "randomise", "use_operators"), ".transform"),
 }
 

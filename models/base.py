@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from .origin import Origin
 from .spec import ModelSpec
 
 __all__ = ["RGB_MEAN", "Restorer", "pad_images"]
@@ -32,11 +33,13 @@ class Restorer(nn.Module, ABC):
 
     Calling it takes float images ``[B, C, H, W]`` in 0..1 of any H, W >= 1 and returns ``[B, C, s*H, s*W]``, not
     clamped. `network` is the part that is exported: it takes sizes that are multiples of ``spec.pad_multiple``.
+    ``origin`` is what `load_model` remembers of its source, None for a network that was built.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.origin: Origin | None = None
         mean = RGB_MEAN if spec.channels == 3 else (0.0,) * spec.channels
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1), persistent=False)
         self.mean: Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, InputError, ModelNameError
+from ..errors import CheckpointError, InputError, ModelNameError, Unsupported
 from .base import Restorer
+from .branches import Branch, choose_branch
 from .options import LoadOptions
+from .origin import Assumption, Origin
 from .registry import FAMILIES, Family, find_preset, preset_names
 from .spec import CHECKPOINT_SUFFIXES
-from .state import exists, read_state
+from .state import exists, read_content
 from .transform import randomise
 
 __all__ = [
@@ -25,7 +28,10 @@ __all__ = [
     "list_models",
     "load_model",
     "packaged_models",
+    "read_state",
 ]
+
+LOGGER = logging.getLogger(__name__)
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
@@ -74,9 +80,12 @@ def list_models() -> list[ModelEntry]:
 def load_model(name_or_path: str | Path, options: LoadOptions | None = None, **keywords: Any) -> Restorer:
     """Loads a model for inference, in float32 on the CPU and in evaluation mode.
 
+    What is chosen among several networks of a checkpoint, and a guess of the range of its inner values, go to the
+    logger ``agileir_export``. The model's `origin` says what was read off the weights and what was assumed.
+
     Args:
         name_or_path: A packaged model, a preset together with `weights` or `random_weights`, or a checkpoint
-            (.pth, .pt, .ckpt, .safetensors) whose architecture is inferred from its keys and shapes.
+            (.pth, .pt, .ckpt, .safetensors, .bin, .pth.tar) whose architecture is inferred from its keys and shapes.
         options: How to load it.
         keywords: Attributes of `LoadOptions`, such as ``top_k=64``, instead of the ones in `options`.
 
@@ -84,6 +93,7 @@ def load_model(name_or_path: str | Path, options: LoadOptions | None = None, **k
         ModelNameError: The name is unknown, or a preset has neither weights nor a seed.
         CheckpointError: The checkpoint is unreadable, unsafe, unknown, incomplete, or not finite.
         InputError: An option does not apply to this model.
+        Unsupported: A variant of a known network that cannot be run.
     """
     source = str(name_or_path)
     options = dataclasses.replace(options or LoadOptions(), **keywords)
@@ -101,16 +111,18 @@ def load_model(name_or_path: str | Path, options: LoadOptions | None = None, **k
                 f"{source} is a checkpoint and brings its own weights.",
                 fix="Give a preset name together with weights or a seed.",
             )
-        model = _load_file(path)
+        model = _load_file(path, options)
     appliers: dict[str, Callable[[Restorer, Any], None]] = {}
     for family in (*FAMILIES.values(), FAMILIES[model.spec.family]):  # another family says why its option does not fit
         appliers |= family.options
+    appliers["img_range"] = _set_range
     for name, value in options.given().items():
         if name in appliers:
             try:
                 appliers[name](model, value)
             except ValueError as error:
                 raise InputError(f"{name} {value} does not fit {source}: {error}.") from error
+    model.origin = model.origin or Origin(source, options)
     return model.eval()
 
 
@@ -129,35 +141,31 @@ def _load_preset(name: str, options: LoadOptions) -> Restorer:
             f"The preset {name} has no trained weights in this package.",
             fix="Give a checkpoint (--weights FILE), or random weights for a trial (--random-weights SEED).",
         )
-    state, _ = read_state(path)
-    _fill(model, state, family, path)
+    _fill(model, _read_branch(path)[0].state, family, path)
     return model
 
 
-def _load_file(path: Path) -> Restorer:
-    state, metadata = read_state(path)
-    for family in FAMILIES.values():
-        if family.detect(state):
-            break
-    else:
-        shown = ", ".join(list(state)[:3])
-        raise CheckpointError(
-            f"{path}: the architecture is not known.",
-            why=f"No family of {', '.join(FAMILIES)} has keys such as {shown}.",
-            fix="Check that this is a checkpoint of one of these networks.",
-        )
+def _load_file(path: Path, options: LoadOptions) -> Restorer:
+    branch, metadata = _read_branch(path)
+    state = branch.state
+    family = _family_of(state)
+    if family is None:
+        raise _unknown(state, path)
     try:
-        hyperparameters = family.infer(state)
+        found = family.infer(state)
     except KeyError as error:
         raise CheckpointError(
             f"{path}: looks like {family.name}, but the key {error.args[0]} is missing.",
             fix="The file is incomplete: export or download it again.",
         ) from error
+    except Unsupported as error:
+        raise Unsupported(
+            f"{path}: looks like {family.name}, but {error.what}", why=error.why, fix=error.fix
+        ) from error
     except (ValueError, IndexError, TypeError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(f"{path}: looks like {family.name}, but its shapes do not fit: {error}.") from error
-    name = _preset_of(family, hyperparameters, metadata)
-    if name != "custom":
-        hyperparameters = {**hyperparameters, **family.presets[name]}
+    name = _preset_of(family, found, metadata)
+    hyperparameters = found if name == "custom" else {**found, **family.presets[name]}
     try:
         model = family.build(name=name, **hyperparameters)
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
@@ -165,7 +173,78 @@ def _load_file(path: Path) -> Restorer:
             f"{path}: looks like {family.name}, but no such network can be built: {error}."
         ) from error
     _fill(model, state, family, path)
+    assumed = _assumptions(model, family.assumed(found), options)
+    guess = assumed["img_range"]
+    unsure = (name == "custom" and model.spec.scale == 1) or model.spec.img_range != 1.0
+    if unsure and options.img_range is None and metadata.get("preset") != name:
+        LOGGER.warning(
+            "%s: pictures are multiplied by %g (%s); weights do not say so. --img-range chooses another range.",
+            path.name,
+            guess.value,
+            guess.why,
+        )
+    read = {key: value for key, value in found.items() if key not in assumed}
+    model.origin = Origin(path.name, options, read, assumed, branch.name, branch.left_out)
     return model
+
+
+def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads a state dict, without wrappers and prefixes, and the metadata this package writes beside weights.
+
+    Raises:
+        CheckpointError: What reading the file and choosing among its networks raise.
+    """
+    branch, metadata = _read_branch(Path(path))
+    return branch.state, metadata
+
+
+def _read_branch(path: Path) -> tuple[Branch, dict[str, Any]]:
+    """The weights in a file, and the metadata beside them."""
+    content, metadata = read_content(path)
+    branch = choose_branch(content, lambda state: _family_of(state) is not None, path)
+    if told := branch.told():
+        LOGGER.info("%s: %s", path.name, told)
+    return branch, metadata
+
+
+def _family_of(state: Mapping[str, Tensor]) -> Family | None:
+    return next((family for family in FAMILIES.values() if family.detect(state)), None)
+
+
+def _unknown(state: Mapping[str, Tensor], path: Path) -> CheckpointError:
+    keys = list(state)
+    inner = [key.partition(".") for key in keys]
+    firsts = sorted({first for first, dot, _ in inner if dot})
+    of_branches = f" They lie in {', '.join(firsts[:5])}." if len(firsts) < len(keys) else ""
+    return CheckpointError(
+        f"{path}: the architecture is not known.",
+        why=f"No family of {', '.join(FAMILIES)} has keys such as {', '.join(keys[:3])}.{of_branches}",
+        fix="Check that this is a checkpoint of one of these networks. Where their layers have other names, save the "
+        "state dict under the released ones (conv_first.weight, layers.0...).",
+    )
+
+
+def _set_range(model: Restorer, value: float) -> None:
+    model.spec = dataclasses.replace(model.spec, img_range=value)
+
+
+def _assumptions(model: Restorer, own: Mapping[str, Assumption], options: LoadOptions) -> dict[str, Assumption]:
+    """What no weights hold: of every family, of this one, and as the options say."""
+    spec = model.spec
+    task = "the up-sampler's" if spec.scale > 1 else "the usual one of a network that keeps the size"
+    mean = "that of DIV2K, of the released networks" if spec.channels == 3 else "none but for RGB"
+    assumed = {
+        "task": Assumption(spec.task, task),
+        "img_range": Assumption(spec.img_range, "the released networks' but for JPEG"),
+        "mean": Assumption([round(float(value), 4) for value in model.mean.flatten()], mean),
+        **own,
+    }
+    if spec.name != "custom":
+        assumed["task"] = Assumption(spec.task, f"that of {spec.name}")
+    if spec.noise_level is not None:
+        assumed["noise_level"] = Assumption(spec.noise_level, f"that of {spec.name}")
+    given = options.given()
+    return assumed | {name: Assumption(given[name], "as asked for") for name in assumed.keys() & given.keys()}
 
 
 def _preset_of(family: Family, found: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:

@@ -27,7 +27,11 @@ class EmbeddingNorm(nn.Module):
 
 
 class ColumnarNetwork(UpsampleHead, Restorer):
-    """``conv3x3 -> LayerNorm -> stages -> LayerNorm -> conv + skip -> head`` (SwinIR, arXiv 2108.10257, figure 2)."""
+    """``conv3x3 -> LayerNorm -> stages -> LayerNorm -> conv + skip -> head`` (SwinIR, arXiv 2108.10257, figure 2).
+
+    With ``unshuffle`` the input is pixel-unshuffled before the first convolution, as in DiffBIR (arXiv 2308.15070,
+    released code): features are computed at a fraction of its size, and the head enlarges by as much more.
+    """
 
     def __init__(
         self,
@@ -37,15 +41,19 @@ class ColumnarNetwork(UpsampleHead, Restorer):
         upsampler: str,
         resi_connection: str = "1conv",
         num_feat: int = 64,
+        unshuffle: int = 1,
     ) -> None:
         Restorer.__init__(self, spec)
+        if unshuffle > 1 and upsampler == "":
+            raise ValueError("a network whose input is pixel-unshuffled needs an up-sampler")
         self.upsampler = upsampler
-        self.conv_first = nn.Conv2d(spec.channels, embed_dim, 3, 1, 1)
+        first = nn.Conv2d(spec.channels * unshuffle**2, embed_dim, 3, 1, 1)
+        self.conv_first: nn.Module = first if unshuffle == 1 else nn.Sequential(nn.PixelUnshuffle(unshuffle), first)
         self.patch_embed = EmbeddingNorm(embed_dim)
         self.layers = nn.ModuleList(stages)
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = residual_convolution(embed_dim, resi_connection)
-        self.add_head(embed_dim, num_feat, spec.scale, spec.channels)
+        self.add_head(embed_dim, num_feat, spec.scale * unshuffle, spec.channels)
 
     def body(self, shallow: Tensor) -> Tensor:
         """All stages: ``[B, C, H, W]`` to the same."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .layers import UPS
+
 __all__ = ["BLOCK", "columnar_hyperparameters", "count_children", "window_from_table"]
 
 BLOCK = "layers.0.residual_group.blocks.0"
@@ -67,7 +69,7 @@ def _head(state: Mapping[str, Tensor], channels: int) -> dict[str, Any]:
     if "conv_before_upsample.0.weight" in state:
         features = state["conv_before_upsample.0.weight"].shape[0]
         if "conv_up1.weight" in state:
-            scale = 4 if "conv_up2.weight" in state else 2
+            scale = 2 ** sum(f"{name}.weight" in state for name in UPS)
             return {"upsampler": "nearest+conv", "scale": scale, "num_feat": features}
         scale, index = 1, 0
         while (key := f"upsample.{index}.weight") in state:

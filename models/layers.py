@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu
 
 __all__ = [
+    "UPS",
     "Block",
     "HeadedAttention",
     "LayerGroup",
@@ -24,6 +25,10 @@ __all__ = [
     "residual_convolution",
     "table_parameter",
 ]
+
+
+UPS = ("conv_up1", "conv_up2", "conv_up3")
+"""Convolutions of the real-world head, each after an enlargement by 2."""
 
 
 def convolve(convolution: nn.Module, features: Tensor) -> Tensor:
@@ -157,9 +162,8 @@ class UpsampleHead(nn.Module):
                 ]
             self.upsample = nn.Sequential(*layers)
         else:
-            self.conv_up1 = nn.Conv2d(features, features, 3, 1, 1)
-            if scale == 4:
-                self.conv_up2 = nn.Conv2d(features, features, 3, 1, 1)
+            for name in UPS[: max(1, scale.bit_length() - 1)]:
+                setattr(self, name, nn.Conv2d(features, features, 3, 1, 1))
             self.conv_hr = nn.Conv2d(features, features, 3, 1, 1)
         self.conv_last = nn.Conv2d(features, channels, 3, 1, 1)
 
@@ -172,7 +176,7 @@ class UpsampleHead(nn.Module):
             x = self.upsample(self.conv_before_upsample(x))
         elif self.upsampler == "nearest+conv":
             x = self.conv_before_upsample(x)
-            for name in ("conv_up1", "conv_up2"):
+            for name in UPS:
                 if hasattr(self, name):
                     larger = interpolate(x, scale_factor=2, mode="nearest")
                     x = leaky_relu(getattr(self, name)(larger), 0.2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +27,18 @@ class LoadOptions:
         top_k: Keys per query of a SemanIR model, instead of its own.
         attention: ``"bypassed"`` for AgileIR's released behaviour (the attention has no effect); ``"paper"`` is the
             default and becomes None.
+        img_range: Factor between 0..1 images and the range the network was trained in (1 or 255, as a rule), > 0,
+            where it is not the model's own or the one that was guessed.
 
     Raises:
-        InputError: An unknown form of attention.
+        InputError: An unknown form of attention, or a range that is not a number > 0.
     """
 
     weights: str | Path | None = None
     random_weights: int | None = None
     top_k: int | None = None
     attention: str | None = None
+    img_range: float | None = None
 
     def __post_init__(self) -> None:
         if self.attention not in (None, *ATTENTION_FORMS):
@@ -44,6 +48,10 @@ class LoadOptions:
             )
         if self.attention == ATTENTION_FORMS[0]:
             object.__setattr__(self, "attention", None)
+        if self.img_range is not None:
+            if not 0 < self.img_range < math.inf:
+                raise InputError(f"The range of a network must be a number above 0, got {self.img_range}.")
+            object.__setattr__(self, "img_range", float(self.img_range))
 
     def given(self) -> dict[str, Any]:
         """The options that are not left at their default, by name."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import ModelNameError
 from .base import Restorer
+from .origin import Assumption
 
 __all__ = ["FAMILIES", "Family", "build_preset", "find_preset", "preset_names", "register"]
 
@@ -36,6 +37,8 @@ class Family:
             place; it raises a ValueError where the value or the network does not fit.
         filled: Called with a network and the checkpoint it was filled from: checks and takes over what the weights say
             besides, warns; None where they say nothing.
+        assumed: What weights do not hold besides what is listed for every family, as `Assumption` by name, for given
+            hyper-parameters as `infer` reads them; a reason for a guess of ``img_range`` or ``task`` among them.
         random_gains: Gain of random weights by suffix of a layer's name, where it is not that of `randomise`.
     """
 
@@ -48,6 +51,7 @@ class Family:
     derived: tuple[str, ...] = ()
     options: Mapping[str, Callable[[Restorer, Any], None]] = field(default_factory=dict)
     filled: Callable[[Restorer, Path], None] | None = None
+    assumed: Callable[[Hyperparameters], Mapping[str, Assumption]] = lambda found: {}
     random_gains: Mapping[str, float] = field(default_factory=dict)
 
     def build(self, **hyperparameters: Any) -> Restorer:

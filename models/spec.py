@@ -8,8 +8,8 @@ from typing import Any
 
 __all__ = ["CHECKPOINT_SUFFIXES", "ModelSpec"]
 
-CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
-"""File names that mean a checkpoint."""
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".tar")
+"""File names that mean a checkpoint; ``.tar`` is for ``.pth.tar``."""
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,77 @@
-"""Reading state dicts out of checkpoints of any form.
+"""Reading what checkpoint files hold.
 
 Only tensors are read: checkpoints are opened with ``weights_only=True``, so that pickled code never runs.
 """
 
 from __future__ import annotations
 
-import collections
 import json
 import pickle
 import pickletools
+import re
 import warnings
-from collections.abc import Mapping
+from collections import OrderedDict, deque
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..errors import CheckpointError
 from .spec import CHECKPOINT_SUFFIXES
 
-__all__ = ["exists", "read_state"]
+__all__ = ["exists", "read_content"]
 
-WRAPPERS = ("params_ema", "params", "state_dict", "model")
 METADATA_KEY = "agileir"
+
+FOREIGN = (
+    (rb"version https://git-lfs\.github\.com/spec/", "a Git LFS pointer", "Fetch what it points to: git lfs pull."),
+    (rb"\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body)\b", "a web page", "Download the file itself, not its page."),
+    (rb"\s*<\?xml\b", "an XML document, such as a server's error", "Download the file again."),
+    (
+        rb"\s*\{\s*\"(error|message|detail)",
+        "a server's error in JSON",
+        "Download the file again, signed in if need be.",
+    ),
+    (rb"\x1f\x8b\x08.{5}[^{]|7z\xbc\xaf\x27\x1c|Rar!|.{257}ustar", "an archive of files", "Unpack it first."),
+)
+"""What is often saved in place of weights: how it begins, its name, and what to do."""
+
+
+class Inert:
+    """Stands in for a harmless object beside the weights: it takes whatever it is made with and does nothing."""
+
+    def __new__(cls, *_: object) -> Inert:
+        """An object without content."""
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+INERT = (
+    "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "argparse.Namespace",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "pathlib._local.PosixPath",
+    "pathlib._local.WindowsPath",
+)
+"""What trainers save beside weights (the best PSNR, their options): never made, an `Inert` takes the place."""
+
+DICTIONARIES = (
+    "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+)
+"""Dictionaries of Lightning's hyper-parameters, read as ordinary ones."""
 
 
 def exists(path: Path) -> bool:
@@ -34,11 +82,11 @@ def exists(path: Path) -> bool:
         return False
 
 
-def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads a state dict and the metadata this package writes beside weights (empty where there is none).
+def read_content(path: str | Path) -> tuple[object, dict[str, Any]]:
+    """Reads what a checkpoint holds, and the metadata this package writes beside weights (empty where there is none).
 
     Raises:
-        CheckpointError: The file is missing, truncated, holds anything but tensors, or has another suffix.
+        CheckpointError: The file is missing, truncated, of another kind, or holds what could run code.
     """
     path = Path(path)
     if not exists(path) or not path.is_file():
@@ -50,12 +98,34 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path}: {path.suffix or 'no suffix'} is not a checkpoint format.",
             fix=f"Checkpoints end in {', '.join(CHECKPOINT_SUFFIXES)}.",
         )
+    start = _start(path)
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
-    return _unwrap(_read_pickle(path), path), {}
+    return _read_pickle(path, start), {}
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _start(path: Path) -> bytes:
+    """The first bytes of a file.
+
+    Raises:
+        CheckpointError: They cannot be read, or tell that it is something else.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise _unreadable(path, _one_sentence(error)) from error
+    for pattern, what, fix in FOREIGN:
+        if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
+            raise CheckpointError(
+                f"{path}: cannot be read as a checkpoint ({path.stat().st_size} bytes).",
+                why=f"It is {what}, not the weights.",
+                fix=fix,
+            )
+    return start
+
+
+def _read_safetensors(path: Path) -> tuple[object, dict[str, Any]]:
     from safetensors import safe_open
 
     try:
@@ -64,19 +134,15 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
     except Exception as error:  # whatever a damaged file makes the reader trip over
         raise _unreadable(path, _one_sentence(error)) from error
-    return _unwrap(state, path), metadata if isinstance(metadata, dict) else {}
+    return state, metadata if isinstance(metadata, dict) else {}
 
 
-def _read_pickle(path: Path) -> object:
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise _unreadable(path, _one_sentence(error)) from error
+def _read_pickle(path: Path, start: bytes) -> object:
     if not start.startswith((b"\x80", b"PK\x03\x04")):
         raise _unreadable(path, "It is neither a PyTorch archive nor a pickle.")
     try:
-        with warnings.catch_warnings():
+        harmless: list[Any] = [(Inert, name) for name in INERT] + [(OrderedDict, name) for name in DICTIONARIES]
+        with warnings.catch_warnings(), torch.serialization.safe_globals(harmless):
             warnings.simplefilter("ignore")  # on pickle protocols and TorchScript: an error follows
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -99,7 +165,7 @@ def _ends_early(path: Path) -> bool:
             if not file.peek(1):
                 return False
             try:
-                collections.deque(pickletools.genops(file), maxlen=0)
+                deque(pickletools.genops(file), maxlen=0)
             except Exception:
                 return True
     return False
@@ -119,35 +185,3 @@ def _one_sentence(error: Exception, *wanted: str) -> str:
     fitting = [line for word in wanted for line in lines if word in line.lower()]
     chosen = (fitting or lines or ["It ends too early."])[0].split(". ")[0][:200]
     return f"{chosen.removesuffix('.')}."
-
-
-def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
-    """Takes the weights out of the wrappers training codes put around them."""
-    for _ in WRAPPERS:  # each at most once: a pickle may contain itself
-        if not isinstance(loaded, Mapping):
-            break
-        inside = [loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)]
-        if not inside:
-            break
-        loaded = inside[0]
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise CheckpointError(
-            f"{path}: holds no state dict but {type(loaded).__name__}"
-            f"{' without entries' if isinstance(loaded, Mapping) else ''}.",
-            fix="Save model.state_dict().",
-        )
-    state: dict[str, Tensor] = {}
-    for key, value in loaded.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"{path}: the entry {key!r} is {type(value).__name__}, not a tensor.",
-                fix=f"Save the state dict alone, or under one of {', '.join(WRAPPERS)}.",
-            )
-        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-            raise CheckpointError(
-                f"{path}: {key} is not an ordinary dense tensor.",
-                why=f"It is {value.dtype} on {value.device.type} with layout {value.layout}.",
-                fix="Save the weights as dense floating-point tensors.",
-            )
-        state[key.removeprefix("module.")] = value
-    return state

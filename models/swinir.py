@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from ..errors import Unsupported
 from ..plugins.attention import plain_attention
 from ..plugins.shifted_window_attention.operator import shifted_window_attention
 from .columnar import ColumnarNetwork
 from .inference import BLOCK, columnar_hyperparameters, window_from_table
 from .layers import Block, HeadedAttention, Stage, initialise, table_parameter
+from .origin import Assumption
 from .registry import Family, register
 from .spec import ModelSpec
 
 __all__ = ["SwinIR", "WindowAttention"]
+
+JPEG_WINDOW = 7
+"""The released JPEG models, and only they, have this window; their pictures are scaled to 0..255."""
+
+UNSHUFFLED = "conv_first.1.weight"
+"""The first convolution behind a pixel-unshuffle (DiffBIR's variant of the released code)."""
 
 
 class WindowAttention(HeadedAttention):
@@ -52,6 +61,7 @@ class SwinIR(ColumnarNetwork):
         resi_connection: ``"1conv"`` or ``"3conv"``.
         num_feat: Width of the head.
         img_range: 1.0, or 255.0 for the JPEG models.
+        unshuffle: Factor by which the input is pixel-unshuffled before the first convolution; DiffBIR has 8.
     """
 
     def __init__(
@@ -70,8 +80,9 @@ class SwinIR(ColumnarNetwork):
         resi_connection: str = "1conv",
         num_feat: int = 64,
         img_range: float = 1.0,
+        unshuffle: int = 1,
     ) -> None:
-        spec = ModelSpec("swinir", name, task, scale, channels, window_size, window_size, img_range)
+        spec = ModelSpec("swinir", name, task, scale, channels, window_size, window_size * unshuffle, img_range)
         stages = [
             Stage(
                 [
@@ -87,7 +98,7 @@ class SwinIR(ColumnarNetwork):
             )
             for depth, heads in zip(depths, num_heads, strict=True)
         ]
-        super().__init__(spec, stages, embed_dim, upsampler, resi_connection, num_feat)
+        super().__init__(spec, stages, embed_dim, upsampler, resi_connection, num_feat, unshuffle)
         self.apply(initialise)
 
 
@@ -96,23 +107,65 @@ def _detect(state: Mapping[str, Tensor]) -> bool:
 
 
 def _infer(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    found = columnar_hyperparameters(state)
+    unshuffled = state.get(UNSHUFFLED)
+    found = columnar_hyperparameters(state if unshuffled is None else {**state, "conv_first.weight": unshuffled})
     tables = [
         state[f"layers.{i}.residual_group.blocks.0.attn.relative_position_bias_table"]
         for i in range(len(found["depths"]))
     ]
     found["num_heads"] = tuple(table.shape[1] for table in tables)
     found["window_size"] = window_from_table(tables[0])
-    if found["upsampler"] == "" and found["window_size"] == 7:
-        # the released JPEG models, and only they, use window 7 with inputs scaled to 0..255
+    if unshuffled is not None:
+        found.update(_unshuffled(found, state))
+    elif found["upsampler"] == "" and found["window_size"] == JPEG_WINDOW:
         found.update(img_range=255.0, task="jpeg")
     return found
+
+
+def _unshuffled(found: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Factor, channels and scale of a network with pixel-unshuffled input.
+
+    Raises:
+        ValueError: The channels of the first convolution are no square multiple of the picture's.
+        Unsupported: The head enlarges by less than the input is reduced.
+    """
+    inputs, head = found["channels"], found["scale"]
+    direct = found["upsampler"] == "pixelshuffledirect"
+    outputs = state["upsample.0.weight" if direct else "conv_last.weight"].shape[0]
+    for channels in (3, 1) if direct else (outputs,):  # a direct head shows the product of channels and scale alone
+        unshuffle, enlarge = (math.isqrt(width // channels) for width in (inputs, outputs))
+        if unshuffle and unshuffle**2 * channels == inputs and (not direct or enlarge**2 * channels == outputs):
+            break
+    else:
+        raise ValueError(f"{inputs} channels into conv_first.1 are no pixel-unshuffled picture")
+    head = enlarge if direct else head
+    if head % unshuffle:
+        raise Unsupported(
+            f"its input is pixel-unshuffled by {unshuffle}, and its head enlarges by {head} only.",
+            why="The output would be smaller than the input.",
+            fix="Check that the file is whole; DiffBIR's SwinIR has 8 and 8.",
+        )
+    return {"channels": channels, "unshuffle": unshuffle, "scale": head // unshuffle}
+
+
+def _assumed(found: Mapping[str, Any]) -> dict[str, Assumption]:
+    """What SwinIR's weights do not hold."""
+    size = found["window_size"]
+    assumed = {"shift_size": Assumption(size // 2, "half the window in every second block, the released code's")}
+    if "img_range" in found:
+        why = f"window {size} without an up-sampler: taken for one of the JPEG models"
+        assumed |= {name: Assumption(found[name], why) for name in ("img_range", "task")}
+    elif "unshuffle" in found:
+        assumed["task"] = Assumption("super-resolution", "not known; the input is pixel-unshuffled, as DiffBIR's")
+        if found["upsampler"] == "pixelshuffledirect":
+            assumed["channels"] = Assumption(found["channels"], "the first of 3 and 1 that fits")
+    return assumed
 
 
 _CLASSICAL = {"embed_dim": 180, "depths": (6,) * 6, "num_heads": (6,) * 6, "window_size": 8}
 _LIGHT = {"embed_dim": 60, "depths": (6,) * 4, "num_heads": (6,) * 4, "window_size": 8}
 _PLAIN = {**_CLASSICAL, "upsampler": "", "scale": 1}
-_JPEG = {**_PLAIN, "window_size": 7, "img_range": 255.0, "task": "jpeg"}
+_JPEG = {**_PLAIN, "window_size": JPEG_WINDOW, "img_range": 255.0, "task": "jpeg"}
 
 register(
     Family(
@@ -139,6 +192,7 @@ register(
         },
         detect=_detect,
         infer=_infer,
+        assumed=_assumed,
         paper="arXiv 2108.10257",
         derived=("attn.relative_position_index", "attn_mask"),
     )

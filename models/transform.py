@@ -53,6 +53,7 @@ def randomise(model: Restorer, seed: int) -> None:
         model: Any network of this package; changed in place.
         seed: Seed of the generator, >= 0.
     """
+    model.origin = None
     generator = torch.Generator().manual_seed(seed)
 
     def normal(tensor: torch.Tensor, mean: float, deviation: float) -> None:

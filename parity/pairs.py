@@ -8,7 +8,7 @@ from pathlib import Path
 from ..engines.opening import is_onnx, refuse_model_options
 from ..errors import InputError
 from ..export import OnnxArtifact, export_onnx, read_artifact
-from ..export.provenance import Exported, describe_source, reload_model
+from ..export.provenance import Exported, reload_model
 from ..models import LoadOptions, Restorer, load_model
 
 __all__ = ["open_pair", "reference_model"]
@@ -32,7 +32,7 @@ def open_pair(source: str | Path, reference: str | None, options: LoadOptions) -
     if reference is not None:
         raise InputError(f"{source} is its own reference.", fix="Leave --reference out.")
     model = load_model(source, options)
-    return model, export_onnx(model, source=describe_source(str(source), options))
+    return model, export_onnx(model)
 
 
 def reference_model(artifact: Exported, reference: str | None, options: LoadOptions) -> Restorer:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ..base import Restorer
 from ..inference import BLOCK, columnar_hyperparameters, count_children, window_from_table
+from ..options import ATTENTION_FORMS
+from ..origin import Assumption
 from ..registry import Family, register
 from .attention import ConvNorm, GroupAttention
 from .network import AgileIR
@@ -62,6 +64,16 @@ def _infer(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return found
 
 
+def _assumed(found: Mapping[str, Any]) -> dict[str, Assumption]:
+    """What AgileIR's weights do not hold."""
+    return {
+        "shift_size": Assumption(
+            found["window_size"] // 2, "half the window in every second block, the released code's"
+        ),
+        "attention": Assumption(ATTENTION_FORMS[0], "as in the paper; the released code discards it"),
+    }
+
+
 _BIG = {"embed_dim": 180, "depths": (6,) * 6, "num_heads": (6,) * 6, "key_dims": (16,) * 6}
 _LIGHT = {"embed_dim": 96, "depths": (6, 8, 6), "num_heads": (12,) * 3, "key_dims": (32,) * 3}
 _LIGHTEST = {
@@ -97,6 +109,7 @@ register(
         },
         detect=_detect,
         infer=_infer,
+        assumed=_assumed,
         paper="arXiv 2409.06206",
         derived=("attn.relative_position_index", "attn_mask", "num_batches_tracked"),
         options={"attention": _set_attention},

@@ -18,6 +18,7 @@ from torch import Tensor
 from ...errors import CheckpointError
 from ..base import Restorer
 from ..inference import BLOCK, columnar_hyperparameters, count_children
+from ..origin import Assumption
 from ..registry import Family, register
 from .attention import KeySemanticAttention, SemanticStage, set_top_k
 from .columnar import SemanIR
@@ -57,6 +58,15 @@ def _infer_unet(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "top_k": top_k,
         "mlp_ratio": state[f"{UNET_BLOCK}.mlp.fc1.weight"].shape[0] / embed_dim,
     }
+
+
+def _assumed(found: Mapping[str, Any]) -> dict[str, Assumption]:
+    """What SemanIR's weights do not hold."""
+    why = "half the window in every second stage: our reading of the paper"
+    assumed = {"shift_size": Assumption(found["window_size"] // 2, why)}
+    if "final_depth" in found:
+        assumed["img_range"] = Assumption(1.0, "of every U-shaped network")
+    return assumed
 
 
 def _take_geometry(network: Restorer, path: Path) -> None:
@@ -119,6 +129,7 @@ register(
         },
         detect=_detect,
         infer=_infer,
+        assumed=_assumed,
         paper="arXiv 2405.20008",
         options={"top_k": set_top_k},
         filled=_take_geometry,
