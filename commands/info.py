@@ -56,8 +56,10 @@ def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
             lines += _flat(value, f"{prefix}{name}.") or [(prefix + name, "-")]
         elif isinstance(value, list) and len(told := ", ".join(map(str, value))) <= LONGEST:
             lines.append((prefix + name, told or "-"))
-        elif value not in (None, ""):
-            lines.append((prefix + name, len(value) if isinstance(value, list | dict) else value))
+        elif value is not None:
+            lines.append(
+                (prefix + name, len(value) if isinstance(value, list | dict) else "-" if value == "" else value)
+            )
     return lines
 
 

@@ -6,6 +6,7 @@ keys. A branch is whatever lies below one node; a network is found where a branc
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -145,7 +146,8 @@ def choose_branch(content: object, recognised: Callable[[Mapping[str, Tensor]], 
         elif key != COUNTER:
             _check_dense(key, value, path)
             state[key] = value
-    outside = {_other(name, chosen) for name in tree.tensors if not name.startswith(chosen)} - {COUNTER}
+    others = (name for name in tree.tensors if not name.startswith(chosen) and name.split(".")[-1] != COUNTER)
+    outside = {_other(name, chosen) for name in others}
     unnamed = {_shown(start) + f".{key}" if start else str(key) for start, key, value in tree.rest if _weights(value)}
     averaged = bool(networks) and _averaged(chosen, branches)
     return Branch(_shown(chosen), state, averaged, tuple(sorted(beside | outside | unnamed)))
@@ -157,8 +159,11 @@ def _preferred(names: list[str], branches: Mapping[str, State], tree: _Tree, pat
     Raises:
         CheckpointError: Nothing says which.
     """
-    best = min(_rank(name, branches) for name in names)
-    first, *others = [name for name in names if _rank(name, branches) == best]
+    columns = zip(*(name.split(".") for name in names), strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
+    ranks = {name: _rank(name, branches, shared) for name in names}
+    best = min(ranks.values())
+    first, *others = [name for name in names if ranks[name] == best]
     for other in others:
         if not _equal(branches[first], branches[other]):
             shown = ", ".join(_shown(name) or "the top level" for name in (first, *others))
@@ -170,9 +175,15 @@ def _preferred(names: list[str], branches: Mapping[str, State], tree: _Tree, pat
     return first
 
 
-def _rank(name: str, branches: Mapping[str, State]) -> tuple[bool, bool, int]:
-    """Sorts averages first, discriminators and the like last, and between them what has a usual name."""
-    parts = [_known(part) for part in name.split(".")[:-1]]
+def _rank(name: str, branches: Mapping[str, State], shared: int = 0) -> tuple[bool, bool, int]:
+    """Sorts averages first, discriminators and the like last, and between them what has a usual name.
+
+    Args:
+        name: The branch.
+        branches: All of them.
+        shared: Leading parts of the name that do not count.
+    """
+    parts = [_known(part) for part in name.split(".")[shared:-1]]
     places = [PREFERRED.index(part) for part in parts if part in PREFERRED]
     return not _averaged(name, branches), any(part in LAST for part in parts), min(places, default=len(PREFERRED))
 

@@ -178,7 +178,8 @@ def _load_file(path: Path, options: LoadOptions) -> Restorer:
     unsure = (name == "custom" and model.spec.scale == 1) or model.spec.img_range != 1.0
     if unsure and options.img_range is None and metadata.get("preset") != name:
         LOGGER.warning(
-            "%s: pictures are multiplied by %g (%s); weights do not say so. --img-range chooses another range.",
+            "%s: the network is taken to work on pictures in 0..%g (%s); weights do not say so. "
+            "--img-range (img_range=) chooses another range.",
             path.name,
             guess.value,
             guess.why,
@@ -212,13 +213,11 @@ def _family_of(state: Mapping[str, Tensor]) -> Family | None:
 
 
 def _unknown(state: Mapping[str, Tensor], path: Path) -> CheckpointError:
-    keys = list(state)
-    inner = [key.partition(".") for key in keys]
-    firsts = sorted({first for first, dot, _ in inner if dot})
-    of_branches = f" They lie in {', '.join(firsts[:5])}." if len(firsts) < len(keys) else ""
+    keys, firsts = list(state), {key.partition(".")[0] for key in state}
+    prefix = f" All begin with {min(firsts)}." if len(firsts) == 1 and len(keys) > 1 else ""
     return CheckpointError(
         f"{path}: the architecture is not known.",
-        why=f"No family of {', '.join(FAMILIES)} has keys such as {', '.join(keys[:3])}.{of_branches}",
+        why=f"No family of {', '.join(FAMILIES)} has keys such as {', '.join(keys[:3])}.{prefix}",
         fix="Check that this is a checkpoint of one of these networks. Where their layers have other names, save the "
         "state dict under the released ones (conv_first.weight, layers.0...).",
     )
@@ -231,11 +230,11 @@ def _set_range(model: Restorer, value: float) -> None:
 def _assumptions(model: Restorer, own: Mapping[str, Assumption], options: LoadOptions) -> dict[str, Assumption]:
     """What no weights hold: of every family, of this one, and as the options say."""
     spec = model.spec
-    task = "the up-sampler's" if spec.scale > 1 else "the usual one of a network that keeps the size"
+    task = "the up-sampler's" if spec.scale > 1 else "not known; usual where the size is kept"
     mean = "that of DIV2K, of the released networks" if spec.channels == 3 else "none but for RGB"
     assumed = {
         "task": Assumption(spec.task, task),
-        "img_range": Assumption(spec.img_range, "the released networks' but for JPEG"),
+        "img_range": Assumption(spec.img_range, "as all released networks but those for JPEG"),
         "mean": Assumption([round(float(value), 4) for value in model.mean.flatten()], mean),
         **own,
     }

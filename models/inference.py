@@ -10,7 +10,10 @@ from torch import Tensor
 
 from .layers import UPS
 
-__all__ = ["BLOCK", "columnar_hyperparameters", "count_children", "window_from_table"]
+__all__ = ["BLOCK", "UNKNOWN_TASK", "columnar_hyperparameters", "count_children", "window_from_table"]
+
+UNKNOWN_TASK = "restoration"
+"""Of a network that keeps the size and shows no more of what it is for."""
 
 BLOCK = "layers.0.residual_group.blocks.0"
 
@@ -75,7 +78,8 @@ def _head(state: Mapping[str, Tensor], channels: int) -> dict[str, Any]:
         while (key := f"upsample.{index}.weight") in state:
             scale *= round((state[key].shape[0] / features) ** 0.5)
             index += 2  # a pixel shuffle, without weights, is in between
-        return {"upsampler": "pixelshuffle", "scale": scale, "num_feat": features}
+        task = {"task": UNKNOWN_TASK} if scale == 1 else {}
+        return {"upsampler": "pixelshuffle", "scale": scale, "num_feat": features, **task}
     if any(key.startswith("upsample.") for key in state):
         scale = round((state["upsample.0.weight"].shape[0] / channels) ** 0.5)
         return {"upsampler": "pixelshuffledirect", "scale": scale}

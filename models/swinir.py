@@ -12,7 +12,7 @@ from ..errors import Unsupported
 from ..plugins.attention import plain_attention
 from ..plugins.shifted_window_attention.operator import shifted_window_attention
 from .columnar import ColumnarNetwork
-from .inference import BLOCK, columnar_hyperparameters, window_from_table
+from .inference import BLOCK, UNKNOWN_TASK, columnar_hyperparameters, window_from_table
 from .layers import Block, HeadedAttention, Stage, initialise, table_parameter
 from .origin import Assumption
 from .registry import Family, register
@@ -142,10 +142,11 @@ def _unshuffled(found: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     if head % unshuffle:
         raise Unsupported(
             f"its input is pixel-unshuffled by {unshuffle}, and its head enlarges by {head} only.",
-            why="The output would be smaller than the input.",
-            fix="Check that the file is whole; DiffBIR's SwinIR has 8 and 8.",
+            why="The output would be smaller than the input, which no runner here can crop.",
+            fix="Networks that keep or enlarge the picture can be run, such as DiffBIR's with 8 and 8.",
         )
-    return {"channels": channels, "unshuffle": unshuffle, "scale": head // unshuffle}
+    task = {"task": UNKNOWN_TASK} if head == unshuffle else {}
+    return {"channels": channels, "unshuffle": unshuffle, "scale": head // unshuffle, **task}
 
 
 def _assumed(found: Mapping[str, Any]) -> dict[str, Assumption]:
@@ -155,10 +156,8 @@ def _assumed(found: Mapping[str, Any]) -> dict[str, Assumption]:
     if "img_range" in found:
         why = f"window {size} without an up-sampler: taken for one of the JPEG models"
         assumed |= {name: Assumption(found[name], why) for name in ("img_range", "task")}
-    elif "unshuffle" in found:
-        assumed["task"] = Assumption("super-resolution", "not known; the input is pixel-unshuffled, as DiffBIR's")
-        if found["upsampler"] == "pixelshuffledirect":
-            assumed["channels"] = Assumption(found["channels"], "the first of 3 and 1 that fits")
+    elif "unshuffle" in found and found["upsampler"] == "pixelshuffledirect":
+        assumed["channels"] = Assumption(found["channels"], "the first of 3 and 1 that fits")
     return assumed
 
 

@@ -75,6 +75,7 @@ LoadOptions
     random_weights: int | None = None
     top_k: int | None = None
     attention: str | None = None
+    img_range: float | None = None
 OnnxArtifact
     model: onnx.ModelProto
     data: bytes

@@ -285,14 +285,20 @@ def columnar(
     upsampler: str,
     scale: int,
     img_range: float = 1.0,
+    unshuffle: int = 1,
     **_: Any,
 ) -> Tensor:
     """SwinIR's forward with some attention; `images` [B, C, H, W] of any size."""
     height, width = images.shape[-2:]
+    head = scale * unshuffle
     mean = images.new_tensor(MEAN if images.shape[1] == 3 else (0.0,)).reshape(1, -1, 1, 1)
     x = (pad(images, multiple) - mean) * img_range
 
-    shallow = conv(state, "conv_first", x)
+    if unshuffle > 1:  # rows and columns of a square of pixels become channels, in this order
+        squares = [x[..., i::unshuffle, j::unshuffle] for i in range(unshuffle) for j in range(unshuffle)]
+        shallow = conv(state, "conv_first.1", torch.stack(squares, 2).flatten(1, 2))
+    else:
+        shallow = conv(state, "conv_first", x)
     y = norm(state, "patch_embed.norm", shallow.permute(0, 2, 3, 1))
     for i, depth in enumerate(depths):
         y = stage_forward(state, y, f"layers.{i}", i, depth, attention)
@@ -302,15 +308,15 @@ def columnar(
     if upsampler == "":
         y = x + conv(state, "conv_last", y)
     elif upsampler == "pixelshuffledirect":
-        y = F.pixel_shuffle(conv(state, "upsample.0", y), scale)
+        y = F.pixel_shuffle(conv(state, "upsample.0", y), head)
     elif upsampler == "pixelshuffle":
         y = F.leaky_relu(conv(state, "conv_before_upsample.0", y), 0.01)
-        for step, layer in [(3, 0)] if scale == 3 else [(2, 0), (2, 2), (2, 4)][: scale // 2]:
+        for step, layer in [(3, 0)] if head == 3 else [(2, 0), (2, 2), (2, 4)][: head // 2]:
             y = F.pixel_shuffle(conv(state, f"upsample.{layer}", y), step)
         y = conv(state, "conv_last", y)
     else:
         y = F.leaky_relu(conv(state, "conv_before_upsample.0", y), 0.01)
-        for layer in ("conv_up1", "conv_up2")[: scale // 2]:
+        for layer in [f"conv_up{i}" for i in range(1, 4) if f"conv_up{i}.weight" in state]:
             larger = y.repeat_interleave(2, -1).repeat_interleave(2, -2)
             y = F.leaky_relu(conv(state, layer, larger), 0.2)
         y = conv(state, "conv_last", F.leaky_relu(conv(state, "conv_hr", y), 0.2))
@@ -330,6 +336,7 @@ def official_state(
     scale: int,
     channels: int = 3,
     resi_connection: str = "1conv",
+    unshuffle: int = 1,
     seed: int = 0,
     **_: Any,
 ) -> State:
@@ -358,8 +365,8 @@ def official_state(
         affine(f"{key}.2", quarter, quarter, 1, 1)
         affine(f"{key}.4", embed_dim, quarter, 3, 3)
 
-    w, features = window_size, 64
-    affine("conv_first", embed_dim, channels, 3, 3)
+    w, features, head = window_size, 64, scale * unshuffle
+    affine("conv_first.1" if unshuffle > 1 else "conv_first", embed_dim, channels * unshuffle**2, 3, 3)
     layer_norm("patch_embed.norm")
     for i, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
         for j in range(depth):
@@ -379,17 +386,17 @@ def official_state(
     layer_norm("norm")
     residual("conv_after_body")
     if upsampler == "pixelshuffledirect":
-        affine("upsample.0", channels * scale**2, embed_dim, 3, 3)
+        affine("upsample.0", channels * head**2, embed_dim, 3, 3)
         return state
     if upsampler == "":
         affine("conv_last", channels, embed_dim, 3, 3)
         return state
     affine("conv_before_upsample.0", features, embed_dim, 3, 3)
     if upsampler == "pixelshuffle":
-        for step, layer in [(3, 0)] if scale == 3 else [(2, 0), (2, 2), (2, 4)][: scale // 2]:
+        for step, layer in [(3, 0)] if head == 3 else [(2, 0), (2, 2), (2, 4)][: head // 2]:
             affine(f"upsample.{layer}", step**2 * features, features, 3, 3)
     else:
-        for layer in (*("conv_up1", "conv_up2")[: scale // 2], "conv_hr"):
+        for layer in (*[f"conv_up{i}" for i in range(1, head.bit_length())], "conv_hr"):
             affine(layer, features, features, 3, 3)
     affine("conv_last", channels, features, 3, 3)
     return state

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
 import pickle
 import struct
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +30,7 @@ from .checkpoints import FIRST, PICKLED, refused, saved, state_of, write
 
 
 def test_the_suffixes() -> None:
-    assert CHECKPOINT_SUFFIXES == (".pth", ".pt", ".ckpt", ".safetensors")
+    assert CHECKPOINT_SUFFIXES == (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".tar")
 
 
 @pytest.mark.parametrize("suffix", CHECKPOINT_SUFFIXES)
@@ -54,6 +56,32 @@ def test_the_suffixes() -> None:
 def test_other_files(suffix: str, content: bytes, tmp_path: Path) -> None:
     error = refused(write(tmp_path, content, suffix), f"({len(content)} bytes)")
     assert error.why and error.fix
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".bin"])
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 67\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html>\n<html lang=en><body>Sign in</body></html>", "a web page"),
+        (b"\n\n  <!-- cached -->\n<HTML><head>", "a web page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML document"),
+        (b'{"error": "Invalid username or password."}', "a server's error"),
+        (gzip.compress(b"weights"), "an archive"),
+    ],
+)
+def test_what_is_saved_in_place_of_weights(suffix: str, content: bytes, kind: str, tmp_path: Path) -> None:
+    error = refused(write(tmp_path, content, suffix), f"({len(content)} bytes)")
+    assert f"It is {kind}" in error.why and "truncated" not in error.fix
+    with pytest.raises(CheckpointError, match=kind):
+        load_model("swinir_light_x2", weights=tmp_path / f"weights{suffix}")
+
+
+def test_an_archive_named_tar(tmp_path: Path) -> None:
+    (tmp_path / "inside").write_bytes(saved(state_of()))
+    with tarfile.open(tmp_path / "weights.tar", "w") as archive:
+        archive.add(tmp_path / "inside", "weights.pth")
+    assert "Unpack" in refused(tmp_path / "weights.tar").fix
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
@@ -98,13 +126,13 @@ def test_folders_missing_files_and_other_suffixes(tmp_path: Path) -> None:
     refused(folder, "is a folder")
     refused(tmp_path, "is a folder")
     refused(tmp_path / "absent.pth", "does not exist")
-    for name in ("weights.bin", "weights.onnx", "weights", "pth"):
+    for name in ("weights.zip", "weights.onnx", "weights", "pth"):
         path = tmp_path / name
         path.write_bytes(saved(state_of()))
         error = refused(path, "not a checkpoint format")
         assert ".safetensors" in error.fix
-    with pytest.raises(ModelNameError, match=r"absent\.bin"):
-        load_model(tmp_path / "absent.bin")
+    with pytest.raises(ModelNameError, match=r"absent\.zip"):
+        load_model(tmp_path / "absent.zip")
     with pytest.raises(CheckpointError, match=r"no\.pth: the checkpoint does not exist"):
         load_model("agileir_tiny_x2", weights=tmp_path / "no.pth")
 
@@ -204,8 +232,8 @@ def cyclic() -> dict[str, Any]:
         (3.5, ("holds no state dict", "float")),
         ({0: torch.ones(1)}, ("the entry 0",)),
         ({"first": torch.ones(1), 7: torch.ones(1)}, ("the entry 7",)),
-        ({"net": {FIRST: torch.ones(1)}}, ("'net'", "dict", "not a tensor")),
-        ({FIRST: torch.ones(1), "lr": 1e-4}, ("'lr'", "float", "not a tensor")),
+        ({"net": {FIRST: torch.ones(1)}}, ("the architecture is not known",)),
+        ({FIRST: torch.ones(1), "lr": 1e-4}, ("the architecture is not known",)),
         ({"state_dict": {FIRST: [1.0]}}, (f"'{FIRST}'", "list")),
         ({"params_ema": torch.ones(2)}, ("the architecture is not known",)),
         (cyclic(), ("'model'", "dict")),

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from agileir_export.errors import CheckpointError, Unsupported
 from agileir_export.models import load_model
 
 from . import naive
@@ -45,6 +46,12 @@ KINDS: dict[str, dict[str, Any]] = {
         "window_size": 4,
         "resi_connection": "3conv",
     },
+    "real-x8": {**SMALL, "upsampler": "nearest+conv", "scale": 8, "window_size": 4},
+    "diffbir": {**SMALL, "upsampler": "nearest+conv", "scale": 1, "unshuffle": 8, "window_size": 4},
+    "keeps-size": {**SMALL, "upsampler": "pixelshuffle", "scale": 1, "window_size": 4},
+    "unshuffled-x2": {**SMALL, "upsampler": "pixelshuffle", "scale": 2, "unshuffle": 2, "window_size": 4},
+    "unshuffled-grey": {**SMALL, "upsampler": "pixelshuffle", "scale": 2, "unshuffle": 2, "channels": 1},
+    "unshuffled-light": {**SMALL, "upsampler": "pixelshuffledirect", "scale": 2, "unshuffle": 2, "window_size": 4},
 }
 
 
@@ -52,8 +59,8 @@ def reference(state: naive.State, images: Tensor, kind: dict[str, Any]) -> Tenso
     """The naive forward in double precision."""
     doubles = {k: v.double() if v.is_floating_point() else v for k, v in state.items()}
     w = kind["window_size"]
-    attention = naive.swin_attention(doubles, w)
-    return naive.columnar(doubles, images.double(), attention=attention, multiple=w, **kind)
+    attention, multiple = naive.swin_attention(doubles, w), w * kind.get("unshuffle", 1)
+    return naive.columnar(doubles, images.double(), attention=attention, multiple=multiple, **kind)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -68,9 +75,12 @@ def test_the_released_layout_loads_unchanged_and_agrees(name: str, tmp_path: Pat
 
     spec = network.spec
     assert (spec.family, spec.scale, spec.channels) == ("swinir", kind["scale"], channels)
-    assert (spec.window_size, spec.pad_multiple) == (w, w)
+    assert (spec.window_size, spec.pad_multiple) == (w, w * kind.get("unshuffle", 1))
     assert spec.img_range == kind.get("img_range", 1.0)
-    wanted = "super-resolution" if kind["upsampler"] else "denoising" if w == 8 else "jpeg"
+    enlarges = kind["upsampler"] and kind["scale"] > 1
+    wanted = (
+        "super-resolution" if enlarges else "restoration" if kind["upsampler"] else "denoising" if w == 8 else "jpeg"
+    )
     assert spec.task == wanted
     # a single window, the size of the buffers, several windows, a size that needs padding
     for height, width in ((w, w), (2 * w, 2 * w), (3 * w, 2 * w), (2 * w - 3, w + 1)):
@@ -80,6 +90,17 @@ def test_the_released_layout_loads_unchanged_and_agrees(name: str, tmp_path: Pat
         assert output.shape == (2, channels, kind["scale"] * height, kind["scale"] * width)
         torch.testing.assert_close(output.double(), expected, rtol=0, atol=1e-5)
         assert expected.std() > 0.05
+
+
+def test_a_head_that_makes_the_picture_smaller_is_not_supported(tmp_path: Path) -> None:
+    state = naive.official_state(**KINDS["classical-x2"])
+    state["conv_first.1.bias"] = state.pop("conv_first.bias")
+    del state["conv_first.weight"]
+    for channels, kind, part in ((3 * 64, Unsupported, "by 8"), (50, CheckpointError, "50 channels")):
+        torch.save({**state, "conv_first.1.weight": torch.zeros(24, channels, 3, 3)}, tmp_path / "a.pth")
+        with pytest.raises(kind, match=part) as caught:
+            load_model(tmp_path / "a.pth")
+        assert "a.pth" in caught.value.what and "incomplete" not in str(caught.value)
 
 
 def test_the_shift_and_the_position_bias_are_in_the_reference(tmp_path: Path) -> None:
