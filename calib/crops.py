@@ -42,7 +42,7 @@ def list_files(paths: Sequence[str | Path], seed: int) -> list[Path]:
 
 def _entries(path: Path) -> list[Path]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows begins such files with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"Cannot read the list {path}: {error}.", fix="It must be UTF-8 text, a path a line."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import common_options, model_options, path_option
+from .options import common_options, model_options
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ __all__ = ["restore"]
 @click.command(short_help="Restore pictures.")
 @click.argument("source", metavar="MODEL_OR_ONNX")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@path_option("-o", "--output", required=True, help="File for one picture, folder for several.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=str), required=True, help="File for one picture, folder for several."
+)
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @model_options
 @common_options
@@ -29,19 +31,21 @@ def restore(
     terminal: Terminal,
     source: str,
     images: tuple[Path, ...],
-    output: Path,
+    output: str,
     overwrite: bool,
     options: LoadOptions,
 ) -> None:
     """Restore pictures, or all pictures of folders, with an exported file (fast) or a model (PyTorch).
 
-    PNG and TIFF (8 and 16 bits), JPEG, WebP and BMP; grey, alpha, EXIF orientation and colour profile are kept. The
-    suffix of a single output file chooses its format; in a folder, pictures keep name and format.
+    PNG and TIFF (8 and 16 bits), JPEG, WebP and BMP, and read only: GIF, AVIF and JPEG 2000. Grey, alpha, EXIF, colour
+    description and printed size are kept; what a format does not hold is said. The suffix of a single output file
+    chooses its format; in a folder, pictures keep name and format, and those only read become PNG.
     """
     from ..engines.opening import open_runner
     from ..restore import plan_outputs, restore_planned
 
-    pairs = plan_outputs(images, output, overwrite)
+    with terminal.working():
+        pairs = plan_outputs(images, output, overwrite)
     with terminal.working(f"Loading {source}"):
         runner = open_runner(source, options)
     with terminal.working("Restoring") as progress:

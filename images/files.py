@@ -5,8 +5,10 @@ This is the side that faces the file system; `codecs` turns bytes into pictures 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,21 +16,28 @@ import numpy as np
 
 from ..errors import EnvironmentProblem, ImageError, OutputError
 from ..files import check_output, write_atomic
-from .codecs import IMAGE_SUFFIXES, MAX_PIXELS, Image, Refused, decode, encode
+from .codecs import IMAGE_SUFFIXES, LARGEST_SIDE, READ_SUFFIXES, decode, encode, lost, size_of
+from .picture import MAX_PIXELS, Image, Refused
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "LARGEST_SIDE",
     "MAX_PIXELS",
+    "READ_SUFFIXES",
     "Image",
+    "check_side",
     "list_images",
     "read_image",
+    "read_size",
     "sample_images",
     "write_image",
 ]
 
+LOGGER = logging.getLogger(__name__)
+
 
 def read_image(path: str | os.PathLike[str]) -> Image:
-    """Read a PNG, JPEG, TIFF, WebP or BMP file; the content decides, not the suffix.
+    """Read a PNG, JPEG, TIFF, WebP, BMP, GIF, AVIF or JPEG 2000 file; the content decides, not the suffix.
 
     Palettes become RGB, tRNS becomes alpha, bilevel becomes 8-bit grey. CMYK becomes RGB as
     (1 - C)(1 - K) and loses its ICC profile, which no longer fits. Alpha that a TIFF says is
@@ -43,9 +52,9 @@ def read_image(path: str | os.PathLike[str]) -> Image:
         The picture, in the orientation it is stored in.
 
     Raises:
-        ImageError: The file is missing, a folder, empty, truncated, damaged, no image, over
-            `MAX_PIXELS`, holds several pictures, or has other samples than integers of up to 8, or
-            of 16 bits.
+        ImageError: The file is missing, a folder, empty, truncated, damaged, no image, of a format
+            that is not read, over `MAX_PIXELS`, holds several pictures, or has other samples than
+            integers of up to 8, or of 16 bits.
     """
     path = Path(path)
     data = _read_bytes(path)
@@ -68,10 +77,12 @@ def write_image(path: str | os.PathLike[str], image: Image, overwrite: bool = Fa
     (written lossless, always as colour) keeps alpha at 8 bits; JPEG (quality 95, no chroma
     subsampling) and BMP are 8 bits, and alpha is composited on white there, as a page shows it.
 
-    EXIF goes whole into PNG, JPEG and WebP, where a block over JPEG's limit of 65533 bytes shrinks
-    to its orientation; TIFF takes the tags of its main directory (orientation, camera, date,
-    artist, ...) but not exposure and position, which tifffile cannot write. An ICC profile is
-    written unless it is for another colour space than the pixels. BMP holds neither.
+    EXIF goes whole into PNG, JPEG, WebP and TIFF (there its main, Exif and GPS directories), with the
+    picture's own size and density in it; over JPEG's limit of 65533 bytes, a block shrinks to its
+    orientation. An ICC profile is written unless it is for another colour space than the pixels.
+    What PNG says of colours without a profile stays in PNG, and becomes a profile elsewhere. BMP holds
+    none of this: pixels are turned as the orientation says. What a format does not hold is logged
+    (docs/files.md has the table).
 
     Args:
         path: File to write; its suffix must be one of `IMAGE_SUFFIXES`.
@@ -107,6 +118,42 @@ def write_image(path: str | os.PathLike[str], image: Image, overwrite: bool = Fa
             fix="Write a PNG instead.",
         ) from error
     write_atomic(path, data, overwrite)
+    missing = lost(path.suffix.lower(), image)
+    if missing:
+        LOGGER.info(f"{path} is written without {'; '.join(missing)}: the format does not hold it.")
+
+
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """(rows, columns) of the picture in a file, without reading its pixels; None where that cannot be told."""
+    path = Path(path)
+    try:
+        if path.is_file():  # a pipe or a device could block for ever
+            with path.open("rb") as file:
+                return size_of(file)
+    except (OSError, ValueError):  # reading it whole will say why
+        return None
+    return None
+
+
+def check_side(path: str | os.PathLike[str], height: int, width: int) -> None:
+    """Say early that a picture is too large for the format that the suffix of a file names.
+
+    Args:
+        path: File that is going to be written.
+        height: Rows of the picture.
+        width: Columns of the picture.
+
+    Raises:
+        OutputError: A side is longer than WebP (16383 pixels) or JPEG (65500) allows.
+    """
+    path = Path(path)
+    largest = LARGEST_SIDE.get(path.suffix.lower())
+    if largest is not None and max(height, width) > largest:
+        raise OutputError(
+            f"Cannot write {path}: a {width}x{height} picture does not go into this format.",
+            why=f"A side has at most {largest} pixels in it.",
+            fix="Write a PNG instead.",
+        )
 
 
 def list_images(
@@ -116,8 +163,8 @@ def list_images(
 
     Args:
         paths: A file or folder, or several. A file is taken whatever its suffix; a folder gives
-            its visible files with one of `IMAGE_SUFFIXES`, not those of folders in it,
-            in natural order (``2.png`` before ``10.png``).
+            its visible files with one of `IMAGE_SUFFIXES` or `READ_SUFFIXES`, not those of folders
+            in it, in natural order (``2.png`` before ``10.png``); which others it leaves out is logged.
 
     Returns:
         The files, in the order given, each once.
@@ -175,20 +222,22 @@ def _read_bytes(path: Path) -> bytes:
 
 def _images_in(folder: Path) -> list[Path]:
     """The visible image files of one folder, naturally sorted; `ImageError` if there are none."""
+    suffixes = IMAGE_SUFFIXES + READ_SUFFIXES
     try:
-        files = [
-            file
-            for file in folder.iterdir()
-            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
-        ]
+        visible = [file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file()]
     except OSError as error:
         raise ImageError(f"Cannot list the folder {folder}: {error.strerror}.", fix="Check its permissions.") from error
+    files = [file for file in visible if file.suffix.lower() in suffixes]
     if not files:
         raise ImageError(
             f"The folder {folder} has no image in it.",
             why="Folders inside it are not searched, and hidden files are skipped.",
-            fix="Files with these suffixes are taken: " + " ".join(IMAGE_SUFFIXES) + ".",
+            fix="Files with these suffixes are taken: " + " ".join(suffixes) + ".",
         )
+    left_out = Counter(file.suffix.lower() or "no suffix" for file in visible if file.suffix.lower() not in suffixes)
+    if left_out:
+        counted = ", ".join(f"{count} with {suffix}" for suffix, count in sorted(left_out.items()))
+        LOGGER.info(f"Of the folder {folder}, {counted} are left out. Files named one by one are taken as they are.")
     return sorted(files, key=lambda file: _natural_key(file.name))
 
 

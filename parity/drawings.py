@@ -10,7 +10,8 @@ import numpy as np
 
 from ..engines.runner import Images
 from ..images.charts import Bar, bar_chart
-from ..images.codecs import Image, encode
+from ..images.codecs import encode
+from ..images.picture import Image
 from .tables import decibels
 
 __all__ = ["amplification", "bar_plot", "difference_map", "picture"]

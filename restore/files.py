@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,20 @@ import numpy as np
 from ..engines.runner import Runner
 from ..errors import AgileIRError, EnvironmentProblem, OutputError
 from ..files import check_output
-from ..images.files import IMAGE_SUFFIXES, Image, list_images, read_image, write_image
+from ..images.files import (
+    IMAGE_SUFFIXES,
+    LARGEST_SIDE,
+    READ_SUFFIXES,
+    Image,
+    check_side,
+    list_images,
+    read_image,
+    read_size,
+    write_image,
+)
+from ..images.metadata import rescaled
 from ..images.resizing import resize_bicubic
+from ..images.transparency import visible_colour
 from ..parity.images import to_channels
 from ..progress import Progress, silent
 
@@ -44,17 +56,21 @@ def plan_outputs(images: Sequence[str | Path], output: str | Path, overwrite: bo
     """Pairs every picture with the file it is restored to, before any work is done.
 
     An `output` that is a file, or looks like one by its suffix, takes one picture. Any other is a folder, made if
-    missing, in which every picture keeps its name.
+    missing, in which every picture keeps its name; one of a format that is not written (GIF, AVIF, JPEG 2000) becomes
+    a PNG (x.gif.png). A new folder whose name has a dot ends with a slash, or takes several pictures.
 
     Raises:
         ImageError: A path holds no picture.
         OutputError: A target exists (without `overwrite`), is its own source, is wanted twice, or cannot be written.
     """
     sources, target = list_images(images), Path(output)
-    is_file = not target.is_dir() and (target.exists() or target.suffix[1:].isalpha())
+    suffix = target.suffix.lower()
+    named_file = suffix in IMAGE_SUFFIXES + READ_SUFFIXES or (len(sources) == 1 and suffix[1:].isalpha())
+    named_folder = str(output).endswith(("/", os.sep))
+    is_file = not target.is_dir() and (target.exists() or (named_file and not named_folder))
     if is_file and len(sources) > 1:
         raise OutputError(f"{len(sources)} pictures do not go into one file {target}.", fix="Name a folder.")
-    pairs = [(source, target if is_file else target / source.name) for source in sources]
+    pairs = [(source, target if is_file else target / _name_in_folder(source)) for source in sources]
     _check_pairs(pairs)
     if not is_file:
         try:
@@ -68,6 +84,27 @@ def plan_outputs(images: Sequence[str | Path], output: str | Path, overwrite: bo
     return pairs
 
 
+def _name_in_folder(source: Path) -> str:
+    """The name under which a picture is restored to a folder."""
+    return f"{source.name}.png" if source.suffix.lower() in READ_SUFFIXES else source.name
+
+
+def check_sizes(pairs: Sequence[tuple[Path, Path]], scale: int) -> None:
+    """Says before any work that a restored picture will be too large for its format.
+
+    Args:
+        pairs: Pictures and their outputs, of `plan_outputs`.
+        scale: How many times larger the restored pictures are.
+
+    Raises:
+        OutputError: A picture will not go into its format: WebP ends at 16383 pixels a side, JPEG at 65500.
+    """
+    for source, file in pairs:
+        size = read_size(source) if file.suffix.lower() in LARGEST_SIDE else None
+        if size is not None:
+            check_side(file, size[0] * scale, size[1] * scale)
+
+
 def _check_pairs(pairs: Sequence[tuple[Path, Path]]) -> None:
     """What is wrong with the targets by themselves, whatever lies there."""
     wanted: dict[Path, Path] = {}
@@ -75,7 +112,8 @@ def _check_pairs(pairs: Sequence[tuple[Path, Path]]) -> None:
         if file.suffix.lower() not in IMAGE_SUFFIXES:
             raise OutputError(
                 f"{source} cannot be written as {file}: {file.suffix or 'no suffix'} names no image format.",
-                fix="Name an output file that ends in one of " + " ".join(IMAGE_SUFFIXES) + ".",
+                fix="Name an output file that ends in one of " + " ".join(IMAGE_SUFFIXES) + ", or a folder that is "
+                "there or ends with a slash.",
             )
         place = file.resolve()
         if place == source.resolve():
@@ -91,6 +129,9 @@ def _check_pairs(pairs: Sequence[tuple[Path, Path]]) -> None:
 def restore_image(runner: Runner, image: Image) -> Image:
     """Restores one picture; alpha is resized bicubically, bit depth, EXIF and profile are kept.
 
+    Colours under full transparency are those of the nearest visible pixel before the network sees them, and the number
+    of pixels an inch grows with the picture.
+
     A grey picture goes through a colour model as three equal channels and comes back as their luma; a colour picture
     goes through a grey model channel by channel.
 
@@ -98,7 +139,7 @@ def restore_image(runner: Runner, image: Image) -> Image:
         EnvironmentProblem: The picture needs more memory than there is.
     """
     scale, channels = runner.spec.scale, runner.spec.channels
-    pixels = image.pixels
+    pixels = visible_colour(image.pixels, image.alpha)
     try:
         if len(pixels) == channels:
             restored = runner.run(pixels[None])[0]
@@ -117,7 +158,7 @@ def restore_image(runner: Runner, image: Image) -> Image:
             fix="Cut it into smaller pictures, or use a machine with more memory.",
         ) from error
     alpha = None if image.alpha is None else np.clip(resize_bicubic(image.alpha, scale), 0, 1)
-    return dataclasses.replace(image, pixels=np.clip(restored, 0, 1), alpha=alpha)
+    return rescaled(image, np.clip(restored, 0, 1), alpha)
 
 
 def restore_file(runner: Runner, source: Path, output: Path, overwrite: bool = False) -> Restored:
@@ -169,6 +210,7 @@ def restore_planned(
     runner: Runner, pairs: Sequence[tuple[Path, Path]], overwrite: bool = False, progress: Progress = silent
 ) -> list[Restored]:
     """`restore_pictures` of pictures whose outputs are planned already (`plan_outputs`)."""
+    check_sizes(pairs, runner.spec.scale)
     done = []
     for number, (picture, target) in enumerate(pairs, 1):
         progress(f"{picture.name} ({number} of {len(pairs)})")

@@ -35,6 +35,8 @@ def test_a_list_names_files_relative_to_itself(pictures: Any, tmp_path: Path) ->
     listed = tmp_path / "list.txt"
     listed.write_text(f"# chosen\n\n{folder.name}/2.png\n{folder}/0.png\n", encoding="utf-8")
     assert {file.name for file in list_files([listed], 0)} == {"0.png", "2.png"}
+    listed.write_text(f"{folder.name}/1.png\n", encoding="utf-8-sig")  # as Windows writes it
+    assert {file.name for file in list_files([listed], 0)} == {"1.png"}
     listed.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="Cannot read the list"):
         list_files([listed], 0)

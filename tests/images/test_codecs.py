@@ -303,8 +303,7 @@ def test_exif_is_carried_and_pixels_are_not_rotated(tmp_path, suffix, bits):
     with pillow.open(path) as opened:
         written = opened.getexif()
         assert (written[ORIENTATION], written[MAKE]) == (6, "Mäker")
-        if suffix != ".tif":
-            assert dict(written.get_ifd(EXIF_DIRECTORY)) == {EXPOSURE: 0.25}
+        assert dict(written.get_ifd(EXIF_DIRECTORY)) == {EXPOSURE: 0.25}
     again = read_image(path)
     np.testing.assert_allclose(again.pixels, smooth().pixels, atol=4 / 255)
     if suffix != ".tif":
@@ -312,7 +311,8 @@ def test_exif_is_carried_and_pixels_are_not_rotated(tmp_path, suffix, bits):
     else:
         read = pillow.Exif()
         read.load(again.exif)
-        assert dict(read) == {ORIENTATION: 6, MAKE: "Mäker"}
+        assert {tag: read[tag] for tag in read if tag != EXIF_DIRECTORY} == {ORIENTATION: 6, MAKE: "Mäker"}
+        assert dict(read.get_ifd(EXIF_DIRECTORY)) == {EXPOSURE: 0.25}
     # a block that was cut out of a file must work in every format
     for other in EXIF_SUFFIXES:
         write_image(tmp_path / f"b{other}", again, overwrite=True)

@@ -12,7 +12,16 @@ from PIL import Image as pillow
 
 from agileir_export.errors import EnvironmentProblem, ImageError, OutputError
 from agileir_export.files import check_output, write_atomic
-from agileir_export.images.files import IMAGE_SUFFIXES, Image, list_images, read_image, sample_images, write_image
+from agileir_export.images.files import (
+    IMAGE_SUFFIXES,
+    Image,
+    check_side,
+    list_images,
+    read_image,
+    read_size,
+    sample_images,
+    write_image,
+)
 
 
 def picture(bits=8, size=(13, 17), alpha=False):
@@ -81,7 +90,7 @@ def test_no_image(tmp_path, data):
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("suffix", [suffix for suffix in IMAGE_SUFFIXES if suffix != ".jpeg"])
+@pytest.mark.parametrize("suffix", [suffix for suffix in IMAGE_SUFFIXES if suffix not in (".jpeg", ".jpe")])
 def test_truncated_file(tmp_path, suffix, share, bits):
     path = tmp_path / f"a{suffix}"
     write_image(path, picture(bits, size=(64, 64)))
@@ -125,6 +134,20 @@ def test_several_pictures_in_one_file(tmp_path, suffix):
     assert "2 pictures" in refused(tmp_path / f"a{suffix}")
 
 
+def test_a_tiff_whose_directories_form_a_ring(tmp_path, capfd):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(np.zeros((8, 8), np.uint16), metadata=None)
+        file.write(np.zeros((2, 2), np.uint16), metadata=None, subfiletype=1)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        first, second = (page.offset for page in file.pages)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    (count,) = struct.unpack_from("<H", data, second)
+    struct.pack_into("<I", data, second + 2 + 12 * count, first)
+    (tmp_path / "a.tif").write_bytes(data)
+    assert "damaged" in refused(tmp_path / "a.tif")
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint32", "int16"])
 def test_unusual_tiff_samples(tmp_path, dtype):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8, 3), dtype), photometric="rgb")
@@ -144,9 +167,31 @@ def test_tiff_that_starts_with_a_preview(tmp_path):
     assert "preview" in refused(tmp_path / "a.tif")
 
 
-def test_other_formats_are_not_tried(tmp_path):
-    pillow.new("P", (4, 4)).save(tmp_path / "a.gif")
-    assert "no image" in refused(tmp_path / "a.gif")
+FOREIGN = {
+    "a JPEG XL file": [b"\xff\x0a\xfa\x1f\x01", b"\0\0\0\x0cJXL \r\n\x87\n\0\0"],
+    "a HEIC file": [b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"],
+    "a video or raw file": [b"\0\0\0\x18ftypmp42\0\0\0\0", b"\0\0\0\x18ftypcrx \0\0\0\1"],
+    "a portable anymap": [b"P6\n2 1\n255\n123456", b"P4 1 1\n\x80", b"P7\nWIDTH 1\n"],
+    "a Photoshop file": [b"8BPS\0\1"],
+    "an icon file": [b"\0\0\1\0\1\0\x10\x10"],
+    "a PDF file": [b"%PDF-1.7"],
+    "a DICOM file": [b"\0" * 128 + b"DICM"],
+    "a pointer of Git LFS": [b"version https://git-lfs.github.com/spec/v1\noid sha256:00"],
+    "a web page": [b"<!DOCTYPE html><html>", b"<html><body>"],
+}
+
+
+@pytest.mark.parametrize(("name", "data"), [(name, data) for name, many in FOREIGN.items() for data in many])
+def test_a_sound_file_of_another_format_is_named(tmp_path, name, data):
+    (tmp_path / "a.png").write_bytes(data)
+    message = refused(tmp_path / "a.png")
+    assert name in message and "not read" in message and "damaged" not in message
+
+
+@pytest.mark.parametrize("format", ["PPM", "ICO", "TGA", "PCX"])
+def test_other_formats_of_pillow_are_not_tried(tmp_path, format):
+    pillow.new("RGB", (16, 16), "red").save(tmp_path / "a.img", format=format)
+    refused(tmp_path / "a.img")
 
 
 # Files that cannot be written
@@ -332,6 +377,46 @@ def test_nothing_to_list(tmp_path):
         list_images([tmp_path / "none.png"])
     with pytest.raises(ImageError, match="No image"):
         list_images([])
+
+
+def test_what_a_folder_leaves_out_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    taken = ["1.png", "b.JFIF", "c.jpe", "d.gif", "e.jp2"]
+    for name in (*taken, "notes.txt", "more.TXT", "x.heic", "none", ".hidden.txt"):
+        (tmp_path / name).touch()
+    assert names(list_images(tmp_path)) == taken
+    assert "1 with .heic, 2 with .txt, 1 with no suffix are left out" in caplog.text
+    caplog.clear()
+    list_images(tmp_path / "none")
+    assert not caplog.text
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_size_without_the_pixels(tmp_path, suffix, bits):
+    write_image(tmp_path / f"a{suffix}", picture(bits))
+    assert read_size(tmp_path / f"a{suffix}") == (13, 17)
+
+
+def test_a_size_that_cannot_be_told(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "b.png").write_bytes(b"nothing")
+    assert [read_size(tmp_path / name) for name in ("a.png", "b.png", "c.png")] == [None] * 3
+
+
+@pytest.mark.parametrize(("name", "side"), [("a.webp", 16383), ("a.JPG", 65500), ("a.jfif", 65500)])
+def test_the_largest_side(tmp_path, name, side):
+    check_side(name, 1, side)
+    check_side(name, side, 1)
+    check_side("a.png", 1, side + 1)
+    for size in ((1, side + 1), (side + 1, 1)):
+        with pytest.raises(OutputError, match=f"at most {side} pixels"):
+            check_side(name, *size)
+    write_image(tmp_path / name, Image(np.zeros((1, 1, side), np.float32)))
+    failed(tmp_path / f"b{name[1:]}", Image(np.zeros((1, 1, side + 1), np.float32)))
 
 
 # Samples

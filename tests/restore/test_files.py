@@ -14,14 +14,15 @@ from PIL import Image as pillow
 from agileir_export.engines import OnnxRuntimeRunner
 from agileir_export.errors import EnvironmentProblem, ImageError, InputError, OutputError
 from agileir_export.images.files import IMAGE_SUFFIXES, Image, read_image, write_image
+from agileir_export.images.picture import Density
 from agileir_export.images.resizing import resize_bicubic
 from agileir_export.models import ModelSpec
-from agileir_export.restore import plan_outputs, restore_file, restore_image
+from agileir_export.restore import plan_outputs, restore_file, restore_image, restore_planned
 
 from ..export import networks
 
 ORIENTATION, MAKE = 274, 271
-SUFFIXES = [suffix for suffix in IMAGE_SUFFIXES if suffix not in (".jpeg", ".tiff")]
+SUFFIXES = [suffix for suffix in IMAGE_SUFFIXES if suffix not in (".jpe", ".jpeg", ".jfif", ".tiff")]
 HOLDS_16_BITS = (".png", ".tif")
 HOLDS_ALPHA = (".png", ".tif", ".webp")
 HOLDS_GREY = (".png", ".tif", ".jpg", ".bmp")
@@ -176,6 +177,77 @@ def test_through_a_real_file(channels: int, bits: int, tmp_path: Path, folder: P
     assert restored.exif is not None and restored.alpha is not None
 
 
+# ---- what is not seen, and what speaks of size ----
+
+
+class Blurring(Nearest):
+    """Mixes every pixel with its neighbours, so that hidden colours would show."""
+
+    def run(self, images: Any) -> Any:
+        mixed = np.mean([np.roll(images, (dy, dx), (2, 3)) for dy in (-1, 0, 1) for dx in (-1, 0, 1)], axis=0)
+        return enlarged(mixed, self.spec.scale)
+
+
+def disc(channels: int, hidden: float, top: int) -> Image:
+    """A soft-edged disc of one colour over another, hidden one."""
+    rows, columns = np.mgrid[:24, :24]
+    alpha = np.rint(np.clip(9 - np.hypot(rows - 11.5, columns - 11.5), 0, 1) * top) / top
+    subject = np.array([0.9, 0.4, 0.2], np.float32)[:channels, None, None]
+    pixels = np.where(alpha > 0, np.rint(subject * top) / top, hidden).astype(np.float32)
+    return Image(pixels, alpha[None].astype(np.float32), 8 if top == 255 else 16)
+
+
+@pytest.mark.parametrize("output", [".png", ".tif", ".webp", ".jpg", ".bmp"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("form", "bits"), [(".png", 8), (".png", 16), (".tif", 8), (".tif", 16), (".webp", 8)])
+def test_hidden_colours_are_not_seen(form: str, bits: int, channels: int, output: str, tmp_path: Path) -> None:
+    found = []
+    for number, hidden in enumerate((0.0, 1.0)):
+        write_image(tmp_path / f"{number}{form}", disc(channels, hidden, 2**bits - 1))
+        restore_file(Blurring(), tmp_path / f"{number}{form}", tmp_path / f"out{number}{output}")
+        found.append(read_image(tmp_path / f"out{number}{output}"))
+    np.testing.assert_array_equal(found[0].pixels, found[1].pixels)
+    if found[0].alpha is not None:
+        subject = np.array([0.9, 0.4, 0.2], np.float32)[:channels, None, None]
+        assert (np.abs(found[0].pixels - subject) * found[0].alpha).max() < 0.01
+
+
+def test_a_key_colour_and_premultiplied_samples(tmp_path: Path) -> None:
+    import tifffile
+
+    given = disc(3, 0, 65535)
+    assert given.alpha is not None
+    stored = np.rint(np.concatenate([given.pixels * given.alpha, given.alpha]) * 65535).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", stored.transpose(1, 2, 0), photometric="rgb", extrasamples=["assocalpha"])
+    keyed = pillow.fromarray((given.alpha[0] > 0.5).astype(np.uint8))
+    keyed.putpalette([255, 0, 255, 230, 102, 51])
+    keyed.save(tmp_path / "b.png", transparency=0)
+    keyed.save(tmp_path / "c.gif", transparency=0)
+    for name in ("a.tif", "b.png", "c.gif"):
+        restored = restore_image(Blurring(), read_image(tmp_path / name))
+        assert restored.alpha is not None
+        seen = np.abs(restored.pixels - np.array([0.9, 0.4, 0.2])[:, None, None]) * restored.alpha
+        assert seen.max() < 0.01
+
+
+def test_a_restored_scan_prints_in_its_size(tmp_path: Path) -> None:
+    write_image(tmp_path / "in.png", dataclasses.replace(picture(), density=Density(300, 300)))
+    restore_file(Nearest(), tmp_path / "in.png", tmp_path / "out.jpg")
+    assert read_image(tmp_path / "out.jpg").density == Density(600, 600)
+
+
+@pytest.mark.parametrize(("source", "target", "side"), [("a.webp", "b.webp", 9000), ("a.png", "b.jpg", 40000)])
+def test_a_size_that_will_not_fit_is_refused_first(source: str, target: str, side: int, tmp_path: Path) -> None:
+    write_image(tmp_path / "small.png", picture())
+    write_image(tmp_path / source, Image(np.zeros((3, 1, side), np.float32)))
+    runner = Nearest()
+    pairs = [(tmp_path / "small.png", tmp_path / "s.png"), (tmp_path / source, tmp_path / target)]
+    with pytest.raises(OutputError, match=f"{2 * side}x2 picture does not go"):
+        restore_planned(runner, pairs)
+    assert runner.shapes == []
+    assert not (tmp_path / "s.png").exists()
+
+
 # ---- when it does not go well ----
 
 
@@ -277,6 +349,27 @@ def test_pictures_to_a_folder(folder: str, here: Path) -> None:
     assert (here / folder).is_dir()
     assert plan(".", to=folder) == expected  # the folder is there now
     assert plan("a.png", to=folder) == expected[:1]
+
+
+def test_a_new_folder_with_a_dot_in_its_name(here: Path) -> None:
+    assert plan("a.png", "b.jpg", to="holiday.paris") == [
+        ("a.png", "holiday.paris/a.png"),
+        ("b.jpg", "holiday.paris/b.jpg"),
+    ]
+    assert plan("a.png", to="holiday.rome/") == [("a.png", "holiday.rome/a.png")]
+    with pytest.raises(OutputError, match=r"\.oslo names no image format.* ends with a slash"):
+        plan("a.png", to="holiday.oslo")
+
+
+def test_what_is_only_read_becomes_png_in_a_folder(here: Path) -> None:
+    for name in ("more/b.gif", "more/b.AVIF", "more/c.jfif"):
+        (here / name).write_bytes(b"x")
+    assert [target for _, target in plan("more", to="out")] == [
+        "out/a.png",
+        "out/b.AVIF.png",
+        "out/b.gif.png",
+        "out/c.jfif",
+    ]
 
 
 def test_a_folder_may_look_like_a_picture(here: Path) -> None:
