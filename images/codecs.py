@@ -34,6 +34,9 @@ IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 178_956_970
 """Largest H * W that is read: the point where Pillow, too, assumes a decompression bomb."""
 
+_BAND = 64
+"""Rows that are turned into samples at a time."""
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER_END = 33  # signature and IHDR
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -154,9 +157,14 @@ def _from_samples(samples: npt.NDArray[Any], exif: bytes | None, icc_profile: by
 
 def _to_samples(image: Image, bits: int) -> npt.NDArray[Any]:
     """The picture as uint8 or uint16 [H, W, C], alpha last."""
-    planes = image.pixels if image.alpha is None else np.concatenate([image.pixels, image.alpha])
-    scaled = np.rint(np.clip(planes, 0, 1) * np.float32(2**bits - 1))
-    return np.ascontiguousarray(scaled.transpose(1, 2, 0), np.uint8 if bits == 8 else np.uint16)
+    planes = [image.pixels] if image.alpha is None else [image.pixels, image.alpha]
+    _, height, width = image.pixels.shape
+    samples = np.empty((height, width, sum(map(len, planes))), np.uint8 if bits == 8 else np.uint16)
+    for top in range(0, height, _BAND):  # a large picture has no room for a second one in float32
+        band = np.concatenate([plane[:, top : top + _BAND] for plane in planes])
+        scaled = np.rint(np.clip(band, 0, 1) * np.float32(2**bits - 1))
+        samples[top : top + _BAND] = scaled.transpose(1, 2, 0)
+    return samples
 
 
 def _check_size(width: int, height: int) -> None:

@@ -74,7 +74,8 @@ class Cuts:
         first = (round(2 * self.seams[seam]) * scale - ramp) // 2
         if not ramp:
             return (pixels >= first).astype(np.float32)
-        return np.clip((pixels - first + np.float32(0.5)) / np.float32(ramp), 0, 1).astype(np.float32)
+        risen: NDArray[np.float32] = np.clip((pixels - first + 0.5) / ramp, 0, 1).astype(np.float32)
+        return risen
 
 
 def cut(length: int, tile: int, overlap: int, multiple: int, least: int = 1) -> Cuts:
@@ -83,17 +84,19 @@ def cut(length: int, tile: int, overlap: int, multiple: int, least: int = 1) -> 
     Args:
         length: Pixels of the picture, at least 1.
         tile: Greatest size of a tile, a multiple of `multiple`.
-        overlap: Pixels that neighbours share at least, a multiple of `multiple` below `tile`.
+        overlap: Pixels that neighbours share at least, a multiple of `multiple` below `tile`; of no account where one
+            tile does.
         multiple: Tiles begin and end on multiples of this.
         least: Smallest size of a tile that the runner takes, at most `tile`; one of a smaller picture reaches over it.
 
     Raises:
         ValueError: Sizes that are not so.
     """
-    if min(length, multiple) < 1 or tile % multiple or overlap % multiple or not 0 <= overlap < tile or least > tile:
-        raise ValueError(f"cannot cut {length} into tiles of {least} to {tile} on multiples of {multiple}, {overlap=}")
     padded = length + -length % multiple
-    if padded <= tile:
+    one = 0 < padded <= tile
+    if length < 1 or tile % multiple or overlap % multiple or least > tile or not (one or 0 <= overlap < tile):
+        raise ValueError(f"cannot cut {length} into tiles of {least} to {tile} on multiples of {multiple}, {overlap=}")
+    if one:
         return Cuts(length, max(padded, least), (0,))
     count = -((overlap - padded) // (tile - overlap))
     even = -((overlap - padded) // count)

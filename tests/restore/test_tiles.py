@@ -83,7 +83,7 @@ def test_tiles_are_no_larger_than_they_must_be_unless_the_runner_wants_them() ->
     assert cut(100, 256, 16, 8, least=64) == Cuts(100, 104, (0,))
 
 
-@pytest.mark.parametrize("wrong", [(0, 16, 8, 8), (9, 12, 8, 8), (9, 16, 4, 8), (9, 16, 16, 8), (9, 16, 8, 8, 24)])
+@pytest.mark.parametrize("wrong", [(0, 16, 8, 8), (9, 12, 8, 8), (9, 16, 4, 8), (17, 16, 16, 8), (9, 16, 8, 8, 24)])
 def test_sizes_that_do_not_go_together(wrong: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="cannot cut"):
         cut(*wrong)
