@@ -147,27 +147,30 @@ class TiledRunner:
         return plan, batch
 
     def _choices(self, padded: tuple[int, int]) -> list[_Choice]:
-        """Tiles of every size that the runner takes and the memory holds."""
+        """Tiles of every kind that the runner takes, as large as was asked for or as the memory holds."""
         multiple = self.spec.pad_multiple
         sizes: Sequence[Profile] = taken_sizes(self.runner)
         if not sizes:
-            return [_Choice((multiple, multiple), self._greatest((multiple, multiple), padded), 1)]
+            return [_Choice((multiple, multiple), self._greatest((multiple, multiple), padded, self.room), 1)]
         found = []
         for size in sizes:
             (_, *smallest), (most, *largest) = size.minimum, size.maximum
             least = smallest[0], smallest[1]
             limit = max(min(padded[0], largest[0]), least[0]), max(min(padded[1], largest[1]), least[1])
-            found.append(_Choice(least, self._greatest(least, limit), most))
+            found.append(_Choice(least, self._greatest(least, limit, None), most))
         return found
 
-    def _greatest(self, least: tuple[int, int], limit: tuple[int, int]) -> tuple[int, int]:
-        """The largest tile between two sizes that was asked for, or that the memory holds."""
+    def _greatest(self, least: tuple[int, int], limit: tuple[int, int], room: Room | None) -> tuple[int, int]:
+        """The largest tile between two sizes that was asked for, or that the memory holds.
+
+        An engine has room for its profiles: it is asked for none.
+        """
         if self._wanted is not None:
             wanted = self._wanted
-        elif self.room.fits(*limit):
+        elif room is None or room.fits(*limit):
             return limit
         else:
-            wanted = (self.room.largest_tile(self.spec.pad_multiple),) * 2
+            wanted = (room.largest_tile(self.spec.pad_multiple),) * 2
         return max(min(wanted[0], limit[0]), least[0]), max(min(wanted[1], limit[1]), least[1])
 
     def _overlap_of(self, tile: tuple[int, int], padded: tuple[int, int]) -> int:
