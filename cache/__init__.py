@@ -1,13 +1,15 @@
-"""The cache: engines, prepared files and measured ranges, by all the facts they depend on."""
+"""The cache: engines, prepared files, measured ranges and seams, by all the facts they depend on."""
 
-from .facts import Difference, Facts, differences, program_facts
-from .store import DRAWERS, ENGINES, PREPARED, RANGES, Cache, CacheEntry, CacheWarning, default_folder
+from .facts import NETWORK, Difference, Facts, differences, program_facts
+from .store import DRAWERS, ENGINES, PREPARED, RANGES, SEAMS, Cache, CacheEntry, CacheWarning, default_folder
 
 __all__ = [
     "DRAWERS",
     "ENGINES",
+    "NETWORK",
     "PREPARED",
     "RANGES",
+    "SEAMS",
     "Cache",
     "CacheEntry",
     "CacheWarning",

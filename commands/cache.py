@@ -101,7 +101,7 @@ def explain(terminal: Terminal, first: str, second: str | None) -> None:
 @common_options
 @click.pass_obj
 def clear(terminal: Terminal, keys: tuple[str, ...], unused_for: float) -> None:
-    """Delete the engines with these keys, or everything that is kept: files they were built from and ranges, too."""
+    """Delete the engines with these keys, or everything that is kept: sources, ranges and seams, too."""
     from ..cache import DRAWERS, ENGINES, Cache
 
     engines, seconds = _cache(), unused_for * SECONDS_A_DAY

@@ -39,11 +39,19 @@ def models(terminal: Terminal) -> None:
 @common_options
 @click.pass_obj
 def info(terminal: Terminal, file: Path) -> None:
-    """Show what an exported ONNX file, an engine or a checkpoint is."""
+    """Show what an exported ONNX file, an engine or a checkpoint is.
+
+    Of a file that was restored with in tiles, also the quality at their seams, in dB, by their overlap in pixels.
+    """
     from ..engines.artifact import is_engine, read_engine
     from ..export.provenance import describe_file
 
     facts = {"kind": "engine", **read_engine(file).to_json()} if is_engine(file) else describe_file(file)
+    if "sha256" in facts:
+        from ..restore.seams import known_seams
+
+        seams = known_seams(facts["sha256"])
+        facts |= {} if seams is None else {"seam_psnr": seams.to_json()}
     terminal.table(str(file), ("what", "value"), list(_flat(facts)))
     terminal.result(facts)
 

@@ -18,6 +18,7 @@ from .terminal import Terminal
 __all__ = [
     "Size",
     "SizeType",
+    "TileType",
     "VerificationOptions",
     "common_options",
     "given",
@@ -48,6 +49,22 @@ class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         if match is None:
             self.fail(f"{value!r} is not a size such as 128x96 (rows x columns).", param, ctx)
         return int(match[1]), int(match[2])
+
+
+class TileType(SizeType):
+    """``auto``, ``off``, a side, or ``HxW`` in pixels."""
+
+    name = "tile"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The word, or rows and columns.
+
+        Raises:
+            click.BadParameter: Something else.
+        """
+        if value in ("auto", "off"):
+            return value
+        return super().convert(f"{value}x{value}" if str(value).isdecimal() else value, param, ctx)
 
 
 def _sets(attribute: str, of: Callable[[Any], Any] = bool) -> Callable[[click.Context, click.Parameter, Any], None]:

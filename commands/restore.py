@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import common_options, model_options
+from .options import TileType, common_options, model_options
 from .terminal import Terminal
 
 if TYPE_CHECKING:
     from ..models import LoadOptions
+    from ..restore.tiled_runner import Tile
 
 __all__ = ["restore"]
 
@@ -24,6 +25,28 @@ __all__ = ["restore"]
     "-o", "--output", type=click.Path(path_type=str), required=True, help="File for one picture, folder for several."
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
+@click.option(
+    "--tile",
+    type=TileType(),
+    default="auto",
+    show_default=True,
+    metavar="auto|off|N|HxW",
+    help="Cut pictures into tiles of at most so many pixels; auto: only what does not fit.",
+)
+@click.option(
+    "--overlap",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Pixels that tiles share. Default: the fewest that reach --seam-psnr.",
+)
+@click.option(
+    "--seam-psnr",
+    type=float,
+    default=60.0,
+    show_default=True,
+    metavar="DB",
+    help="Quality at the seams of tiles against the whole picture.",
+)
 @model_options
 @common_options
 @click.pass_obj
@@ -33,6 +56,9 @@ def restore(
     images: tuple[Path, ...],
     output: str,
     overwrite: bool,
+    tile: Tile,
+    overlap: int | None,
+    seam_psnr: float,
     options: LoadOptions,
 ) -> None:
     """Restore pictures, or all pictures of folders, with an exported file (fast) or a model (PyTorch).
@@ -40,16 +66,20 @@ def restore(
     PNG and TIFF (8 and 16 bits), JPEG, WebP and BMP, and read only: GIF, AVIF and JPEG 2000. Grey, alpha, EXIF, colour
     description and printed size are kept; what a format does not hold is said. The suffix of a single output file
     chooses its format; in a folder, pictures keep name and format, and those only read become PNG.
+
+    A picture that is larger than the file or engine takes, or than fits, is restored in tiles, whose overlap is
+    measured: see docs/tiles.md.
     """
     from ..engines.opening import open_runner
-    from ..restore import plan_outputs, restore_planned
+    from ..restore import TiledRunner, plan_outputs, restore_planned
 
     with terminal.working():
         pairs = plan_outputs(images, output, overwrite)
     with terminal.working(f"Loading {source}"):
         runner = open_runner(source, options)
     with terminal.working("Restoring") as progress:
-        done = restore_planned(runner, pairs, overwrite, progress)
+        tiled = TiledRunner(runner, tile, overlap, seam_psnr, progress=progress)
+        done = restore_planned(tiled, pairs, overwrite, progress)
     sizes = [f"{f.size_in[0]}x{f.size_in[1]} -> {f.size_out[0]}x{f.size_out[1]}" for f in done]
     rows = [(f.output, size, f"{f.seconds:.2f} s") for f, size in zip(done, sizes, strict=True)]
     terminal.table("Restored", ("file", "rows x columns", "time"), rows)

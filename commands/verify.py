@@ -8,10 +8,11 @@ import click
 
 from ..errors import InputError, ParityMissed
 from ..files import check_output, write_atomic
-from .options import VerificationOptions, common_options, model_options, verification_options
+from .options import Size, TileType, VerificationOptions, common_options, given, model_options, verification_options
 from .terminal import Terminal
 
 if TYPE_CHECKING:
+    from ..engines.runner import Runner
     from ..export import OnnxArtifact
     from ..models import LoadOptions, Restorer
     from ..parity import ParityReport
@@ -25,6 +26,8 @@ __all__ = ["exit_on_miss", "verify", "verify_file"]
 @model_options
 @verification_options
 @click.option("--blocks", is_flag=True, help="Show what half precision costs every block; a float32 file as float16.")
+@click.option("--tiles", is_flag=True, help="Compare tiles with the whole picture at their seams, too.")
+@click.option("--tile", type=TileType(), metavar="N|HxW", help="Greatest tile of --tiles. Default: half the picture.")
 @common_options
 @click.pass_obj
 def verify(
@@ -34,6 +37,8 @@ def verify(
     options: LoadOptions,
     verification: VerificationOptions,
     blocks: bool,
+    tiles: bool,
+    tile: Size | str | None,
 ) -> None:
     """Compare ONNX files and engines with the models they came from, in dB, on real pictures.
 
@@ -43,6 +48,8 @@ def verify(
     from ..engines.artifact import is_engine
     from ..parity.pairs import open_pair
 
+    if isinstance(tile, str) or (given("tile") and not tiles):
+        raise InputError("--tile is the size of --tiles, as N or HxW.", fix="Give --tiles and a size.")
     if verification.html is not None:
         if len(sources) > 1:
             raise InputError("--html writes the page of one report.", fix="Verify one file at a time.")
@@ -53,10 +60,10 @@ def verify(
         if is_engine(source):
             if blocks:
                 raise InputError("--blocks looks into ONNX files.", fix="Leave it out, or verify the ONNX file.")
-            reports.append(_verify_engine(terminal, source, reference, options, verification))
+            reports.append(_verify_engine(terminal, source, reference, options, verification, tiles, tile))
             continue
         model, artifact = open_pair(source, reference, options)
-        reports.append(verify_file(terminal, source, model, artifact, verification)[0])
+        reports.append(verify_file(terminal, source, model, artifact, verification, tiles=tiles, tile=tile)[0])
         if blocks:
             shown[source] = _show_blocks(terminal, source, model, artifact, verification)
     passed = all(report.passed for report in reports)
@@ -72,6 +79,8 @@ def verify_file(
     artifact: OnnxArtifact,
     verification: VerificationOptions,
     page: bool = False,
+    tiles: bool = False,
+    tile: Size | None = None,
 ) -> tuple[ParityReport, str]:
     """Judges a file against its model, shows the table and writes the page that was asked for.
 
@@ -82,6 +91,8 @@ def verify_file(
         artifact: The file.
         verification: What to look at.
         page: Whether the page is wanted for another use, too.
+        tiles: Whether to compare tiles with the whole picture.
+        tile: Greatest size of a tile.
 
     Returns:
         The report, and its page (HTML) where it was asked for.
@@ -92,12 +103,17 @@ def verify_file(
     images = verification_images(artifact, verification.images, verification.sizes)
     with terminal.working(f"Verifying {subject}") as progress:
         report = verify(model, artifact, images, min_psnr=verification.min_psnr, subject=subject, progress=progress)
+    section = ""
+    if tiles:
+        from ..engines import OnnxRuntimeRunner
+
+        report, section = _with_tiles(terminal, report, OnnxRuntimeRunner(artifact), verification, tile)
     terminal.table(f"Parity of {subject}", COLUMNS, report_rows(report))
     text = ""
     if page or verification.html is not None:
         from ..parity.page import report_page
 
-        text = report_page(report, model, artifact, images)
+        text = report_page(report, model, artifact, images, section)
     if verification.html is not None:
         write_atomic(verification.html, text.encode(), overwrite=True)
         terminal.note(f"Wrote {verification.html}")
@@ -131,6 +147,8 @@ def _verify_engine(
     reference: str | None,
     options: LoadOptions,
     verification: VerificationOptions,
+    tiles: bool,
+    tile: Size | None,
 ) -> ParityReport:
     """Judges an engine on the GPU of this machine."""
     if verification.html is not None:
@@ -151,8 +169,22 @@ def _verify_engine(
         report = verify_engine(
             model, engine, runner, images, min_psnr=verification.min_psnr, subject=source, progress=progress
         )
+    if tiles:
+        report, _ = _with_tiles(terminal, report, runner, verification, tile)
     terminal.table(f"Parity of {source}", COLUMNS, report_rows(report))
     return report
+
+
+def _with_tiles(
+    terminal: Terminal, report: ParityReport, runner: Runner, verification: VerificationOptions, tile: Size | None
+) -> tuple[ParityReport, str]:
+    """A report with the rung of the tiles, and its part of the page."""
+    from ..restore.seam_report import judge_tiles, seam_section, tile_images, with_tiles
+
+    images = tile_images(runner, verification.images, verification.sizes)
+    with terminal.working(f"Verifying tiles of {report.subject}") as progress:
+        judged = judge_tiles(runner, images, tile, progress)
+    return with_tiles(report, judged), seam_section(judged)
 
 
 def exit_on_miss(reports: list[ParityReport]) -> None:

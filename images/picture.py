@@ -27,6 +27,9 @@ MAX_PIXELS = 178_956_970
 
 EXIF_PREFIX = b"Exif\0\0"
 
+BAND = 64
+"""Rows that are turned into samples at a time."""
+
 
 class Refused(Exception):
     """A sound file that is not taken; the message completes "Cannot use FILE: ...".
@@ -139,9 +142,14 @@ def from_samples(samples: npt.NDArray[Any], exif: bytes | None, icc_profile: byt
 
 def to_samples(image: Image, bits: int) -> npt.NDArray[Any]:
     """The picture as uint8 or uint16 [H, W, C], alpha last."""
-    planes = image.pixels if image.alpha is None else np.concatenate([image.pixels, image.alpha])
-    scaled = np.rint(np.clip(planes, 0, 1) * np.float32(2**bits - 1))
-    return np.ascontiguousarray(scaled.transpose(1, 2, 0), np.uint8 if bits == 8 else np.uint16)
+    planes = [image.pixels] if image.alpha is None else [image.pixels, image.alpha]
+    _, height, width = image.pixels.shape
+    samples = np.empty((height, width, sum(map(len, planes))), np.uint8 if bits == 8 else np.uint16)
+    for top in range(0, height, BAND):  # a large picture has no room for a second one in float32
+        band = np.concatenate([plane[:, top : top + BAND] for plane in planes])
+        scaled = np.rint(np.clip(band, 0, 1) * np.float32(2**bits - 1))
+        samples[top : top + BAND] = scaled.transpose(1, 2, 0)
+    return samples
 
 
 def on_white(image: Image) -> Image:

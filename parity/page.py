@@ -38,7 +38,11 @@ svg { width: 100%; max-width: 48rem; font: 13px system-ui, sans-serif } svg text
 
 
 def report_page(
-    report: ParityReport, model: Restorer, artifact: OnnxArtifact, images: Sequence[ParityImage] | None
+    report: ParityReport,
+    model: Restorer,
+    artifact: OnnxArtifact,
+    images: Sequence[ParityImage] | None,
+    section: str = "",
 ) -> str:
     """A report as an HTML page that needs nothing but itself.
 
@@ -49,6 +53,7 @@ def report_page(
         model: The reference.
         artifact: The exported file.
         images: The pictures given to `verify`; the ones it takes by itself where None.
+        section: HTML of what else was looked at.
     """
     if images is None:
         images = verification_images(artifact)
@@ -76,6 +81,7 @@ def report_page(
 {"".join(_plot(rung) for rung in rungs)}
 <h2>Pictures</h2>
 {"".join(shown)}
+{section}
 <h2>Where it comes from</h2>
 {_facts(_provenance(report, artifact))}
 </body>

@@ -29,6 +29,8 @@ from ..images.resizing import resize_bicubic
 from ..images.transparency import visible_colour
 from ..parity.images import to_channels
 from ..progress import Progress, silent
+from .seams import SEAM_PSNR
+from .tiled_runner import Tile, TiledRunner
 
 __all__ = ["Restored", "plan_outputs", "restore_file", "restore_image", "restore_pictures", "restore_planned"]
 
@@ -155,10 +157,10 @@ def restore_image(runner: Runner, image: Image) -> Image:
         height, width = pixels.shape[1:]
         raise EnvironmentProblem(
             f"A picture of {height}x{width} pixels needs more memory than there is.",
-            fix="Cut it into smaller pictures, or use a machine with more memory.",
+            fix="Restore it in smaller tiles (--tile), or use a machine with more memory.",
         ) from error
     alpha = None if image.alpha is None else np.clip(resize_bicubic(image.alpha, scale), 0, 1)
-    return rescaled(image, np.clip(restored, 0, 1), alpha)
+    return rescaled(image, np.clip(restored, 0, 1, out=restored), alpha)
 
 
 def restore_file(runner: Runner, source: Path, output: Path, overwrite: bool = False) -> Restored:
@@ -184,26 +186,36 @@ def restore_pictures(
     output: str | Path,
     overwrite: bool = False,
     progress: Progress = silent,
+    *,
+    tile: Tile = "auto",
+    overlap: int | None = None,
+    seam_psnr: float = SEAM_PSNR,
 ) -> list[Restored]:
-    """Restores picture files, or all pictures of folders.
+    """Restores picture files, or all pictures of folders, of any size.
 
     Args:
         runner: What restores, see `open_runner`.
         images: Picture or folder, or several.
         output: File for one picture, folder for several; see `plan_outputs`.
         overwrite: Whether existing files may be replaced.
-        progress: Told each picture.
+        progress: Told each picture, and each tile.
+        tile: ``"auto"`` restores whole what fits and cuts the rest into the largest tiles that do; ``"off"`` never
+            cuts; or the greatest side of a tile, or its (rows, columns), in pixels of the picture.
+        overlap: Pixels that neighbouring tiles share at least; None for the fewest that reach `seam_psnr`.
+        seam_psnr: dB at the seams of tiles against the whole picture.
 
     Returns:
         What was restored, in order.
 
     Raises:
+        InputError: The tile or the overlap cannot be.
         ImageError: A picture cannot be read.
         OutputError: An output cannot be written.
         EnvironmentProblem: A picture needs more memory than there is.
     """
     named = [images] if isinstance(images, str | Path) else list(images)
-    return restore_planned(runner, plan_outputs(named, output, overwrite), overwrite, progress)
+    tiled = TiledRunner(runner, tile, overlap, seam_psnr, progress=progress)
+    return restore_planned(tiled, plan_outputs(named, output, overwrite), overwrite, progress)
 
 
 def restore_planned(

@@ -158,6 +158,10 @@ restore_pictures -> list[Restored]
     output: str | Path
     overwrite: bool = False
     progress: Progress = silent
+    *
+    tile: Tile = 'auto'
+    overlap: int | None = None
+    seam_psnr: float = 60.0
 verify -> ParityReport
     model: Restorer
     onnx_file: str | Path | OnnxArtifact

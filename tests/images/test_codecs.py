@@ -88,6 +88,12 @@ def test_png_and_tiff_keep_every_bit(tmp_path, suffix, bits, channels, alpha):
     same(again, image, bits)
 
 
+def test_a_tall_picture_is_written_band_by_band(tmp_path):
+    image = picture(alpha=True, size=(150, 3))
+    write_image(tmp_path / "a.png", image)
+    same(read_image(tmp_path / "a.png"), image, 8)
+
+
 @pytest.mark.parametrize("alpha", [False, True])
 def test_webp_keeps_8_bit_colour_and_alpha(tmp_path, alpha):
     image = picture(3, 8, alpha)

@@ -1,0 +1,228 @@
+"""A runner for pictures of any size around one that takes, or has memory for, only so much."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from ..cache import Cache
+from ..engines.profiles import Profile
+from ..engines.runner import Images, Runner, check_images
+from ..errors import InputError
+from ..models.spec import ModelSpec
+from ..progress import Progress, silent
+from .seams import SEAM_PSNR, SeamTable, SeamWarning, seam_table
+from .tiles import TilePlan, plan_tiles
+from .tiling import run_in_tiles, taken_sizes
+
+__all__ = ["Room", "SmallRoom", "Tile", "TiledRunner"]
+
+LOG = logging.getLogger(__name__)
+
+Tile = Literal["auto", "off"] | int | tuple[int, int]
+"""Whole where it fits, else the largest tile that does; never; or the greatest side, or (rows, columns)."""
+
+MARGIN = 6.0
+"""dB by which the measured seams of a chosen overlap must be better than asked for: other pictures are not those that
+were measured. Half the error."""
+
+
+class Room(Protocol):
+    """What the memory holds."""
+
+    def fits(self, rows: int, columns: int, batch: int = 1) -> bool:
+        """Whether images of a size, in input pixels, can be run at once."""
+
+    def largest_tile(self, multiple: int) -> int:
+        """The greatest side of a square tile that fits, a multiple of a number; input pixels."""
+
+
+class SmallRoom:
+    """A rule without a look at the memory: whole up to 512x512 pixels, else tiles of 256."""
+
+    def fits(self, rows: int, columns: int, batch: int = 1) -> bool:
+        """See `Room.fits`."""
+        return batch * rows * columns <= 512 * 512
+
+    def largest_tile(self, multiple: int) -> int:
+        """See `Room.largest_tile`."""
+        return max(256 // multiple, 4) * multiple
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Tiles that a runner takes: smallest and greatest (rows, columns), and how many at once."""
+
+    least: tuple[int, int]
+    greatest: tuple[int, int]
+    batch: int
+
+    def holds(self, padded: tuple[int, int]) -> bool:
+        """Whether a whole picture is no more than one tile."""
+        return padded[0] <= self.greatest[0] and padded[1] <= self.greatest[1]
+
+
+class TiledRunner:
+    """Runs pictures whole where the runner takes them and the memory holds them, else in tiles.
+
+    Args:
+        runner: What restores a tile, or a whole picture.
+        tile: The choice of the tile.
+        overlap: Input pixels that neighbours share at least, rounded up to the model's multiple; None for the smallest
+            that reaches `seam_psnr`.
+        seam_psnr: PSNR in dB at the seams, against the whole picture, that the overlap must reach by measurement. What
+            is measured is kept in the cache.
+        room: What the memory holds.
+        cache: Where measured seams lie; unless given, a drawer of the cache.
+        progress: Told tiles, and what is measured.
+
+    Raises:
+        InputError: A tile or an overlap that is no size.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        tile: Tile = "auto",
+        overlap: int | None = None,
+        seam_psnr: float = SEAM_PSNR,
+        room: Room | None = None,
+        cache: Cache | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        if overlap is not None and overlap < 0:
+            raise InputError(f"An overlap of {overlap} pixels leaves gaps.", fix="Give 0 or more.")
+        self.runner, self.room, self.progress = runner, room or SmallRoom(), progress
+        self._wanted = _asked(tile, runner.spec.pad_multiple)
+        self._off, self._cache = tile == "off", cache
+        self._overlap, self._seam_psnr = overlap, seam_psnr
+        self._seams: SeamTable | None = None
+        self._told: set[int] = set()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's spec."""
+        return self.runner.spec
+
+    def describe(self) -> dict[str, Any]:
+        """That of the runner inside."""
+        return self.runner.describe()
+
+    def run(self, images: Images) -> Images:
+        """See `Runner.run`.
+
+        Raises:
+            InputError: The images do not fit the model, or a given overlap not the tile.
+        """
+        check_images(images, self.spec)
+        chosen = self.plan(images.shape[2], images.shape[3])
+        if chosen is None:
+            return self.runner.run(images)
+        plan, batch = chosen
+        return run_in_tiles(self.runner, images, plan, batch, self.progress)
+
+    def plan(self, rows: int, columns: int) -> tuple[TilePlan, int] | None:
+        """How a picture is cut and how many tiles are run at once; None where it goes through as it is.
+
+        Raises:
+            InputError: A given overlap does not fit the tile.
+        """
+        multiple = self.spec.pad_multiple
+        padded = _up(rows, multiple), _up(columns, multiple)
+        if self._off:
+            return None
+        choices = self._choices(padded)
+        whole = [choice for choice in choices if choice.holds(padded)]
+        if whole and not taken_sizes(self.runner):
+            return None
+        options = []
+        for choice in whole or choices:
+            overlap = 0 if whole else self._overlap_of(choice.greatest, padded)
+            plan = plan_tiles((rows, columns), choice.greatest, overlap, multiple, choice.least)
+            options.append((plan.pixels, plan.count, choice.batch, plan))
+        *_, batch, plan = min(options, key=lambda option: option[:2])
+        return plan, batch
+
+    def _choices(self, padded: tuple[int, int]) -> list[_Choice]:
+        """Tiles of every kind that the runner takes, as large as was asked for or as the memory holds."""
+        multiple = self.spec.pad_multiple
+        sizes: Sequence[Profile] = taken_sizes(self.runner)
+        if not sizes:
+            return [_Choice((multiple, multiple), self._greatest((multiple, multiple), padded, self.room), 1)]
+        found = []
+        for size in sizes:
+            (_, *smallest), (most, *largest) = size.minimum, size.maximum
+            least = smallest[0], smallest[1]
+            limit = max(min(padded[0], largest[0]), least[0]), max(min(padded[1], largest[1]), least[1])
+            found.append(_Choice(least, self._greatest(least, limit, None), most))
+        return found
+
+    def _greatest(self, least: tuple[int, int], limit: tuple[int, int], room: Room | None) -> tuple[int, int]:
+        """The largest tile between two sizes that was asked for, or that the memory holds.
+
+        An engine has room for its profiles: it is asked for none.
+        """
+        if self._wanted is not None:
+            wanted = self._wanted
+        elif room is None or room.fits(*limit):
+            return limit
+        else:
+            wanted = (room.largest_tile(self.spec.pad_multiple),) * 2
+        return max(min(wanted[0], limit[0]), least[0]), max(min(wanted[1], limit[1]), least[1])
+
+    def _overlap_of(self, tile: tuple[int, int], padded: tuple[int, int]) -> int:
+        """The overlap for tiles of a size: the one given, or the smallest that reaches the dB."""
+        multiple = self.spec.pad_multiple
+        side = min(size for size, length in zip(tile, padded, strict=True) if size < length)
+        if self._overlap is not None:
+            overlap = _up(self._overlap, multiple)
+            if overlap >= side:
+                raise InputError(
+                    f"Tiles of {tile[0]}x{tile[1]} pixels cannot overlap by {overlap}.",
+                    why=f"Overlaps are rounded up to {multiple}, which {self.spec.name} needs.",
+                    fix=f"Give --overlap {side - multiple} or less, or larger tiles.",
+                )
+            return overlap
+        if self._seams is None:
+            self._seams = seam_table(self.runner, self._cache, self.progress)
+        seams = self._seams.figures
+        overlap = self._seams.choose(self._seam_psnr + MARGIN) or max(seams, default=0)
+        if overlap > side // 2:
+            overlap = side // 2 // multiple * multiple
+        measured = f"{seams[overlap]:.1f} dB" if overlap in seams else "of unknown quality"
+        if overlap not in self._told:
+            self._told.add(overlap)
+            if seams.get(overlap, 0.0) < self._seam_psnr:
+                warnings.warn(
+                    f"Tiles of {tile[0]}x{tile[1]} pixels overlap by {overlap}: seams are {measured} on the samples, "
+                    f"{self._seam_psnr:g} dB were asked for. No larger overlap was measured or fits.",
+                    SeamWarning,
+                    stacklevel=2,
+                )
+            else:
+                LOG.info("Tiles overlap by %d pixels: seams of %s on the samples", overlap, measured)
+        return overlap
+
+
+def _asked(tile: Tile, multiple: int) -> tuple[int, int] | None:
+    """The (rows, columns) that a user asks for, as multiples; None where it is a word.
+
+    Raises:
+        InputError: No size, nor one of the words.
+    """
+    if tile in ("auto", "off"):
+        return None
+    sides = tile if isinstance(tile, tuple) else (tile, tile)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise InputError(
+            f"{tile!r} is no tile.", fix="Give 'auto', 'off', a side in pixels or a pair of rows and columns."
+        )
+    return _up(int(sides[0]), multiple), _up(int(sides[1]), multiple)
+
+
+def _up(size: int, multiple: int) -> int:
+    """The next multiple."""
+    return size + -size % multiple
