@@ -103,6 +103,15 @@ def test_python_writes_what_the_command_line_writes(files: dict[str, Path]) -> N
         assert artifact.provenance["model"] == Path(str(source)).name
 
 
+def test_pixel_unshuffled_input_goes_the_whole_way() -> None:
+    model = networks.build("swinir-real", unshuffle=4, scale=1)
+    torch.save({"state_dict": model.state_dict()}, "diffbir.pth")
+    result = run("onnx", "diffbir.pth", "-o", "a.onnx", "--size", "9x20", "--size", "33x16", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert document(result)["artifact"]["spec"]["pad_multiple"] == 16
+    assert [rung["name"] for rung in document(result)["parity"]["rungs"]][1:] == ["ONNX float32 = PyTorch"]
+
+
 def test_what_is_saved_in_place_of_weights(files: dict[str, Path]) -> None:
     for content, part in (
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
