@@ -20,7 +20,7 @@ from ..small_samples import cut_samples, use_samples
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SLOW_PAGES = {"README.md", "precision.md"}
+SLOW_PAGES = {"README.md", "precision.md", "tiles.md"}
 
 NOT_HERE = {
     r"import tensorrt": "needs TensorRT; tests/contract registers the plugins",
