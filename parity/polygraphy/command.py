@@ -13,6 +13,7 @@ from ...engines.artifact import EngineArtifact, is_engine, read_engine
 from ...engines.opening import is_onnx
 from ...errors import InputError, Unsupported
 from ...export.artifact import OnnxArtifact, read_artifact
+from ...json_form import JsonForm
 from ..floors import FLOORS, own_dictionary_floor
 from .hooks import Pictures, fixed_size, input_name
 
@@ -29,7 +30,7 @@ INPUTS, OUTPUTS = "$outputs/inputs", "$outputs/first"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(JsonForm):
     """Runs of polygraphy that compare two executions of a network.
 
     Attributes:
@@ -55,12 +56,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as a JSON object, its script in it."""
-        return {
-            "floor": self.floor,
-            "commands": [list(command) for command in self.commands],
-            "environment": dict(self.environment),
-            "script": self.script(),
-        }
+        return super().to_json() | {"script": self.script()}
 
 
 def plan_comparison(
