@@ -16,6 +16,7 @@ from ..models.options import ATTENTION_FORMS, LoadOptions
 from .terminal import Terminal
 
 __all__ = [
+    "Command",
     "Size",
     "SizeType",
     "TileType",

@@ -28,34 +28,19 @@ PRECISIONS = {"--fp32": "float32", "--tf32": "float32", "--fp16": "float16", "--
 UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
-class MemoryType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """``4GiB`` in bytes."""
-
-    name = "BYTES"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes.
-
-        Raises:
-            click.BadParameter: No number of bytes, kB, MB, GB, KiB, MiB or GiB.
-        """
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*([KMG]I?B)?B?", value.strip().upper())
-        if match is None:
-            self.fail(f"{value!r} is not an amount of memory such as 4GiB or 512MB.", param, ctx)
-        return int(float(match[1]) * UNITS[match[2] or ""])
+def _bytes(ctx: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    """``4GiB`` in bytes: a number of bytes, kB, MB, GB, KiB, MiB or GiB."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*([KMG]I?B)?B?", text.strip().upper())
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not an amount of memory such as 4GiB or 512MB.", ctx, option)
+    return int(float(match[1]) * UNITS[match[2] or ""])
 
 
-class GpuListType(click.ParamType):  # type: ignore[type-arg]
-    """``sm86,sm89``."""
-
-    name = "GPUS"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Lower-case names in order."""
-        del param, ctx
-        return value if isinstance(value, tuple) else tuple(name.strip().lower() for name in value.split(","))
+def _gpus(_: click.Context, option: click.Parameter, listed: str | None) -> tuple[str, ...]:
+    """``sm86,sm89`` as lower-case names in order."""
+    return () if listed is None else tuple(name.strip().lower() for name in listed.split(","))
 
 
 precision_options = stacked(
@@ -108,7 +93,7 @@ profile_options = stacked(
 )
 
 build_options = stacked(
-    click.option("--gpu", "gpus", type=GpuListType(), default=(), help="Compute capabilities, as in sm86,sm89 (rtx)."),
+    click.option("--gpu", "gpus", metavar="GPUS", callback=_gpus, help="Compute capabilities, as in sm86,sm89 (rtx)."),
     click.option(
         "--optimization-level",
         type=int,
@@ -118,7 +103,8 @@ build_options = stacked(
     click.option(
         "--workspace",
         "workspace_bytes",
-        type=MemoryType(),
+        metavar="BYTES",
+        callback=_bytes,
         help="Most memory a kernel may take for itself, as in 4GiB.",
     ),
     click.option(
