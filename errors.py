@@ -46,13 +46,7 @@ class AgileIRError(Exception):
 
     def to_json(self) -> dict[str, str | int]:
         """The error as a JSON object: code, exit_code, what, why, fix."""
-        return {
-            "code": self.code,
-            "exit_code": self.exit_code,
-            "what": self.what,
-            "why": self.why,
-            "fix": self.fix,
-        }
+        return {name: getattr(self, name) for name in ("code", "exit_code", "what", "why", "fix")}
 
 
 class ParityMissed(AgileIRError):

@@ -22,7 +22,8 @@ from agileir_export import convert
 from agileir_export.engines import OnnxRuntimeRunner
 from agileir_export.engines.runner import Images
 from agileir_export.images.files import read_image, sample_images
-from agileir_export.parity.metrics import json_number, psnr
+from agileir_export.json_form import json_number
+from agileir_export.parity.metrics import psnr
 from agileir_export.restore.seams import SeamTable, measure_seams, seam_psnr
 from agileir_export.restore.tiled_runner import MARGIN
 from agileir_export.restore.tiles import Cuts, TilePlan

@@ -10,11 +10,11 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..engines.artifact import EngineArtifact, sidecar_path
 from ..errors import InputError, OutputError
 from ..export.artifact import OnnxArtifact
+from ..json_form import JsonForm
 from ..parity.report import ParityReport
 from ..version import __version__
 from .model_card import model_card
@@ -24,7 +24,7 @@ __all__ = ["Bundle", "check_bundle", "write_bundle"]
 
 
 @dataclass(frozen=True)
-class Bundle:
+class Bundle(JsonForm):
     """A written bundle.
 
     Attributes:
@@ -36,10 +36,6 @@ class Bundle:
     folder: Path
     files: dict[str, str]
     triton: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The bundle as a JSON object."""
-        return {"folder": str(self.folder), "files": self.files, "triton": list(self.triton)}
 
 
 def check_bundle(folder: Path, artifact: OnnxArtifact, engines: Sequence[EngineArtifact], overwrite: bool) -> None:

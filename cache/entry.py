@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..json_form import JsonForm
 from .facts import Facts, facts_key
 
 __all__ = ["CONTENT", "DESCRIPTION", "VERSION", "CacheEntry", "damage", "read_entry", "synchronise", "write_through"]
@@ -23,7 +24,7 @@ CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class CacheEntry:
+class CacheEntry(JsonForm):
     """Something that is kept: an engine, a prepared file, what was measured on a picture.
 
     Attributes:
@@ -46,8 +47,8 @@ class CacheEntry:
 
     def to_json(self) -> dict[str, Any]:
         """The entry as a JSON object."""
-        facts = {name: value for name, value in vars(self).items() if name != "content"}
-        return facts | {"plan": str(self.content)}
+        told = super().to_json()
+        return told | {"plan": told.pop("content")}
 
 
 def read_entry(place: Path) -> tuple[CacheEntry | None, str]:

@@ -19,6 +19,7 @@ __all__ = [
     "Facts",
     "differences",
     "facts_key",
+    "installed_version",
     "library_versions",
     "likeness",
     "package_digest",
@@ -89,12 +90,12 @@ def library_versions() -> dict[str, str]:
     """Versions of the libraries that the package is installed with, and of the compiler of its kernels where it is."""
     required = [each for each in metadata.requires(DISTRIBUTION) or () if "extra ==" not in each]
     names = {re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0] for requirement in required}
-    versions = {name: _version(name) for name in sorted(names | {COMPILER})}
+    versions = {name: installed_version(name) for name in sorted(names | {COMPILER})}
     return {name: version for name, version in versions.items() if version}
 
 
-def _version(name: str) -> str:
-    """Empty where it is not installed."""
+def installed_version(name: str) -> str:
+    """Version of a distribution; empty where it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

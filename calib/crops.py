@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ..engines.runner import Images
 from ..errors import ImageError, InputError
 from ..images.files import list_images, read_image
 from ..parity.images import to_channels
 
-__all__ = ["Reader", "choose_crops", "list_files", "middle"]
+__all__ = ["Reader", "choose_crops", "list_files"]
+
+Float64 = npt.NDArray[np.float64]
 
 GOLDEN = 0.6180339887498949
 """Fractions of its multiples are spread evenly over 0..1, however many are taken."""
@@ -102,32 +105,16 @@ def _grid(there: int, wanted: int) -> list[int]:
     return sorted({*range(0, there - wanted, max(1, wanted // 2)), there - wanted})
 
 
-def _local_variance(
-    grey: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-    tops: Sequence[int],
-    lefts: Sequence[int],
-    rows: int,
-    columns: int,
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _local_variance(grey: Float64, tops: Sequence[int], lefts: Sequence[int], rows: int, columns: int) -> Float64:
     """Variance of the crop at every position, from sums over rectangles."""
     area = rows * columns
 
-    def means(
-        values: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-    ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    def means(values: Float64) -> Float64:
         summed = np.pad(values.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
         top, left = np.array(tops)[:, None], np.array(lefts)[None]
         below, beside = top + rows, left + columns
         sums = summed[below, beside] - summed[top, beside] - summed[below, left] + summed[top, left]
-        averaged: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = sums / area
-        return averaged
+        return np.asarray(sums / area)
 
     centred = grey - grey.mean()
     return means(centred * centred) - means(centred) ** 2
-
-
-def middle(pixels: Images, size: tuple[int, int]) -> Images:
-    """The middle of a picture, of at most `size` rows and columns."""
-    height, width = pixels.shape[1:]
-    top, left = max(0, height - size[0]) // 2, max(0, width - size[1]) // 2
-    return np.ascontiguousarray(pixels[:, top : top + size[0], left : left + size[1]])

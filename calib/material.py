@@ -13,9 +13,9 @@ import numpy as np
 from ..engines.runner import Images
 from ..errors import InputError
 from ..images.files import sample_images
-from ..parity.images import verification_images
+from ..parity.images import middle, verification_images
 from ..parity.task import degrade
-from .crops import Reader, choose_crops, list_files, middle
+from .crops import Reader, choose_crops, list_files
 from .quality import Picture, fit_to_graph
 
 if TYPE_CHECKING:

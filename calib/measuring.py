@@ -121,17 +121,15 @@ class CalibrationRun:
 
     def _prefers(self, equalised: _Candidate, plain: _Candidate) -> bool:
         """Whether to equalise: as the options say, else where the mean loss is lower."""
-        if self.options.equalise is not None:
-            return self.options.equalise
-        return equalised.quality.rank < plain.quality.rank
+        wanted = self.options.equalise
+        return equalised.quality.rank < plain.quality.rank if wanted is None else wanted
 
     def _candidates(self, judge: Judge) -> tuple[_Candidate, _Candidate | None]:
         """The graph as it is, and equalised where there is something to equalise."""
         statistics = self._statistics(self.graph, "ranges")
         plain = self._candidate(self.graph, (), statistics, judge)
-        if self.options.equalise is False:
-            return plain, None
-        found = tuple(find_equalisation(self.graph, self.layers, statistics))
+        unwanted = self.options.equalise is False
+        found = () if unwanted else tuple(find_equalisation(self.graph, self.layers, statistics))
         if not found:
             return plain, None
         graph = apply_equalisation(self.graph, self.layers, found)
@@ -139,11 +137,8 @@ class CalibrationRun:
 
     def _statistics(self, graph: onnx.ModelProto, step: str) -> dict[str, Statistics]:
         wanted = self.options.crops
-
-        def told(done: int) -> None:
-            self.progress(step, done, wanted)
-
-        return collect(graph, self.layers, self.material.inputs(self.artifact, wanted), self.cache, told)
+        inputs = self.material.inputs(self.artifact, wanted)
+        return collect(graph, self.layers, inputs, self.cache, lambda done: self.progress(step, done, wanted))
 
     def _candidate(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ import numpy as np
 
 from ..engines.runner import Images
 from ..images.resizing import pad_to_multiple
+from ..json_form import JsonForm
 from ..parity.images import textured
-from ..parity.metrics import json_number, key_agreement, psnr
+from ..parity.metrics import key_agreement, psnr
 from ..parity.tables import decibels
 from ..parity.task import task_metric
 from .options import CalibrationOptions
@@ -44,7 +44,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Quality:
+class Quality(JsonForm):
     """What a quantised graph loses on all pictures.
 
     Attributes:
@@ -77,11 +77,6 @@ class Quality:
     def rank(self) -> tuple[float, float]:
         """For choices between ways to quantise the same layers: mean loss, then parity; less is better."""
         return 0.0 if self.mean_loss is None else self.mean_loss, -self.parity
-
-    def to_json(self) -> dict[str, Any]:
-        """The figures as a JSON object; infinite ones are strings."""
-        figures = dataclasses.asdict(self)
-        return {name: None if value is None else json_number(value) for name, value in figures.items()}
 
 
 def _part(used: float, allowed: float) -> float:

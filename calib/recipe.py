@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..json_form import JsonForm
 from .equalise import Equalisation
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(JsonForm):
     """What makes an INT8 file of a float one.
 
     Attributes:
@@ -54,7 +54,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as a JSON object."""
-        return {"format": FORMAT, "version": VERSION, **json.loads(json.dumps(dataclasses.asdict(self)))}
+        return {"format": FORMAT, "version": VERSION, **super().to_json()}
 
     def text(self) -> str:
         """The recipe as the text of a file."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..json_form import JsonForm
 from ..parity.tables import decibels
 from .layers import Arithmetic, Layer
 from .quality import Quality, describe
@@ -22,7 +23,7 @@ INT8, PROMOTED, END = "int8", "promoted", "end"
 
 
 @dataclass(frozen=True)
-class LayerResult:
+class LayerResult(JsonForm):
     """One layer.
 
     Attributes:
@@ -40,12 +41,12 @@ class LayerResult:
 
     def to_json(self) -> dict[str, Any]:
         """The layer as a JSON object."""
-        measured = None if self.quality is None else self.quality.to_json()
-        return {"name": self.name, "macs": self.macs, "decision": self.decision, "alone": measured}
+        told = super().to_json()
+        return told | {"alone": told.pop("quality")}
 
 
 @dataclass(frozen=True)
-class CalibrationReport:
+class CalibrationReport(JsonForm):
     """A calibration.
 
     Attributes:
@@ -80,20 +81,9 @@ class CalibrationReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object; infinite numbers are strings."""
-        qualities = {"quality": self.quality, "plain": self.plain, "equalised": self.equalised}
-        return {
-            "recipe": self.recipe.to_json(),
-            "rest": self.rest,
-            "share": self.share,
-            "share_outside_operators": self.share_outside,
-            **{name: None if value is None else value.to_json() for name, value in qualities.items()},
-            "floor": self.floor,
-            "images": self.images,
-            "skipped": self.skipped,
-            "pictures": [{"name": name, "ground_truth": truth} for name, truth in self.pictures],
-            "notes": list(self.notes),
-            "layers": [layer.to_json() for layer in self.layers],
-        }
+        told = super().to_json()
+        pictures = [{"name": name, "ground_truth": truth} for name, truth in self.pictures]
+        return told | {"share_outside_operators": told.pop("share_outside"), "pictures": pictures}
 
     def rows(self) -> list[tuple[str, ...]]:
         """Lines of a table with the headings `COLUMNS`."""

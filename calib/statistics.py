@@ -82,17 +82,13 @@ def collect(
         entry = None if cache is None else cache.find(facts)
         found = None if entry is None else _load(entry.content, axes)
         if found is None:
-            probe = probe or _probe(model, axes)
+            probe = probe or OnnxProbe(model, list(axes))
             found = _measure(probe, axes, image)
             if cache is not None:
                 cache.store(facts, _pack(found), {})
         total = {name: total[name] + found[name] for name in axes} if total else found
         progress(number)
     return total
-
-
-def _probe(model: onnx.ModelProto, axes: Mapping[str, int]) -> OnnxProbe:
-    return OnnxProbe(model, list(axes))
 
 
 def _measure(probe: OnnxProbe, axes: Mapping[str, int], image: Images) -> dict[str, Statistics]:

@@ -42,7 +42,9 @@ def list_engines(terminal: Terminal) -> None:
     """List the engines that are kept, the latest first."""
     import datetime
 
-    engines = _cache()
+    from ..cache import Cache
+
+    engines = Cache()
     entries = engines.entries()
     rows = []
     for entry in entries:
@@ -67,9 +69,10 @@ def explain(terminal: Terminal, first: str, second: str | None) -> None:
     An engine is named by its plan, which has its description PLAN.json beside it, or by its key in `cache list`. One
     alone is compared with the nearest other in the cache.
     """
+    from ..cache import Cache
     from ..cache.facts import differences
 
-    engines = _cache()
+    engines = Cache()
     one = _facts(engines, first)
     if second is not None:
         name, other = second, _facts(engines, second)
@@ -104,7 +107,7 @@ def clear(terminal: Terminal, keys: tuple[str, ...], unused_for: float) -> None:
     """Delete the engines with these keys, or everything that is kept: sources, ranges and seams, too."""
     from ..cache import DRAWERS, ENGINES, Cache
 
-    engines, seconds = _cache(), unused_for * SECONDS_A_DAY
+    engines, seconds = Cache(), unused_for * SECONDS_A_DAY
     chosen = [_entry(engines, key).key for key in keys] or None
     before = engines.size
     try:
@@ -120,12 +123,6 @@ def clear(terminal: Terminal, keys: tuple[str, ...], unused_for: float) -> None:
     size = before - engines.size
     terminal.note(f"Removed {removed} engines, {_megabytes(size)}.")
     terminal.result({"folder": str(engines.folder), "removed": removed, "bytes": size})
-
-
-def _cache() -> Cache:
-    from ..cache.store import Cache
-
-    return Cache()
 
 
 def _facts(engines: Cache, name: str) -> Facts:

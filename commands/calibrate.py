@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ import click
 
 from ..calib.options import METHODS, CalibrationOptions
 from ..errors import InputError
-from .options import SizeType, common_options, given, model_options, path_option, stacked
+from .options import Command, SizeType, collected, common_options, given, model_options, path_option, stacked
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -22,9 +24,16 @@ DEFAULTS = CalibrationOptions()
 
 MEASURING = (
     *("images", "ground_truth", "crops", "held_out", "seed", "method", "percentile", "psnr_budget", "min_parity"),
-    *("min_agreement", "equalise", "ends", "quick", "plot"),
+    *("min_agreement", "equalise", "ends", "every_layer", "plot"),
 )
 """Options of what a recipe has settled."""
+
+
+def tuned(*names: str, **settings: Any) -> Callable[[Command], Command]:
+    """An option that shows the default of the field of `CalibrationOptions` that it sets."""
+    field = names[-1].removeprefix("--").replace("-", "_")
+    return click.option(*names, default=getattr(DEFAULTS, field), show_default=True, **settings)
+
 
 images_options = stacked(
     path_option(
@@ -38,46 +47,18 @@ images_options = stacked(
         help="Pictures of what is to be restored, degraded here to measure the loss (and to calibrate, "
         "without --images); may be repeated. Default: the packaged samples.",
     ),
-    click.option("--crops", type=int, default=DEFAULTS.crops, show_default=True, help="Crops to calibrate on."),
-    click.option(
-        "--held-out", type=int, default=DEFAULTS.held_out, show_default=True, help="Files to judge on, not calibrate."
-    ),
-    click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the order of the files."),
+    tuned("--crops", help="Crops to calibrate on."),
+    tuned("--held-out", help="Files to judge on, not calibrate."),
+    tuned("--seed", help="Of the order of the files."),
 )
 
 method_options = stacked(
-    click.option(
-        "--method",
-        type=click.Choice(METHODS),
-        default=DEFAULTS.method,
-        show_default=True,
-        help="How the range of an activation is found.",
-    ),
-    click.option(
-        "--percentile", type=float, default=DEFAULTS.percentile, show_default=True, help="For --method percentile."
-    ),
-    click.option(
-        "--psnr-budget",
-        type=float,
-        default=DEFAULTS.psnr_budget,
-        show_default=True,
-        metavar="DB",
-        help="Greatest loss of any picture against ground truth.",
-    ),
-    click.option(
-        "--min-psnr",
-        "min_parity",
-        type=float,
-        default=DEFAULTS.min_parity,
-        show_default=True,
-        metavar="DB",
-        help="Least PSNR of any picture against the float file.",
-    ),
-    click.option(
+    tuned("--method", type=click.Choice(METHODS), help="How the range of an activation is found."),
+    tuned("--percentile", help="For --method percentile."),
+    tuned("--psnr-budget", metavar="DB", help="Greatest loss of any picture against ground truth."),
+    tuned("--min-psnr", "min_parity", metavar="DB", help="Least PSNR of any picture against the float file."),
+    tuned(
         "--min-agreement",
-        type=float,
-        default=DEFAULTS.min_agreement,
-        show_default=True,
         metavar="SHARE",
         help="SemanIR only: least share of keys that stay the same, in any picture.",
     ),
@@ -89,10 +70,18 @@ method_options = stacked(
     click.option("--ends", is_flag=True, help="Quantise first convolution and reconstruction head, too."),
     click.option(
         "--quick",
+        "every_layer",
         is_flag=True,
+        callback=lambda _, option, quick: not quick,
         help="Measure the cost of single layers only where the budget does not hold with all of them.",
     ),
-    click.option("--fp16", is_flag=True, help="Everything else in float16, not float32."),
+    click.option(
+        "--fp16",
+        "rest",
+        is_flag=True,
+        callback=lambda _, option, fp16: "float16" if fp16 else "float32",
+        help="Everything else in float16, not float32.",
+    ),
 )
 
 
@@ -109,6 +98,7 @@ method_options = stacked(
 @model_options
 @common_options
 @click.pass_obj
+@functools.partial(collected, parameter="how", kind=CalibrationOptions)
 def calibrate(
     terminal: Terminal,
     /,
@@ -116,15 +106,13 @@ def calibrate(
     output: Path,
     images: tuple[Path, ...],
     ground_truth: tuple[Path, ...],
-    fp16: bool,
-    quick: bool,
     recipe: Path | None,
     save_recipe: Path | None,
     plot: Path | None,
     no_cache: bool,
     static: tuple[int, int] | None,
     options: LoadOptions,
-    **chosen: Any,
+    how: CalibrationOptions,
 ) -> None:
     """Make an INT8 file (Q/DQ) of a model or a float32 file, within a budget in dB.
 
@@ -144,7 +132,7 @@ def calibrate(
 
     if recipe is not None and (idle := given(*MEASURING)):
         raise InputError(f"--recipe measures nothing: it leaves nothing for {idle[0]} to do.")
-    if chosen["method"] != "percentile" and given("percentile"):
+    if how.method != "percentile" and given("percentile"):
         raise InputError("--percentile is for --method percentile.")
     if static is not None and is_onnx(source):
         raise InputError(
@@ -157,7 +145,6 @@ def calibrate(
         raise InputError("Two of -o, --save-recipe and --plot name the same file.", fix="Give each its own name.")
     for file in files[1:]:
         check_output(file, overwrite=True)
-    how = CalibrationOptions(rest="float16" if fp16 else "float32", every_layer=not quick, **chosen)
     how.check()
     earlier = None if recipe is None else read_recipe(recipe)
     with terminal.working() as progress:

@@ -81,8 +81,6 @@ def doctor(terminal: Terminal) -> None:
     diagnosis = diagnose().to_json()
     installed = [(name, c["version"] or "-", c["distribution"] or "-") for name, c in diagnosis["components"].items()]
     terminal.table("Installed", ("component", "version", "distribution"), installed)
-    rows = [
-        (t["name"], "works" if t["works"] else "no", t["why_not"] or "", t["fix"] or "") for t in diagnosis["targets"]
-    ]
+    rows = [(t["name"], "works" if t["works"] else "no", t["why_not"], t["fix"]) for t in diagnosis["targets"]]
     terminal.table("Targets", ("target", "", "why not", "what to do"), rows)
     terminal.result(diagnosis)

@@ -16,10 +16,12 @@ from ..models.options import ATTENTION_FORMS, LoadOptions
 from .terminal import Terminal
 
 __all__ = [
+    "Command",
     "Size",
     "SizeType",
     "TileType",
     "VerificationOptions",
+    "collected",
     "common_options",
     "given",
     "model_options",
@@ -119,15 +121,15 @@ def path_option(*names: str, **settings: Any) -> Callable[[Command], Command]:
     return click.option(*names, type=click.Path(path_type=Path), **settings)
 
 
-def _collected(command: Command, parameter: str, kind: type) -> Command:
-    """The verb with the options that are the fields of a dataclass handed over as one object of it."""
+def collected(command: Command, parameter: str, kind: type) -> Command:
+    """The verb with the options that are the fields of a dataclass handed over as one object of it, `parameter`."""
 
     @functools.wraps(command)
-    def collected(*arguments: Any, **keywords: Any) -> Any:
+    def run(*arguments: Any, **keywords: Any) -> Any:
         given = {field.name: keywords.pop(field.name) for field in fields(kind)}
         return command(*arguments, **{parameter: kind(**given)}, **keywords)
 
-    return collected  # type: ignore[return-value]
+    return run  # type: ignore[return-value]
 
 
 def model_options(command: Command, attention: str = "--attention") -> Command:
@@ -156,7 +158,7 @@ def model_options(command: Command, attention: str = "--attention") -> Command:
             help="AgileIR only: as in the paper, or discarded as by the authors' released code.",
         ),
     )
-    return options(_collected(command, "options", LoadOptions))
+    return options(collected(command, "options", LoadOptions))
 
 
 @dataclass(frozen=True)
@@ -197,4 +199,4 @@ def verification_options(command: Command) -> Command:
         ),
         path_option("--html", metavar="FILE", help="Write the report as a page with pictures, too."),
     )
-    return options(_collected(command, "verification", VerificationOptions))
+    return options(collected(command, "verification", VerificationOptions))

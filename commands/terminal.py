@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any
 
 from ..errors import AgileIRError
 from ..progress import Progress, silent
@@ -119,15 +119,7 @@ class Terminal:
         if self.verbosity >= 0:
             print(text, file=sys.stderr, flush=True)
 
-    def warning(
-        self,
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
+    def warning(self, message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         """Stands in for `warnings.showwarning`: this package's own warnings, and where verbose those of others."""
         own = category.__module__.partition(".")[0] == PACKAGE
         if own or self.verbosity > 0:
@@ -151,8 +143,7 @@ class Terminal:
         table = Table(*columns, title=Text(title, "bold"), title_justify="left")
         for row in rows:
             table.add_row(*(Text(str(cell)) for cell in row))
-        console = Console()
-        Console(width=console.width if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
+        Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
 
     def error(self, error: AgileIRError) -> None:
         """What happened, why, what to do; with ``--json`` as the JSON document, too, unless there is a result already.

@@ -17,51 +17,35 @@ from .terminal import Terminal
 if TYPE_CHECKING:
     from ..conversion import Int8Request
     from ..engines.audit.verdict import Audit
-    from ..engines.building.request import BuildOptions, BuildRequest
-    from ..engines.targets import Target
+    from ..engines.building.request import BuildRequest
     from ..export import OnnxArtifact
     from ..models import LoadOptions
 
 __all__ = ["trt"]
 
-PRECISIONS = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
+PRECISIONS = {"--fp32": "float32", "--tf32": "float32", "--fp16": "float16", "--bf16": "bfloat16", "--int8": "int8"}
 
 UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
-class MemoryType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """``4GiB`` in bytes."""
-
-    name = "BYTES"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes.
-
-        Raises:
-            click.BadParameter: No number of bytes, kB, MB, GB, KiB, MiB or GiB.
-        """
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*([KMG]I?B)?B?", value.strip().upper())
-        if match is None:
-            self.fail(f"{value!r} is not an amount of memory such as 4GiB or 512MB.", param, ctx)
-        return int(float(match[1]) * UNITS[match[2] or ""])
+def _bytes(ctx: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    """``4GiB`` in bytes: a number of bytes, kB, MB, GB, KiB, MiB or GiB."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*([KMG]I?B)?B?", text.strip().upper())
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not an amount of memory such as 4GiB or 512MB.", ctx, option)
+    return int(float(match[1]) * UNITS[match[2] or ""])
 
 
-class GpuListType(click.ParamType):  # type: ignore[type-arg]
-    """``sm86,sm89``."""
-
-    name = "GPUS"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Lower-case names in order."""
-        del param, ctx
-        return value if isinstance(value, tuple) else tuple(name.strip().lower() for name in value.split(","))
+def _gpus(_: click.Context, option: click.Parameter, listed: str | None) -> tuple[str, ...]:
+    """``sm86,sm89`` as lower-case names in order."""
+    return () if listed is None else tuple(name.strip().lower() for name in listed.split(","))
 
 
 precision_options = stacked(
     *(
-        click.option(f"--{name}", name, is_flag=True, help=text)
+        click.option(f"--{name}", is_flag=True, expose_value=False, help=text)
         for name, text in (
             ("fp32", "Compute in float32."),
             ("tf32", "Compute in float32; products may round their factors to TF32."),
@@ -109,14 +93,20 @@ profile_options = stacked(
 )
 
 build_options = stacked(
-    click.option("--gpu", "gpus", type=GpuListType(), help="Compute capabilities, as in sm86,sm89 (rtx)."),
+    click.option("--gpu", "gpus", metavar="GPUS", callback=_gpus, help="Compute capabilities, as in sm86,sm89 (rtx)."),
     click.option(
         "--optimization-level",
         type=int,
         metavar="0-5",
         help="Effort of the build; more is a faster engine (tensorrt; rtx 1.7 takes it and makes the same).",
     ),
-    click.option("--workspace", type=MemoryType(), help="Most memory a kernel may take for itself, as in 4GiB."),
+    click.option(
+        "--workspace",
+        "workspace_bytes",
+        metavar="BYTES",
+        callback=_bytes,
+        help="Most memory a kernel may take for itself, as in 4GiB.",
+    ),
     click.option(
         "--timing-cache",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -168,14 +158,24 @@ def trt(
     source: str,
     output: Path,
     target: str,
-    static: Size | None,
     no_rescale: bool,
+    images: tuple[Path, ...],
+    ground_truth: tuple[Path, ...],
+    psnr_budget: float | None,
+    recipe: Path | None,
+    profiles: tuple[str, ...],
+    minimum: tuple[str, ...],
+    optimum: tuple[str, ...],
+    maximum: tuple[str, ...],
+    static: Size | None,
+    gpus: tuple[str, ...],
+    operators: str,
     keep_onnx: Path | None,
     keep_failed: bool,
     no_cache: bool,
     dry_run: bool,
     options: LoadOptions,
-    **details: Any,
+    **more: Any,  # the other fields of `BuildOptions`
 ) -> None:
     """Build an engine from MODEL_OR_ONNX and check which precision its kernels really compute in.
 
@@ -196,29 +196,29 @@ def trt(
         require_audit,
         write_engine,
     )
-    from ..engines.building.request import check_options
+    from ..engines.building.request import BuildOptions, check_options
     from ..engines.opening import is_onnx
     from ..engines.profile_choice import read_sizes
     from ..engines.targets import choose_target
 
-    chosen = [name for name in PRECISIONS if details.pop(name)]
+    chosen = given(*(option.removeprefix("--") for option in PRECISIONS))
     if len(chosen) > 1:
-        raise InputError(f"An engine has one precision, not --{' and --'.join(chosen)}.", fix="Give one of them.")
-    if no_rescale and chosen != ["fp16"]:
+        raise InputError(f"An engine has one precision, not {' and '.join(chosen)}.", fix="Give one of them.")
+    if no_rescale and chosen != ["--fp16"]:
         raise InputError("--no-rescale is for --fp16 only.", why="INT8 cannot do without, and others need none.")
     check_plan_output(output)
     if keep_onnx is not None:
         check_source(keep_onnx, source)
     product = choose_target(target)
-    calibration = _calibration(details, chosen == ["int8"])
-    minimum, optimum, maximum = (details.pop(name) for name in ("minimum", "optimum", "maximum"))
-    sizes = read_sizes(details.pop("profiles"), minimum, optimum, maximum, static)
-    operators = details.pop("operators")
-    build_options = _build_options(product, operators == "plugin", chosen == ["tf32"], details)
+    calibration = _calibration(chosen == ["--int8"], images, ground_truth, psnr_budget, recipe)
+    sizes = read_sizes(profiles, minimum, optimum, maximum, static)
+    gpus = gpus or product.default_gpus
+    tf32, plugins = chosen == ["--tf32"], operators == "plugin"
+    build_options = BuildOptions(target=product.name, gpus=gpus, tf32=tf32, use_plugins=plugins, **more)
     precision = PRECISIONS[chosen[0]] if chosen else None if is_onnx(source) else "float32"
     check_options(build_options, precision)
     if not dry_run and precision is not None:  # exports and conversions take long
-        check_target(product, build_options.gpus)
+        check_target(product, gpus)
     conversion = ConversionRequest(precision, static=static, rescale=not no_rescale, int8=calibration)
     cache = None if no_cache else Cache()
     with terminal.working() as progress:
@@ -236,8 +236,8 @@ def trt(
     engine = write_engine(build, output, {} if keep_onnx is None else {keep_onnx: artifact.data})
     if engine.build["cached"] and request.timing_cache is not None:
         terminal.note(f"{request.timing_cache} was not updated: no kernel was timed")
-    size, gpus = f"{len(build.plan) / 2**20:.1f} MiB", ", ".join(engine.gpus)
-    terminal.note(f"Wrote {output} and {output.name}.json: {size} for {gpus}, {_effort(engine.build)}")
+    size, fits = f"{len(build.plan) / 2**20:.1f} MiB", ", ".join(engine.gpus)
+    terminal.note(f"Wrote {output} and {output.name}.json: {size} for {fits}, {_effort(engine.build)}")
     terminal.note(
         f"Next, on such a GPU: agileir-export verify {output}; agileir-export restore {output} IN.png -o OUT.png"
     )
@@ -245,7 +245,9 @@ def trt(
     require_audit(build.audit, kept=output)
 
 
-def _calibration(details: dict[str, Any], int8: bool) -> Int8Request:
+def _calibration(
+    int8: bool, images: tuple[Path, ...], ground_truth: tuple[Path, ...], psnr_budget: float | None, recipe: Path | None
+) -> Int8Request:
     """The options of a calibration, which are for --int8 only.
 
     Raises:
@@ -254,17 +256,16 @@ def _calibration(details: dict[str, Any], int8: bool) -> Int8Request:
     """
     from ..conversion import Int8Request
 
-    names = ("images", "ground_truth", "psnr_budget", "recipe")
-    idle, chosen = given(*names), {name: details.pop(name) for name in names}
+    idle, known = given("images", "ground_truth", "psnr_budget", "recipe"), None
     if idle and not int8:
         raise InputError(f"{idle[0]} is for calibrating.", fix="Give it together with --int8.")
-    if chosen["recipe"] is not None:
+    if recipe is not None:
         if len(idle) > 1:
             raise InputError(f"--recipe measures nothing: it leaves nothing for {idle[0]} to do.")
         from ..calib import read_recipe  # loads PyTorch, which an engine from the cache does without
 
-        chosen["recipe"] = read_recipe(chosen["recipe"])
-    calibration = Int8Request(**chosen)
+        known = read_recipe(recipe)
+    calibration = Int8Request(images, ground_truth, psnr_budget, known)
     if int8:
         calibration.check()
     return calibration
@@ -276,19 +277,6 @@ def _effort(build: Mapping[str, Any]) -> str:
         return "from the cache"
     memory = build["peak_memory_bytes"]
     return f"built in {build['seconds']:.1f} s" + (f" and {memory / 2**20:.0f} MiB of memory" if memory else "")
-
-
-def _build_options(product: Target, plugins: bool, tf32: bool, details: dict[str, Any]) -> BuildOptions:
-    from ..engines.building.request import BuildOptions
-
-    return BuildOptions(
-        target=product.name,
-        gpus=details.pop("gpus") or product.default_gpus,
-        tf32=tf32,
-        use_plugins=plugins,
-        workspace_bytes=details.pop("workspace"),
-        **details,
-    )
 
 
 def _show(terminal: Terminal, artifact: OnnxArtifact, request: BuildRequest, output: Path) -> None:

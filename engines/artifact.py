@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..json_form import JsonForm
 from ..models.spec import ModelSpec
 from .profiles import Profile
 
@@ -21,7 +22,7 @@ SIDECAR_VERSION = 1
 
 
 @dataclass(frozen=True)
-class EngineArtifact:
+class EngineArtifact(JsonForm):
     """An engine written by this package.
 
     Attributes:
@@ -57,20 +58,9 @@ class EngineArtifact:
 
     def to_json(self) -> dict[str, Any]:
         """The sidecar as a JSON object; the plan's name without its folder."""
-        return {
-            "sidecar_version": SIDECAR_VERSION,
-            "plan": self.path.name,
-            "sha256": self.sha256,
-            "target": self.target,
-            "precision": self.precision,
-            "profiles": [profile.to_json() for profile in self.profiles],
-            "gpus": list(self.gpus),
-            "spec": self.spec.to_json(),
-            "facts": dict(self.facts),
-            "audit": dict(self.audit),
-            "provenance": dict(self.provenance),
-            "build": dict(self.build),
-        }
+        told = super().to_json()
+        del told["path"]
+        return {"sidecar_version": SIDECAR_VERSION, "plan": self.path.name, **told}
 
 
 def is_engine(source: str | Path) -> bool:
@@ -98,19 +88,10 @@ def read_engine(path: str | Path) -> EngineArtifact:
         data = json.loads(sidecar.read_text(encoding="utf-8"))
         if data["sidecar_version"] != SIDECAR_VERSION:
             raise ValueError(f"sidecar version {data['sidecar_version']}, {SIDECAR_VERSION} expected")
-        artifact = EngineArtifact(
-            path=path,
-            sha256=data["sha256"],
-            target=data["target"],
-            precision=data["precision"],
-            profiles=tuple(Profile.from_json(profile) for profile in data["profiles"]),
-            gpus=tuple(data["gpus"]),
-            spec=ModelSpec.from_json(data["spec"]),
-            facts=data["facts"],
-            audit=data["audit"],
-            provenance=data["provenance"],
-            build=data["build"],
-        )
+        told = {field.name: data[field.name] for field in fields(EngineArtifact) if field.name != "path"}
+        told["profiles"] = tuple(Profile.from_json(profile) for profile in data["profiles"])
+        told |= {"gpus": tuple(data["gpus"]), "spec": ModelSpec.from_json(data["spec"])}
+        artifact = EngineArtifact(path, **told)
     except OSError as error:
         raise InputError(
             f"{sidecar}: the engine's sidecar cannot be read ({error.strerror}).",

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..json_form import JsonForm
+
 __all__ = ["Device", "Gpu", "probe_gpu"]
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
@@ -20,24 +22,16 @@ _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
 
 @dataclass(frozen=True)
-class Device:
+class Device(JsonForm):
     """One GPU as the driver reports it."""
 
     index: int
     name: str
     compute_capability: tuple[int, int]
 
-    def to_json(self) -> dict[str, Any]:
-        """The device as a JSON object; the compute capability is a list of two numbers."""
-        return {
-            "index": self.index,
-            "name": self.name,
-            "compute_capability": list(self.compute_capability),
-        }
-
 
 @dataclass(frozen=True)
-class Gpu:
+class Gpu(JsonForm):
     """The driver and its devices.
 
     Attributes:
@@ -49,14 +43,6 @@ class Gpu:
     cuda: tuple[int, int] | None = None
     devices: tuple[Device, ...] = ()
     why_not: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """The driver and its devices as a JSON object."""
-        return {
-            "cuda": list(self.cuda) if self.cuda else None,
-            "devices": [device.to_json() for device in self.devices],
-            "why_not": self.why_not,
-        }
 
 
 def probe_gpu(load: Callable[[str], Any] = ctypes.CDLL) -> Gpu:

@@ -7,16 +7,16 @@ everything it needs was found; nothing is built or run to prove it.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import platform
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..cache.facts import installed_version
 from ..version import RTX_INSTALL, TENSORRT_INSTALL, TENSORRT_RELEASES
 from .cuda_driver import Gpu, probe_gpu
 
@@ -97,8 +97,8 @@ class Surroundings:
 class Problem:
     """Why a target does not work here, and what to do about it."""
 
-    why_not: str
-    fix: str
+    why_not: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -176,18 +176,12 @@ def diagnose(
     found = Surroundings(
         python=platform.python_version(),
         platform=platform_name or f"{platform.system()} {platform.machine()}",
-        components=_installed(version_of or _version_of),
+        components=_installed(version_of or installed_version),
         torch_cuda=(torch_cuda or _torch_cuda)(),
         gpu=(gpu or probe_gpu)(),
     )
-    verdicts = []
-    for target, check in _CHECKS.items():
-        problem = check(found)
-        verdicts.append(
-            TargetVerdict(target, works=True)
-            if problem is None
-            else TargetVerdict(target, works=False, why_not=problem.why_not, fix=problem.fix)
-        )
+    problems = {target: check(found) for target, check in _CHECKS.items()}
+    verdicts = (TargetVerdict(name, not problem, *astuple(problem or Problem())) for name, problem in problems.items())
     return Diagnosis(found, tuple(verdicts))
 
 
@@ -201,13 +195,6 @@ def _installed(version_of: Callable[[str], str | None]) -> dict[str, Component]:
         versions = ((d, v) for d in distributions if (v := version_of(d)))
         found[name] = Component(name, *next(versions, ("", "")))
     return found
-
-
-def _version_of(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _torch_cuda() -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from ..errors import (
     AgileIRError,
@@ -17,12 +16,13 @@ from ..errors import (
     OutputError,
     Unsupported,
 )
+from ..json_form import JsonForm
 
 __all__ = ["MEMORY", "BuildFailed", "Failure", "explain_build", "explain_crash", "explain_load"]
 
 
 @dataclass(frozen=True)
-class Failure:
+class Failure(JsonForm):
     """What is known of a failed build or load.
 
     Attributes:
@@ -38,10 +38,6 @@ class Failure:
     node: str = ""
     operator: str = ""
     code: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """The failure as a JSON object."""
-        return asdict(self)
 
 
 class BuildFailed(Exception):

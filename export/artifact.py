@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import OnnxFileError
 from ..files import write_atomic
+from ..json_form import plain
 from ..models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -103,8 +104,7 @@ class OnnxArtifact:
         """The artifact as a JSON object, without the model."""
         names = (each.name for each in fields(self) if each.name not in ("model", "data"))
         facts = {"profile" if name == "fixed_sizes" else name: getattr(self, name) for name in names}
-        told = {"path": None if self.path is None else str(self.path), "sha256": self.sha256}
-        return facts | told | {"spec": dataclasses.asdict(self.spec), "blocks": list(self.blocks)}
+        return {name: plain(value) for name, value in facts.items()} | {"sha256": self.sha256}
 
 
 def read_artifact(path: str | Path) -> OnnxArtifact:
@@ -214,8 +214,7 @@ def _precision(model: onnx.ModelProto) -> str:
         onnx.TensorProto.FLOAT16: "float16",
     }
     found = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) > 1}
-    quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
-    if quantised:
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         return "int8"
     return next((name for kind, name in order.items() if kind in found), "float32")
 
@@ -232,8 +231,5 @@ def _fixed_sizes(model: onnx.ModelProto) -> dict[str, int]:
 
 def _operators(model: onnx.ModelProto) -> dict[str, int]:
     """Nodes by operator, for the operators that bring a function body."""
-    counts = {function.name: 0 for function in model.functions}
-    for node in model.graph.node:
-        if node.op_type in counts:
-            counts[node.op_type] += 1
-    return counts
+    counts = Counter(node.op_type for node in model.graph.node)
+    return {function.name: counts[function.name] for function in model.functions}

@@ -9,7 +9,6 @@ power of two, every float32 value of the stream keeps its mantissa, and the resu
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections import defaultdict
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, Unsupported
+from ..json_form import JsonForm
 from .artifact import BLOCKS_KEY, RESCALE_KEY
 from .streams import LINEAR, SUMS, Stream, constants, describe, find_streams, stays_float32
 
@@ -80,7 +80,7 @@ class Unscaled:
 
 
 @dataclass(frozen=True)
-class RescaleReport:
+class RescaleReport(JsonForm):
     """What a rescale did, and the proof that it changed nothing.
 
     Attributes:
@@ -117,8 +117,7 @@ class RescaleReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))  # tuples become lists
-        return {"changed": self.changed, **plain}
+        return {"changed": self.changed, **super().to_json()}
 
 
 def rescale(model: onnx.ModelProto, ranges: Mapping[str, float]) -> tuple[onnx.ModelProto, RescaleReport]:

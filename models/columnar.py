@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from .base import Restorer
-from .layers import UpsampleHead, residual_convolution
+from .layers import UpsampleHead, initialise, residual_convolution
 from .spec import ModelSpec
 
 __all__ = ["ColumnarNetwork"]
@@ -54,6 +54,7 @@ class ColumnarNetwork(UpsampleHead, Restorer):
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = residual_convolution(embed_dim, resi_connection)
         self.add_head(embed_dim, num_feat, spec.scale * unshuffle, spec.channels)
+        self.apply(initialise)
 
     def body(self, shallow: Tensor) -> Tensor:
         """All stages: ``[B, C, H, W]`` to the same."""

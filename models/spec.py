@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
+
+from ..json_form import JsonForm
 
 __all__ = ["CHECKPOINT_SUFFIXES", "ModelSpec"]
 
@@ -13,7 +14,7 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".tar")
 
 
 @dataclass(frozen=True)
-class ModelSpec:
+class ModelSpec(JsonForm):
     """Facts of a restoration model that its ONNX file and its runners carry.
 
     Attributes:
@@ -39,10 +40,6 @@ class ModelSpec:
     img_range: float = 1.0
     top_k: int | None = None
     noise_level: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The spec as JSON."""
-        return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, data: Any) -> ModelSpec:

@@ -13,7 +13,7 @@ from ..plugins.attention import plain_attention
 from ..plugins.shifted_window_attention.operator import shifted_window_attention
 from .columnar import ColumnarNetwork
 from .inference import BLOCK, UNKNOWN_TASK, columnar_hyperparameters, window_from_table
-from .layers import Block, HeadedAttention, Stage, initialise, table_parameter
+from .layers import Block, HeadedAttention, Stage, table_parameter
 from .origin import Assumption
 from .registry import Family, register
 from .spec import ModelSpec
@@ -99,7 +99,6 @@ class SwinIR(ColumnarNetwork):
             for depth, heads in zip(depths, num_heads, strict=True)
         ]
         super().__init__(spec, stages, embed_dim, upsampler, resi_connection, num_feat, unshuffle)
-        self.apply(initialise)
 
 
 def _detect(state: Mapping[str, Tensor]) -> bool:

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from ..json_form import json_number
 from ..lazy import lazy_attributes
 from .floors import FLOORS
-from .metrics import json_number, max_steps, nonfinite, psnr, psnr_y, ssim_y
+from .metrics import max_steps, nonfinite, psnr, psnr_y, ssim_y
 from .report import Measure, ParityReport, Rung, TaskMeasure, TaskRung
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from ..errors import InputError
 from ..export.exporter import weights_digest
 from ..models import Restorer, fold
 from ..progress import Progress, silent
-from .floors import FLOORS, own_dictionary_floor
+from .floors import file_floor
 from .images import ParityImage, load_images
-from .metrics import max_steps, nonfinite, psnr
-from .report import Measure, ParityReport, Rung, TaskRung
+from .ladder import measure
+from .report import ParityReport, Rung, TaskRung
 from .task import TASK_LOSS, task_rung
 
 __all__ = ["engine_images", "engine_sizes", "verify_engine"]
@@ -104,15 +104,12 @@ def verify_engine(
     if not images:
         raise InputError("There is no picture to verify on.", fix="Give at least one.")
     reference = TorchRunner(model)
-    precision = engine.precision
-    ordinary = FLOORS[precision] if engine.spec.top_k is None else own_dictionary_floor(precision)
-    floor = ordinary if min_psnr is None else min_psnr
+    floor = file_floor(engine.precision, engine.spec.top_k) if min_psnr is None else min_psnr
     measures = []
     for image in images:
         progress(f"{image.name} at {image.pixels.shape[1]}x{image.pixels.shape[2]}")
         truth, output = (one.run(image.pixels[None]) for one in (reference, runner))
-        compared = (psnr(truth, output), max_steps(truth, output), nonfinite(output))
-        measures.append(Measure(image.name, image.pixels.shape[1], image.pixels.shape[2], *compared))
+        measures.append(measure(image, truth, output))
     rungs: list[Rung | TaskRung] = [Rung(f"engine {engine.precision} = PyTorch", floor, tuple(measures))]
     if engine.provenance.get("random_weights") is None:
         progress("ground truth")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AGREEMENT_FLOORS", "DICTIONARY_FLOORS", "FLOORS", "FOLDED_FLOOR", "own_dictionary_floor"]
+__all__ = ["AGREEMENT_FLOORS", "DICTIONARY_FLOORS", "FLOORS", "FOLDED_FLOOR", "file_floor", "own_dictionary_floor"]
 
 FOLDED_FLOOR = 120.0
 """dB between a model and its folded copy."""
@@ -21,3 +21,8 @@ is the loss against ground truth, for keys that 8 bits exchange are nearly equal
 def own_dictionary_floor(precision: str) -> float:
     """Floor in dB of a model that chooses keys itself: that of `DICTIONARY_FLOORS`, else the ordinary one."""
     return DICTIONARY_FLOORS.get(precision, FLOORS[precision])
+
+
+def file_floor(precision: str, top_k: int | None) -> float:
+    """What the ladder asks of a file as it is: less where a model (with `top_k` keys) chooses its keys itself."""
+    return FLOORS[precision] if top_k is None else own_dictionary_floor(precision)

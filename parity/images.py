@@ -13,7 +13,7 @@ from ..export.artifact import OnnxArtifact
 from ..images.files import list_images, read_image, sample_images
 from ..models.spec import ModelSpec
 
-__all__ = ["ParityImage", "default_sizes", "load_images", "textured", "to_channels", "verification_images"]
+__all__ = ["ParityImage", "default_sizes", "load_images", "middle", "textured", "to_channels", "verification_images"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,13 @@ def textured(image: Images, padded: Images) -> bool:
     return all(more < 2 * side for side, more in zip(image.shape[-2:], padded.shape[-2:], strict=True))
 
 
+def middle(pixels: Images, size: tuple[int, int]) -> Images:
+    """The middle of a picture, of at most `size` rows and columns."""
+    height, width = pixels.shape[1:]
+    top, left = max(0, height - size[0]) // 2, max(0, width - size[1]) // 2
+    return np.ascontiguousarray(pixels[:, top : top + size[0], left : left + size[1]])
+
+
 def load_images(
     spec: ModelSpec,
     paths: Sequence[str | Path] = (),
@@ -73,12 +80,9 @@ def load_images(
     crops = list(sizes if sizes is not None else default_sizes(spec))
     chosen = []
     for index in range(max(len(files), len(crops))):
-        path, (rows, columns) = files[index % len(files)], crops[index % len(crops)]
+        path, size = files[index % len(files)], crops[index % len(crops)]
         pixels = to_channels(read_image(path).pixels, spec.channels)
-        height, width = pixels.shape[1:]
-        top, left = max(0, height - rows) // 2, max(0, width - columns) // 2
-        cut = pixels[:, top : top + rows, left : left + columns]
-        chosen.append(ParityImage(Path(path).stem, np.ascontiguousarray(cut)))
+        chosen.append(ParityImage(Path(path).stem, middle(pixels, size)))
     return chosen
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,10 +26,7 @@ from .ranges import padded
 from .report import Measure, ParityReport, Rung, TaskRung
 from .task import TASK_LOSS, task_rung
 
-if TYPE_CHECKING:
-    import onnx
-
-__all__ = ["verify"]
+__all__ = ["measure", "verify"]
 
 Dictionaries = Sequence[torch.Tensor]
 
@@ -75,12 +72,9 @@ def verify(
     progress("folded PyTorch")
     rungs: list[Rung | TaskRung] = [_folded_rung(reference, TorchRunner(folded), artifact.blocks, images[0], truths[0])]
     progress(f"ONNX {artifact.precision}")
-    if any(dictionaries):
-        comparison = _Comparison(artifact, model, images, truths, dictionaries, progress)
-        rungs += comparison.semantic_rungs(min_psnr)
-    else:
-        comparison = _Comparison(artifact, model, images, truths, None, progress)
-        rungs.append(comparison.plain_rung(candidate, min_psnr))
+    semantic = any(dictionaries)
+    comparison = _Comparison(artifact, model, images, truths, dictionaries if semantic else None, progress)
+    rungs += comparison.semantic_rungs(min_psnr) if semantic else [comparison.plain_rung(candidate, min_psnr)]
     if artifact.provenance.get("random_weights") is None and "height" not in artifact.fixed_sizes:
         progress("ground truth")
         if (task := task_rung(reference, candidate, TASK_LOSS[artifact.precision])) is not None:
@@ -103,7 +97,8 @@ def _same_model(folded: Restorer, artifact: OnnxArtifact) -> None:
         )
 
 
-def _measure(image: ParityImage, truth: Images, output: Images, agreement: float | None = None) -> Measure:
+def measure(image: ParityImage, truth: Images, output: Images, agreement: float | None = None) -> Measure:
+    """One image, and what reference and candidate make of it, compared."""
     _, height, width = image.pixels.shape
     compared = (psnr(truth, output), max_steps(truth, output), nonfinite(output))
     return Measure(image.name, height, width, *compared, agreement)
@@ -114,7 +109,7 @@ def _folded_rung(
 ) -> Rung:
     """The model against its folded copy, on one picture."""
     pixels = image.pixels[None]
-    rung = Rung("folded PyTorch = PyTorch", FOLDED_FLOOR, (_measure(image, truth, folded.run(pixels)),))
+    rung = Rung("folded PyTorch = PyTorch", FOLDED_FLOOR, (measure(image, truth, folded.run(pixels)),))
     if rung.passed or not blocks:
         return rung
 
@@ -149,13 +144,13 @@ class _Comparison:
         precision = self.artifact.precision
         floor = FLOORS[precision] if min_psnr is None else min_psnr
         outputs = [candidate.run(image.pixels[None]) for image in self.images]
-        measures = tuple(map(_measure, self.images, self.truths, outputs))
+        measures = tuple(map(measure, self.images, self.truths, outputs))
         rung = Rung(f"ONNX {precision} = PyTorch", floor, measures)
-        return rung if rung.passed else self.localised(rung, self.graph())
+        return rung if rung.passed else self.localised(rung)
 
     def semantic_rungs(self, min_psnr: float | None) -> list[Rung]:
         """Two rungs of a key-semantic model: the file chooses its keys itself, and it is given PyTorch's."""
-        graph, precision = self.graph(), self.artifact.precision
+        graph, precision = self.artifact.model, self.artifact.precision
         names = dictionary_tensors(graph)
         floor = FLOORS[precision] if min_psnr is None else min_psnr
         own_floor = own_dictionary_floor(precision) if min_psnr is None else min_psnr
@@ -166,7 +161,7 @@ class _Comparison:
             given, (rows, columns) = self.padded(image)
             output, found = free.run(given)
             agreement = key_agreement(_arrays(recorded), found) if names else None
-            own.append(_measure(image, truth, output[..., :rows, :columns], agreement))
+            own.append(measure(image, truth, output[..., :rows, :columns], agreement))
         notes = [] if names else ["decomposed: its dictionaries cannot be looked at"]
         if left_out := len(self.images) - len(own):
             notes.append(f"{left_out} image(s) padded by repeating an edge not judged here: their keys all tie")
@@ -180,16 +175,16 @@ class _Comparison:
             agreement_floor = AGREEMENT_FLOORS[precision] if names else None
             name = f"ONNX {precision} = PyTorch, own dictionary"
             first = Rung(name, own_floor, tuple(own), agreement_floor, note="; ".join(notes))
-            rungs.append(first if first.passed else judged.localised(first, graph))
+            rungs.append(first if first.passed else judged.localised(first))
         if names:
             fed = OnnxProbe(graph, feed_dictionaries=True)
             same = []
             for image, truth, recorded in self.triples():
                 given, (rows, columns) = self.padded(image)
                 output, _ = fed.run(given, _arrays(recorded))
-                same.append(_measure(image, truth, output[..., :rows, :columns]))
+                same.append(measure(image, truth, output[..., :rows, :columns]))
             second = Rung(f"ONNX {precision} = PyTorch, same dictionary", floor, tuple(same))
-            rungs.append(second if second.passed else self.localised(second, graph, feed=True))
+            rungs.append(second if second.passed else self.localised(second, feed=True))
         return rungs
 
     def triples(self) -> list[tuple[ParityImage, Images, Dictionaries]]:
@@ -203,17 +198,14 @@ class _Comparison:
             self, images=[t[0] for t in kept], truths=[t[1] for t in kept], dictionaries=[t[2] for t in kept]
         )
 
-    def graph(self) -> onnx.ModelProto:
-        """The file's graph."""
-        return self.artifact.model
-
     def padded(self, image: ParityImage) -> tuple[Images, tuple[int, int]]:
         """Input of the graph for an image, and (rows, columns) of the restored image in its output."""
         rows, columns = (side * self.artifact.spec.scale for side in image.pixels.shape[1:])
         return padded(self.artifact, image), (rows, columns)
 
-    def localised(self, rung: Rung, graph: onnx.ModelProto, feed: bool = False) -> Rung:
+    def localised(self, rung: Rung, feed: bool = False) -> Rung:
         """Names the block of a failed rung at which its worst image begins to differ."""
+        graph = self.artifact.model
         blocks = ordered_blocks(graph, self.artifact.blocks)
         if not blocks:
             return rung

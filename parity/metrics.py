@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["json_number", "key_agreement", "luma", "max_steps", "nonfinite", "psnr", "psnr_y", "ssim_y"]
+__all__ = ["key_agreement", "luma", "max_steps", "nonfinite", "psnr", "psnr_y", "ssim_y"]
 
 _Array = npt.NDArray[Any]
 _Float64 = npt.NDArray[np.float64]
@@ -142,14 +142,6 @@ def key_agreement(expected: Sequence[_Array], found: Sequence[_Array]) -> float:
         common += int(np.bitwise_count(a & b).sum())
         total += int(np.bitwise_count(a).sum() + np.bitwise_count(b).sum())
     return 2 * common / total
-
-
-def json_number(x: float) -> float | str:
-    """A number as strict JSON can hold it: "inf", "-inf" and "nan" become strings."""
-    x = float(x)
-    if math.isfinite(x):
-        return x
-    return "nan" if math.isnan(x) else "inf" if x > 0 else "-inf"
 
 
 def _pairs(a: _Array, b: _Array) -> list[tuple[_Float64, _Float64]]:

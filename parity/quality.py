@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,13 @@ from ..errors import InputError, Unsupported
 from ..export.artifact import OnnxArtifact
 from ..export.element_types import HALF_TYPES
 from ..export.precision import convert_precision
+from ..json_form import JsonForm
 from ..models import Restorer
 from ..progress import Progress, silent
 from .bisection import AFTER, block_psnr
 from .floors import FLOORS
 from .images import ParityImage
-from .metrics import json_number, psnr
+from .metrics import psnr
 from .probe import block_outputs, dictionary_tensors, ordered_blocks, record_dictionaries
 from .ranges import padded
 from .rounding import BlockWatch, Rounding
@@ -53,7 +53,7 @@ class BlockQuality:
 
 
 @dataclass(frozen=True)
-class QualityReport:
+class QualityReport(JsonForm):
     """What half precision costs a model.
 
     Attributes:
@@ -77,15 +77,7 @@ class QualityReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object; infinite numbers are strings."""
-        blocks = [
-            {
-                **dataclasses.asdict(entry),
-                "own_psnr": json_number(entry.own_psnr),
-                "psnr": json_number(entry.psnr),
-            }
-            for entry in self.blocks
-        ]
-        return {**dataclasses.asdict(self), "blocks": blocks, "first_bad": self.first_bad}
+        return super().to_json() | {"first_bad": self.first_bad}
 
 
 def block_quality(

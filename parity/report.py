@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
 
+from ..json_form import JsonForm, plain
 from ..models.spec import ModelSpec
-from .metrics import json_number
 
 __all__ = ["Measure", "ParityReport", "Rung", "TaskMeasure", "TaskRung"]
 
@@ -62,7 +61,7 @@ class TaskMeasure:
 
 
 @dataclass(frozen=True)
-class Rung:
+class Rung(JsonForm):
     """One step of the ladder.
 
     Attributes:
@@ -102,7 +101,7 @@ class Rung:
     def to_json(self) -> dict[str, Any]:
         """The rung as a JSON object."""
         facts = {"worst": self.worst, "agreement": self.agreement, "passed": self.passed}
-        return dataclasses.asdict(self) | {"task": []} | facts
+        return super().to_json() | {"task": [], **plain(facts)}
 
 
 @dataclass(frozen=True)
@@ -132,12 +131,12 @@ class TaskRung:
     def to_json(self) -> dict[str, Any]:
         """The rung as a JSON object of the same names as `Rung`'s: its floor is the loss that is allowed."""
         bare = Rung(self.name, self.greatest_loss, ())
-        facts = {"task": list(map(dataclasses.asdict, self.measures)), "worst": -self.loss, "passed": self.passed}
-        return dataclasses.asdict(bare) | {"agreement": None} | facts
+        facts = {"task": self.measures, "worst": -self.loss, "passed": self.passed, "agreement": None}
+        return JsonForm.to_json(bare) | {**plain(facts)}
 
 
 @dataclass(frozen=True)
-class ParityReport:
+class ParityReport(JsonForm):
     """The ladder of one file.
 
     Attributes:
@@ -159,22 +158,4 @@ class ParityReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object; infinite numbers are strings."""
-        plain: dict[str, Any] = _plain(
-            {
-                "subject": self.subject,
-                "passed": self.passed,
-                "spec": self.spec.to_json(),
-                "rungs": [rung.to_json() for rung in self.rungs],
-                "runners": self.runners,
-            }
-        )
-        return plain
-
-
-def _plain(value: Any) -> Any:
-    """Replaces numbers JSON cannot hold, and tuples."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return json_number(value) if isinstance(value, float) else value
+        return super().to_json() | {"passed": self.passed}

@@ -15,7 +15,7 @@ from functools import lru_cache
 from ..errors import InternalError, Unsupported
 from .launch import MAX_SHARED_BYTES, Launch
 
-__all__ = ["CompiledKernel", "compile_kernel", "entry_parameters"]
+__all__ = ["CompiledKernel", "compile_kernel"]
 
 POINTERS = {
     "float32": "*fp32",
@@ -51,14 +51,6 @@ class CompiledKernel:
     ptx: str
     shared_bytes: int
     num_threads: int
-
-
-def entry_parameters(ptx: str) -> tuple[str, ...]:
-    """Types of the entry's parameters in order, such as ``("u64", "u32", "u64")``."""
-    match = ENTRY.search(ptx)
-    if match is None:
-        raise InternalError("the PTX holds no visible entry")
-    return tuple(re.findall(r"\.param\s+\.(\w+)", match["list"]))
 
 
 def without_hidden(ptx: str, visible: int) -> str:

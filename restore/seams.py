@@ -18,8 +18,9 @@ import numpy as np
 from ..cache import NETWORK, SEAMS, Cache, Facts, program_facts
 from ..engines.runner import Images, Runner
 from ..images.files import read_image, sample_images
+from ..json_form import json_number
 from ..parity.images import to_channels
-from ..parity.metrics import json_number, psnr
+from ..parity.metrics import psnr
 from ..progress import Progress, silent
 from .tiles import Cuts, TilePlan
 from .tiling import run_in_tiles, taken_sizes

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 __all__ = ["PRODUCTS", "UNKNOWN", "Kernel", "Layer", "Tensor", "elements", "kernel_of", "number_type", "operator_of"]
 
@@ -118,10 +117,6 @@ class Kernel:
     origin: tuple[str, ...] = ()
     engine: int = 0
     tensor_float: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """The kernel as a JSON object."""
-        return asdict(self) | {"origin": list(self.origin)}
 
 
 def number_type(text: str) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from ...json_form import JsonForm
 from ...plugins import OPERATORS
 from .kernels import PRODUCTS, UNKNOWN, Kernel, operator_of
 from .layer_lists import kernels_from_inspector, kernels_from_rtx_log
@@ -82,7 +83,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(JsonForm):
     """What an engine was asked to compute in, and what it does compute in.
 
     Attributes:
@@ -110,14 +111,7 @@ class Audit:
 
     def to_json(self) -> dict[str, Any]:
         """The audit as a JSON object."""
-        return {
-            "precision": self.precision,
-            "passed": self.passed,
-            "shares": [asdict(share) for share in self.shares],
-            "kept": [asdict(kept) for kept in self.kept],
-            "unknown": list(self.unknown),
-            "problems": list(self.problems),
-        }
+        return super().to_json() | {"passed": self.passed}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Audit:

@@ -103,7 +103,6 @@ def _run(request: BuildRequest, folder: Path, progress: Progress) -> dict[str, A
         if built.timing_cache is not None:
             (folder / "timing_cache").write_bytes(built.timing_cache)
     return {
-        "version": trt.__version__,
         "layers": built.layers,
         "inspection": built.inspection,
         "seconds": time.perf_counter() - started,

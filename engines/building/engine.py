@@ -170,8 +170,8 @@ def make_engine(
         InternalError: The builder crashed.
     """
     facts, gpus = engine_facts(artifact, request)
-    made = _from_cache_or_built(request, facts, artifact, cache, progress)
-    return replace(made, gpus=gpus)
+    plan, audit, build = _from_cache_or_built(artifact, request, facts, cache, progress)
+    return EngineBuild(plan, artifact, request, gpus, facts, audit, {"cached": False, **build})
 
 
 def engine_facts(artifact: OnnxArtifact, request: BuildRequest) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -273,15 +273,15 @@ def _gpu_here() -> tuple[str, str, str]:
     return device.name, f"sm{major}{minor}", driver
 
 
+Made = tuple[bytes, Audit, dict[str, Any]]
+"""Plan, audit and build of an `EngineBuild`; of the latter ``cached`` only where it is true."""
+
+
 def _from_cache_or_built(
-    request: BuildRequest,
-    facts: Mapping[str, Any],
-    artifact: OnnxArtifact,
-    cache: Cache | None,
-    progress: Progress,
-) -> EngineBuild:
+    artifact: OnnxArtifact, request: BuildRequest, facts: Mapping[str, Any], cache: Cache | None, progress: Progress
+) -> Made:
     if cache is None:
-        return _built(request, facts, artifact, progress)
+        return _built(artifact, request, progress)
     with cache.lock(facts, waiting=lambda: progress("waiting for another build of the same engine")):
         entry = cache.find(facts)
         if entry is not None:
@@ -289,33 +289,23 @@ def _from_cache_or_built(
             audit = Audit.from_json(details.pop("audit"))
             with contextlib.suppress(OSError):  # another process has just cleared the cache
                 plan = entry.content.read_bytes()
-                return EngineBuild(plan, artifact, request, (), facts, audit, {**details, "cached": True})
+                return plan, audit, {**details, "cached": True}
         expected = _expected(cache, facts, progress)
         total = "" if expected is None else f", about {expected:.0f} s in all"
-
-        def tell(step: str, done: int = 0, of: int = 0, /) -> None:
-            progress(step + total)
-
-        made = _built(request, facts, artifact, tell)
-        if made.audit.passed:
-            details = {name: value for name, value in made.build.items() if name != "cached"}
-            cache.store(facts, made.plan, {**details, "audit": made.audit.to_json()})
-        return made
+        plan, audit, build = _built(artifact, request, lambda step, done=0, of=0, /: progress(step + total))
+        if audit.passed:
+            cache.store(facts, plan, {**build, "audit": audit.to_json()})
+        return plan, audit, build
 
 
-def _built(request: BuildRequest, facts: Mapping[str, Any], artifact: OnnxArtifact, progress: Progress) -> EngineBuild:
+def _built(artifact: OnnxArtifact, request: BuildRequest, progress: Progress) -> Made:
     result = build_in_process(request, artifact.data, progress)
     if request.timing_cache is not None and result.timing_cache is not None:
         write_atomic(request.timing_cache, result.timing_cache, overwrite=True)
     progress("auditing")
     audit = _audit(request, artifact, result)
-    build = {
-        "seconds": round(result.seconds, 3),
-        "peak_memory_bytes": result.peak_memory_bytes,
-        "layers": result.layers,
-        "cached": False,
-    }
-    return EngineBuild(result.plan, artifact, request, (), facts, audit, build)
+    effort = {"peak_memory_bytes": result.peak_memory_bytes, "layers": result.layers}
+    return result.plan, audit, {"seconds": round(result.seconds, 3), **effort}
 
 
 def _expected(cache: Cache, facts: Mapping[str, Any], progress: Progress) -> float | None:

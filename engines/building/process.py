@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import errors
-from ...errors import AgileIRError, InternalError
+from ...errors import InternalError
 from ...progress import Progress, silent
 from ..failures import Failure, explain_build, explain_crash
 from .child import MODEL
@@ -32,7 +32,6 @@ class BuildResult:
 
     Attributes:
         plan: The engine.
-        version: Version of the target.
         layers: Layers of the parsed network.
         messages: All messages of the builder, as (severity, text).
         inspection: The engine inspector's JSON; None where the target has none.
@@ -42,7 +41,6 @@ class BuildResult:
     """
 
     plan: bytes
-    version: str
     layers: int
     messages: tuple[tuple[str, str], ...]
     inspection: str | None
@@ -121,7 +119,8 @@ def _collect(
         failure = outcome["failure"]
         raise explain_build(Failure(**{**failure, "messages": tuple(failure["messages"])}), title)
     if "error" in outcome:
-        raise _same_error(outcome["error"])
+        told = outcome["error"]
+        raise getattr(errors, told["type"], InternalError)(told["what"], why=told["why"], fix=told["fix"])
     timing_cache = folder / "timing_cache"
     return BuildResult(
         plan=(folder / "plan").read_bytes(),
@@ -129,13 +128,6 @@ def _collect(
         timing_cache=timing_cache.read_bytes() if timing_cache.exists() else None,
         **outcome["result"],
     )
-
-
-def _same_error(told: dict[str, str]) -> AgileIRError:
-    """The child's error again."""
-    kind = getattr(errors, told["type"], InternalError)
-    error: AgileIRError = kind(told["what"], why=told["why"], fix=told["fix"])
-    return error
 
 
 def _messages(log: Path) -> Iterator[tuple[str, str]]:

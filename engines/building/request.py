@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from ...cache.facts import program_facts
 from ...errors import InputError, Unsupported
 from ...export.artifact import OnnxArtifact
 from ...files import check_output
+from ...json_form import JsonForm
 from ..profiles import Profile, check_profiles
 from ..targets import TARGETS, Target
 
@@ -34,7 +34,7 @@ TURING = "sm75"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildOptions:
+class BuildOptions(JsonForm):
     """How an engine is to be built, of whatever file.
 
     Attributes:
@@ -94,26 +94,15 @@ class BuildRequest(BuildOptions):
 
     def to_json(self) -> dict[str, Any]:
         """The request as a JSON object, with absolute paths."""
-        data = dataclasses.asdict(self)
-        data["profiles"] = [profile.to_json() for profile in self.profiles]
-        data["gpus"] = list(self.gpus)
-        for name in PATHS:
-            path = getattr(self, name)
-            data[name] = None if path is None else str(path.absolute())
-        return data
+        paths = {name: getattr(self, name) for name in PATHS}
+        return super().to_json() | {name: path and str(path.absolute()) for name, path in paths.items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> BuildRequest:
         """The request that `to_json` described."""
         paths = {name: None if data[name] is None else Path(data[name]) for name in PATHS}
-        return cls(
-            **{
-                **data,
-                **paths,
-                "profiles": tuple(Profile.from_json(profile) for profile in data["profiles"]),
-                "gpus": tuple(data["gpus"]),
-            }
-        )
+        profiles = tuple(Profile.from_json(profile) for profile in data["profiles"])
+        return cls(**{**data, **paths, "profiles": profiles, "gpus": tuple(data["gpus"])})
 
     def facts(self, version: str, gpu: str, driver: str) -> dict[str, Any]:
         """All that the engine's bytes depend on, as the cache keys it; where files lie does not matter.

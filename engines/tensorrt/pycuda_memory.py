@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -54,12 +54,9 @@ class PycudaMemory:
         """See `DeviceMemory.stream`."""
         return int(self._stream.handle)
 
-    def current(self) -> AbstractContextManager[Any]:
-        """See `DeviceMemory.current`."""
-        return self._pushed()
-
     @contextmanager
-    def _pushed(self) -> Iterator[None]:
+    def current(self) -> Iterator[None]:
+        """See `DeviceMemory.current`."""
         self._context.push()
         try:
             yield

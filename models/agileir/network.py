@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..columnar import ColumnarNetwork
-from ..layers import Block, Stage, initialise
+from ..layers import Block, Stage
 from ..options import ATTENTION_FORMS
 from ..spec import ModelSpec
 from .attention import GroupAttention
@@ -76,4 +76,3 @@ class AgileIR(ColumnarNetwork):
             for depth, groups, key_dim in zip(depths, num_heads, key_dims, strict=True)
         ]
         super().__init__(spec, stages, embed_dim, upsampler, resi_connection, num_feat)
-        self.apply(initialise)

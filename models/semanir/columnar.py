@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..columnar import ColumnarNetwork
-from ..layers import initialise
 from ..spec import ModelSpec
 from .attention import SemanticStage, add_geometry
 
@@ -65,4 +64,3 @@ class SemanIR(ColumnarNetwork):
         ]
         super().__init__(spec, stages, embed_dim, upsampler, resi_connection, num_feat)
         add_geometry(self, window_size, top_k)
-        self.apply(initialise)

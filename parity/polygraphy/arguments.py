@@ -70,7 +70,6 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
             "--agileir-images",
             nargs="*",
             action="extend",
-            default=None,
             metavar="PATH",
             help="Pictures or folders of pictures to run on, padded to what the model takes; "
             "the pictures packaged with agileir-export where no PATH is given. May be repeated.",
@@ -78,7 +77,6 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
         self.group.add_argument(
             "--agileir-size",
             action="append",
-            default=None,
             metavar="HxW",
             help="Cut the middle of every picture to rows x columns. Default: the whole picture.",
         )
@@ -86,7 +84,6 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
             "--agileir-psnr",
             action="append",
             type=float,
-            default=None,
             metavar="DB",
             help="Fail below this PSNR, with the fixed peak 1.0 on outputs clamped to 0..1. Stands in for the "
             "comparison 'simple', the default; others that --compare names are made, too.",

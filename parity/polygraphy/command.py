@@ -13,7 +13,8 @@ from ...engines.artifact import EngineArtifact, is_engine, read_engine
 from ...engines.opening import is_onnx
 from ...errors import InputError, Unsupported
 from ...export.artifact import OnnxArtifact, read_artifact
-from ..floors import FLOORS, own_dictionary_floor
+from ...json_form import JsonForm
+from ..floors import file_floor
 from .hooks import Pictures, fixed_size, input_name
 
 __all__ = ["TARGETS", "Comparison", "plan_comparison"]
@@ -29,7 +30,7 @@ INPUTS, OUTPUTS = "$outputs/inputs", "$outputs/first"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(JsonForm):
     """Runs of polygraphy that compare two executions of a network.
 
     Attributes:
@@ -55,12 +56,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as a JSON object, its script in it."""
-        return {
-            "floor": self.floor,
-            "commands": [list(command) for command in self.commands],
-            "environment": dict(self.environment),
-            "script": self.script(),
-        }
+        return super().to_json() | {"script": self.script()}
 
 
 def plan_comparison(
@@ -100,7 +96,7 @@ def plan_comparison(
     _same_network(reference, candidate)
     _runs_here(reference)
     if floor is None:
-        floor = _ladder_floor(candidate)
+        floor = file_floor(candidate.precision, candidate.spec.top_k)
     judged = ("--agileir-psnr", f"{floor:g}")
     if isinstance(candidate, EngineArtifact):
         pictures, shapes = _pictures(reference, images, size or fixed_size(reference))
@@ -147,12 +143,6 @@ def _runs_here(artifact: OnnxArtifact) -> None:
             fix="Name the float32 file first and this one with --against and --trt or --rtx; "
             "`agileir-export verify` emulates bfloat16.",
         )
-
-
-def _ladder_floor(artifact: OnnxArtifact | EngineArtifact) -> float:
-    """What the parity ladder asks of a file of this precision; less where a model chooses its keys itself."""
-    precision = artifact.precision
-    return FLOORS[precision] if artifact.spec.top_k is None else own_dictionary_floor(precision)
 
 
 def _pictures(

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agileir_export.calib.crops import Reader, choose_crops, list_files, middle
+from agileir_export.calib.crops import Reader, choose_crops, list_files
 from agileir_export.calib.material import gather
 from agileir_export.errors import ImageError, InputError
 from agileir_export.export import OnnxArtifact
 from agileir_export.images.files import Image, write_image
+from agileir_export.parity.images import middle
 
 from ..export import networks
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ from tensorrt.plugin import _tensor
 from agileir_export.plugins.calls import Call
 from agileir_export.plugins.catalogue import CALLS, OPERATORS
 from agileir_export.plugins.dispatch import kernel_module
-from agileir_export.plugins.ptx import entry_parameters
+from agileir_export.plugins.ptx import ENTRY
 from agileir_export.plugins.registry import DOMAIN, NAMESPACE_ATTRIBUTE
 from agileir_export.plugins.tensorrt_plugins import register_tensorrt
 
@@ -184,7 +185,7 @@ def life(call: Call, dtype: str, tactic: int, image: tuple[int, int, int], dynam
         "shared": parameters.shared_mem.value,
         "extra": [argument.value for argument in extra],
         "kernel": name if isinstance(name, str) else bytes(name).decode(),
-        "entry": list(entry_parameters(text)),
+        "entry": re.findall(r"\.param\s+\.(\w+)", next(ENTRY.finditer(text))["list"]),
         "declares_kernel": f".visible .entry {name if isinstance(name, str) else bytes(name).decode()}(" in text,
         "inputs": count,
         "fields": sorted(field.name for field in creator.field_names),

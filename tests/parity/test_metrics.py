@@ -6,8 +6,8 @@ import pytest
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from agileir_export.json_form import json_number
 from agileir_export.parity.metrics import (
-    json_number,
     key_agreement,
     luma,
     max_steps,

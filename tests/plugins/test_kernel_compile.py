@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from triton.compiler import ASTSource
 
 from agileir_export.plugins.dispatch import kernel_module
 from agileir_export.plugins.launch import MAX_SHARED_BYTES, Launch
-from agileir_export.plugins.ptx import POINTERS, entry_parameters, without_hidden
+from agileir_export.plugins.ptx import ENTRY as VISIBLE_ENTRY
+from agileir_export.plugins.ptx import POINTERS, without_hidden
 
 kernel_table = load_script(Path(__file__).resolve().parents[2] / "tools" / "kernel_table.py")
 
@@ -34,6 +36,14 @@ QUICK = {
     ("SemanIR tiny denoising", "float32"),
 }
 SLOW = pytest.mark.slow
+
+
+def entry_parameters(ptx: str) -> tuple[str, ...]:
+    """Types of the entry's parameters in order, such as ``("u64", "u32", "u64")``."""
+    (match,) = VISIBLE_ENTRY.finditer(ptx)
+    return tuple(re.findall(r"\.param\s+\.(\w+)", match["list"]))
+
+
 SPILLED_AT_MOST = 0 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9) else 16
 """Bytes a thread: the kernels were fitted to the newest compiler; older ones spill a little here and there."""
 
@@ -160,7 +170,7 @@ def test_another_number_of_hidden_arguments_is_refused() -> None:
 
 def test_text_without_an_entry_is_refused() -> None:
     with pytest.raises(InternalError, match="no visible entry"):
-        entry_parameters("// nothing")
+        without_hidden("// nothing", 0)
 
 
 def test_bad_ptx_is_refused_by_the_assembler(ptxas: str) -> None:
