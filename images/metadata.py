@@ -67,7 +67,7 @@ def structural(text: str) -> str | None:
         return "ImageJ"
     if "<OME" in text[:2000]:
         return "OME-XML"
-    return "tifffile" if text.startswith('{"shape"') else None
+    return "tifffile" if text.startswith("{") and '"shape":' in text else None  # older releases put it last
 
 
 def _rescaled_description(text: str, kind: str, old: tuple[int, int], new: tuple[int, int]) -> str | None:
