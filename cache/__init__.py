@@ -1,11 +1,13 @@
-"""The cache: engines, prepared files and measured ranges, by all the facts they depend on."""
+"""The cache: engines, prepared files, measured ranges and memory, by all the facts they depend on."""
 
-from .facts import Difference, Facts, differences, program_facts
-from .store import DRAWERS, ENGINES, PREPARED, RANGES, Cache, CacheEntry, CacheWarning, default_folder
+from .facts import NETWORK, Difference, Facts, differences, program_facts
+from .store import DRAWERS, ENGINES, MEMORY, PREPARED, RANGES, Cache, CacheEntry, CacheWarning, default_folder
 
 __all__ = [
     "DRAWERS",
     "ENGINES",
+    "MEMORY",
+    "NETWORK",
     "PREPARED",
     "RANGES",
     "Cache",

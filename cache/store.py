@@ -24,13 +24,24 @@ from typing import Any
 from .entry import CONTENT, DESCRIPTION, VERSION, CacheEntry, damage, read_entry, synchronise, write_through
 from .facts import Difference, Facts, differences, facts_key, likeness
 
-__all__ = ["DRAWERS", "ENGINES", "PREPARED", "RANGES", "Cache", "CacheEntry", "CacheWarning", "default_folder"]
+__all__ = [
+    "DRAWERS",
+    "ENGINES",
+    "MEMORY",
+    "PREPARED",
+    "RANGES",
+    "Cache",
+    "CacheEntry",
+    "CacheWarning",
+    "default_folder",
+]
 
 ENVIRONMENT_VARIABLE = "AGILEIR_EXPORT_CACHE"
 
-ENGINES, PREPARED, RANGES = "engines", "sources", "ranges"
-DRAWERS = (ENGINES, PREPARED, RANGES)
-"""Built engines; ONNX files made from models on the way to one; what calibration measured on pictures."""
+ENGINES, PREPARED, RANGES, MEMORY = "engines", "sources", "ranges", "memory"
+DRAWERS = (ENGINES, PREPARED, RANGES, MEMORY)
+"""Built engines; ONNX files made from models on the way to one; what calibration measured on pictures; how much
+memory runners take."""
 
 TEMPORARY = ".unfinished-"
 LOCKS = ".locks"

@@ -16,6 +16,7 @@ from ..models.options import ATTENTION_FORMS, LoadOptions
 from .terminal import Terminal
 
 __all__ = [
+    "MemoryType",
     "Size",
     "SizeType",
     "VerificationOptions",
@@ -29,6 +30,8 @@ __all__ = [
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Size = tuple[int, int]
+
+UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
@@ -48,6 +51,25 @@ class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         if match is None:
             self.fail(f"{value!r} is not a size such as 128x96 (rows x columns).", param, ctx)
         return int(match[1]), int(match[2])
+
+
+class MemoryType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
+    """``4GiB`` in bytes."""
+
+    name = "BYTES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes.
+
+        Raises:
+            click.BadParameter: No number of bytes, kB, MB, GB, KiB, MiB or GiB.
+        """
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*([KMG]I?B)?B?", value.strip().upper())
+        if match is None:
+            self.fail(f"{value!r} is not an amount of memory such as 4GiB or 512MB.", param, ctx)
+        return int(float(match[1]) * UNITS[match[2] or ""])
 
 
 def _sets(attribute: str, of: Callable[[Any], Any] = bool) -> Callable[[click.Context, click.Parameter, Any], None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .options import Size, SizeType, common_options, given, model_options, path_option, stacked
+from .options import MemoryType, Size, SizeType, common_options, given, model_options, path_option, stacked
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -25,27 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["trt"]
 
 PRECISIONS = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
-
-UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-
-
-class MemoryType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """``4GiB`` in bytes."""
-
-    name = "BYTES"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes.
-
-        Raises:
-            click.BadParameter: No number of bytes, kB, MB, GB, KiB, MiB or GiB.
-        """
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*([KMG]I?B)?B?", value.strip().upper())
-        if match is None:
-            self.fail(f"{value!r} is not an amount of memory such as 4GiB or 512MB.", param, ctx)
-        return int(float(match[1]) * UNITS[match[2] or ""])
 
 
 class GpuListType(click.ParamType):  # type: ignore[type-arg]

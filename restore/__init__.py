@@ -1,5 +1,17 @@
 """Restore: pictures through a runner, files in and files out."""
 
 from .files import Restored, plan_outputs, restore_file, restore_image, restore_pictures, restore_planned
+from .memory import MemoryPlan, memory_plan
+from .out_of_memory import is_out_of_memory
 
-__all__ = ["Restored", "plan_outputs", "restore_file", "restore_image", "restore_pictures", "restore_planned"]
+__all__ = [
+    "MemoryPlan",
+    "Restored",
+    "is_out_of_memory",
+    "memory_plan",
+    "plan_outputs",
+    "restore_file",
+    "restore_image",
+    "restore_pictures",
+    "restore_planned",
+]
