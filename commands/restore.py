@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import TileType, common_options, model_options
+from .options import TileType, common_options, memory_size, model_options
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ __all__ = ["restore"]
     metavar="DB",
     help="Quality at the seams of tiles against the whole picture.",
 )
+@click.option("--memory", callback=memory_size, metavar="BYTES", help="Most memory to take, as in 4GiB. Default: all.")
 @model_options
 @common_options
 @click.pass_obj
@@ -59,6 +60,7 @@ def restore(
     tile: Tile,
     overlap: int | None,
     seam_psnr: float,
+    memory: int | None,
     options: LoadOptions,
 ) -> None:
     """Restore pictures, or all pictures of folders, with an exported file (fast) or a model (PyTorch).
@@ -71,14 +73,15 @@ def restore(
     measured: see docs/tiles.md.
     """
     from ..engines.opening import open_runner
-    from ..restore import TiledRunner, plan_outputs, restore_planned
+    from ..restore import PlannedRoom, TiledRunner, plan_outputs, restore_planned
 
     with terminal.working():
         pairs = plan_outputs(images, output, overwrite)
     with terminal.working(f"Loading {source}"):
         runner = open_runner(source, options)
     with terminal.working("Restoring") as progress:
-        tiled = TiledRunner(runner, tile, overlap, seam_psnr, progress=progress)
+        room = PlannedRoom(runner, memory, progress)
+        tiled = TiledRunner(runner, tile, overlap, seam_psnr, room, progress=progress)
         done = restore_planned(tiled, pairs, overwrite, progress)
     sizes = [f"{f.size_in[0]}x{f.size_in[1]} -> {f.size_out[0]}x{f.size_out[1]}" for f in done]
     rows = [(f.output, size, f"{f.seconds:.2f} s") for f, size in zip(done, sizes, strict=True)]

@@ -1,12 +1,18 @@
-"""Restore: pictures through a runner, files in and files out."""
+"""Restore: pictures through a runner, files in and files out, in tiles where they do not fit."""
 
 from .files import Restored, plan_outputs, restore_file, restore_image, restore_pictures, restore_planned
-from .tiled_runner import Room, TiledRunner
+from .memory import MemoryPlan, memory_plan
+from .out_of_memory import is_out_of_memory
+from .tiled_runner import PlannedRoom, Room, TiledRunner
 
 __all__ = [
+    "MemoryPlan",
+    "PlannedRoom",
     "Restored",
     "Room",
     "TiledRunner",
+    "is_out_of_memory",
+    "memory_plan",
     "plan_outputs",
     "restore_file",
     "restore_image",

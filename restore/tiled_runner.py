@@ -6,19 +6,22 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from ..cache import Cache
 from ..engines.profiles import Profile
 from ..engines.runner import Images, Runner, check_images
-from ..errors import InputError
+from ..errors import EnvironmentProblem, InputError
 from ..models.spec import ModelSpec
 from ..progress import Progress, silent
+from .memory import MemoryPlan, memory_plan
+from .out_of_memory import is_out_of_memory
 from .seams import SEAM_PSNR, SeamTable, SeamWarning, seam_table
 from .tiles import TilePlan, plan_tiles
 from .tiling import run_in_tiles, taken_sizes
 
-__all__ = ["Room", "SmallRoom", "Tile", "TiledRunner"]
+__all__ = ["PlannedRoom", "Room", "Tile", "TiledRunner"]
 
 LOG = logging.getLogger(__name__)
 
@@ -28,6 +31,13 @@ Tile = Literal["auto", "off"] | int | tuple[int, int]
 MARGIN = 6.0
 """dB by which the measured seams of a chosen overlap must be better than asked for: other pictures are not those that
 were measured. Half the error."""
+
+
+SMALL, TILE = 512, 256
+"""Sides (pixels) of pictures that go whole without a look at the memory, and of tiles where it cannot be looked at."""
+
+SMALLEST = 4
+"""Side of the smallest tile that is tried when memory runs out, in multiples of the model's."""
 
 
 class Room(Protocol):
@@ -40,16 +50,40 @@ class Room(Protocol):
         """The greatest side of a square tile that fits, a multiple of a number; input pixels."""
 
 
-class SmallRoom:
-    """A rule without a look at the memory: whole up to 512x512 pixels, else tiles of 256."""
+class PlannedRoom:
+    """What `memory_plan` says, once a picture is large enough to be worth measuring.
+
+    Args:
+        runner: What will run.
+        budget: Most bytes that this process may hold; None for all that is free.
+        progress: Told when something is measured.
+    """
+
+    def __init__(self, runner: Runner, budget: int | None = None, progress: Progress = silent) -> None:
+        self._runner, self._budget, self._progress = runner, budget, progress
+
+    @cached_property
+    def _plan(self) -> MemoryPlan | None:
+        """None where the system does not tell what is free, or what a process holds."""
+        try:
+            return memory_plan(self._runner, self._budget, progress=self._progress)
+        except EnvironmentProblem as problem:
+            LOG.warning("Memory is not planned: %s Pictures are restored in tiles of %d pixels.", problem.what, TILE)
+            return None
 
     def fits(self, rows: int, columns: int, batch: int = 1) -> bool:
         """See `Room.fits`."""
-        return batch * rows * columns <= 512 * 512
+        if self._budget is None and batch * rows * columns <= SMALL * SMALL:
+            return True
+        return self._plan is not None and self._plan.fits(rows, columns, batch)
 
     def largest_tile(self, multiple: int) -> int:
-        """See `Room.largest_tile`."""
-        return max(256 // multiple, 4) * multiple
+        """See `Room.largest_tile`.
+
+        Raises:
+            EnvironmentProblem: Not even the smallest tile fits.
+        """
+        return max(TILE // multiple, 4) * multiple if self._plan is None else self._plan.largest_tile(multiple)
 
 
 @dataclass(frozen=True)
@@ -75,7 +109,7 @@ class TiledRunner:
             that reaches `seam_psnr`.
         seam_psnr: PSNR in dB at the seams, against the whole picture, that the overlap must reach by measurement. What
             is measured is kept in the cache.
-        room: What the memory holds.
+        room: What the memory holds; what is planned for the runner unless given.
         cache: Where measured seams lie; unless given, a drawer of the cache.
         progress: Told tiles, and what is measured.
 
@@ -95,9 +129,10 @@ class TiledRunner:
     ) -> None:
         if overlap is not None and overlap < 0:
             raise InputError(f"An overlap of {overlap} pixels leaves gaps.", fix="Give 0 or more.")
-        self.runner, self.room, self.progress = runner, room or SmallRoom(), progress
+        self.runner, self.progress = runner, progress
+        self.room = room or PlannedRoom(runner, progress=progress)
         self._wanted = _asked(tile, runner.spec.pad_multiple)
-        self._off, self._cache = tile == "off", cache
+        self._off, self._auto, self._cache = tile == "off", tile == "auto", cache
         self._overlap, self._seam_psnr = overlap, seam_psnr
         self._seams: SeamTable | None = None
         self._told: set[int] = set()
@@ -112,17 +147,28 @@ class TiledRunner:
         return self.runner.describe()
 
     def run(self, images: Images) -> Images:
-        """See `Runner.run`.
+        """See `Runner.run`. Where memory runs out all the same, tiles are halved, unless a size was asked for.
 
         Raises:
             InputError: The images do not fit the model, or a given overlap not the tile.
         """
         check_images(images, self.spec)
-        chosen = self.plan(images.shape[2], images.shape[3])
-        if chosen is None:
-            return self.runner.run(images)
-        plan, batch = chosen
-        return run_in_tiles(self.runner, images, plan, batch, self.progress)
+        while True:
+            chosen = self.plan(images.shape[2], images.shape[3])
+            try:
+                if chosen is None:
+                    return self.runner.run(images)
+                plan, batch = chosen
+                return run_in_tiles(self.runner, images, plan, batch, self.progress)
+            except Exception as error:
+                if not self._auto or not is_out_of_memory(error):
+                    raise
+                tried = images.shape[2:] if chosen is None else (chosen[0].rows.tile, chosen[0].columns.tile)
+                smaller = max(tried) // 2 // self.spec.pad_multiple * self.spec.pad_multiple
+                if smaller < SMALLEST * self.spec.pad_multiple:
+                    raise
+                LOG.warning("Memory ran out: tiles of %d pixels from here on", smaller)
+                self._wanted = smaller, smaller
 
     def plan(self, rows: int, columns: int) -> tuple[TilePlan, int] | None:
         """How a picture is cut and how many tiles are run at once; None where it goes through as it is.
