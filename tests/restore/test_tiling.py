@@ -15,14 +15,14 @@ from agileir_export.engines import OnnxRuntimeRunner
 from agileir_export.engines.artifact import EngineArtifact
 from agileir_export.engines.profiles import Profile
 from agileir_export.engines.torch_runner import TorchRunner
-from agileir_export.errors import InputError
+from agileir_export.errors import EnvironmentProblem, InputError
 from agileir_export.export import export_onnx
 from agileir_export.images.files import read_image, sample_images, write_image
 from agileir_export.images.resizing import pad_to_multiple, pad_to_size
 from agileir_export.models import ModelSpec
 from agileir_export.parity.images import to_channels
 from agileir_export.parity.metrics import psnr
-from agileir_export.restore import TiledRunner, restore_pictures, seams
+from agileir_export.restore import MemoryPlan, PlannedRoom, TiledRunner, restore_pictures, seams
 from agileir_export.restore.seams import SeamTable, SeamWarning, known_seams, measure_seams, seam_psnr, seam_table
 from agileir_export.restore.tiles import TilePlan, cut, plan_tiles
 from agileir_export.restore.tiling import restored_bands, run_in_tiles
@@ -296,3 +296,63 @@ def test_files_of_any_size(tmp_path: Path, kept: Path) -> None:
     restore_pictures(Blurring(), tmp_path / "in.png", tmp_path / "whole.png", tile="off")
     one, two = (read_image(tmp_path / name).pixels[:, 6:, :-6] for name in ("tiles.png", "whole.png"))
     assert np.abs(one - two).max() <= 1 / 255 + 1e-6
+
+
+class Cramped:
+    """A runner that has memory for so many pixels only."""
+
+    def __init__(self, runner: Any, most: int) -> None:
+        self.inner, self.most, self.spec = runner, most, runner.spec
+        self.tried: list[tuple[int, ...]] = []
+
+    def describe(self) -> dict[str, Any]:
+        return dict(self.inner.describe())
+
+    def run(self, images: Any) -> Any:
+        self.tried.append(images.shape[2:])
+        if images.shape[2] * images.shape[3] > self.most:
+            raise MemoryError("bad allocation")
+        return self.inner.run(images)
+
+
+def test_out_of_memory_all_the_same_halves_the_tiles(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    runner = OnnxRuntimeRunner(networks.exported(folder, "swinir-light"))
+    images = networks.images(1, 3, 64, 64)
+    cramped = Cramped(runner, 40 * 40)
+    restored = TiledRunner(cramped, overlap=8).run(images)
+    assert restored.shape == runner.run(images).shape
+    assert max(map(np.prod, cramped.tried[1:])) <= 40 * 40 < np.prod(cramped.tried[0])
+    assert "Memory ran out: tiles of 32 pixels" in caplog.text
+    with pytest.raises(MemoryError):
+        TiledRunner(Cramped(runner, 40 * 40), "off").run(images)
+    with pytest.raises(MemoryError):
+        TiledRunner(Cramped(runner, 40 * 40), 64).run(images)
+    with pytest.raises(MemoryError):
+        TiledRunner(Cramped(runner, 4), overlap=8).run(images)
+
+
+def test_a_budget_cuts_what_would_go_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def planned(runner: Any, budget: int | None, **_: Any) -> MemoryPlan:
+        asked.append(budget)
+        return MemoryPlan(0.0, 1000.0, 4, 1000 * 32 * 32 * 2)
+
+    monkeypatch.setattr("agileir_export.restore.tiled_runner.memory_plan", planned)
+    runner = OnnxRuntimeRunner(networks.exported(folder, "swinir-light"))
+    room = PlannedRoom(runner)
+    assert room.fits(512, 512) and not asked, "small pictures are not worth measuring"
+    assert not room.fits(512, 516) and asked == [None]
+    tight = PlannedRoom(runner, 10**6)
+    assert not tight.fits(64, 64) and tight.fits(32, 32) and tight.largest_tile(4) == 40
+    plan, _ = TiledRunner(runner, overlap=8, room=tight).plan(64, 64)
+    assert plan.rows.tile <= 40
+
+
+def test_where_memory_is_not_told_tiles_are_small(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def untold(*_: Any, **__: Any) -> None:
+        raise EnvironmentProblem("Plan 9 does not tell how much memory is free.")
+
+    monkeypatch.setattr("agileir_export.restore.tiled_runner.memory_plan", untold)
+    room = PlannedRoom(OnnxRuntimeRunner(networks.exported(folder, "swinir-light")))
+    assert room.fits(512, 512) and not room.fits(516, 516) and room.largest_tile(8) == 256
