@@ -5,18 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-import agileir_export
-
-from ..scripts import load_script
+from ..scripts import load_script, run_python
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "build.py"
 LAYERS = """Layers:
@@ -102,15 +97,7 @@ def test_a_child_that_fails_is_a_problem_and_no_traceback(bench: ModuleType, tmp
 def test_a_whole_run(tmp_path: Path) -> None:
     """Our file has fewer kernels than the plain export of the same network."""
     path = tmp_path / "results.json"
-    package = Path(agileir_export.__file__).parents[1]
-    search = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
-    answer = subprocess.run(
-        [sys.executable, SCRIPT, "--presets", "agileir_tiny_x2", "--rounds", "1", "--json", path],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": search},
-    )
+    answer = run_python(SCRIPT, "--presets", "agileir_tiny_x2", "--rounds", "1", "--json", path)
     ours, written, plain = json.loads(path.read_text())["results"]
     for row in (ours, written, plain):
         assert not row["problem"]

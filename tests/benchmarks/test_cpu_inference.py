@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,9 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import agileir_export
-
-from ..scripts import load_script
+from ..scripts import load_script, run_python
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "cpu_inference.py"
 
@@ -144,15 +140,7 @@ def test_errors_in_child_processes_come_back_as_texts(bench: ModuleType, monkeyp
 @pytest.mark.slow
 def test_a_whole_run(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    package = Path(agileir_export.__file__).parents[1]
-    search = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
-    answer = subprocess.run(
-        [sys.executable, SCRIPT, "--models", "agileir_tiny_x2", "--size", "5x9", "--rounds", "2", "--json", path],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": search},
-    )
+    answer = run_python(SCRIPT, "--models", "agileir_tiny_x2", "--size", "5x9", "--rounds", "2", "--json", path)
     facts = json.loads(path.read_text())
     assert len(facts["results"]) == 5
     assert all(bool(row["problem"]) != (len(row["seconds"]) == 2) for row in facts["results"])

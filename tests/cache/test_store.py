@@ -44,7 +44,6 @@ def test_what_is_stored_is_found_again(cache: Cache, tmp_path: Path) -> None:
     stored = cache.store(facts(), PLAN, details)
     found = Cache(cache.folder).find(facts())
     assert found == stored
-    assert found is not None
     assert found.content.read_bytes() == PLAN
     assert (found.size, found.details, found.facts) == (len(PLAN), details, facts())
     assert abs(found.created - time.time()) < 60
@@ -52,7 +51,6 @@ def test_what_is_stored_is_found_again(cache: Cache, tmp_path: Path) -> None:
     file = tmp_path / "other.plan"
     file.write_bytes(PLAN[1:])
     copied = cache.store(facts(tf32=True), file, {})
-    assert copied is not None
     assert copied.content.read_bytes() == PLAN[1:]
     assert file.exists()
     assert cache.size == 2 * len(PLAN) - 1
@@ -126,7 +124,6 @@ def no_object(entry: Path) -> None:
 )
 def test_a_damaged_entry_is_removed_and_can_be_stored_again(cache: Cache, spoil: Any) -> None:
     entry = cache.store(facts(), PLAN, {})
-    assert entry is not None
     spoil(entry.content.parent)
     with pytest.warns(CacheWarning, match="is damaged"):
         assert cache.find(facts()) is None
@@ -138,12 +135,10 @@ def test_a_damaged_entry_is_removed_and_can_be_stored_again(cache: Cache, spoil:
 
 def test_storing_replaces_a_damaged_entry_and_keeps_a_sound_one(cache: Cache) -> None:
     first = cache.store(facts(), PLAN, {"number": 1})
-    assert first is not None
     second = cache.store(facts(), PLAN + b"other", {"number": 2})
     assert second == first, "an engine with the same facts is as good"
     truncate(first.content.parent)
     third = cache.store(facts(), PLAN, {"number": 3})
-    assert third is not None
     assert third.details == {"number": 3}
     assert leftovers(cache) == []
 
@@ -205,8 +200,6 @@ def test_what_killed_processes_leave_is_cleaned_when_it_is_old(cache: Cache) -> 
 def test_entries_are_listed_latest_first_and_cleared(cache: Cache) -> None:
     first = cache.store(facts(), PLAN, {})
     second = cache.store(facts(tf32=True), PLAN, {})
-    assert first is not None
-    assert second is not None
     truncate(second.content.parent)
     assert [entry.key for entry in cache.entries()] == [second.key, first.key]
     assert cache.clear([first.key]) == 1
@@ -219,7 +212,6 @@ def test_what_was_used_lately_stays(cache: Cache) -> None:
     entries = [cache.store(facts(number=number), PLAN, {}) for number in range(3)]
     past = time.time() - 1000
     for entry in entries[:2]:
-        assert entry is not None
         os.utime(entry.content.parent, (past, past))
     assert cache.find(facts(number=1)) is not None
     assert cache.clear(unused_seconds=2000) == 0
@@ -235,14 +227,12 @@ def test_why_an_engine_is_not_there(cache: Cache) -> None:
     cache.store(facts(gpus=["sm86"]), PLAN, {})
     wanted = facts(driver="580.1")
     nearest = cache.nearest(wanted)
-    assert nearest is not None
     assert nearest.facts == facts(gpus=["sm86"])
     assert cache.explain(wanted) == [
         Difference("driver", "(absent)", "580.1"),
         Difference("gpus", ["sm86"], ["sm86", "sm89"]),
     ]
     nearest = cache.nearest(facts(gpus=["sm86"]))
-    assert nearest is not None
     assert nearest.facts["target_version"] == "1.6", "an entry is not its own neighbour; the same network comes first"
 
 

@@ -119,7 +119,6 @@ def test_layers_that_keys_are_chosen_from_stay_int8_in_float16(ends: bool, folde
 def test_a_tight_budget_promotes_the_costliest_layers(small: OnnxArtifact, pictures: Any, tmp_path: Path) -> None:
     folder = pictures(5)
     _, loose = int8_file(small, tmp_path / "a.onnx", ground_truth=[folder], options=options(method="minmax"))
-    assert loose.quality is not None
     floor = loose.quality.parity + 1.0
     artifact, tight = int8_file(
         small, tmp_path / "b.onnx", ground_truth=[folder], options=options(method="minmax", min_parity=floor)
@@ -195,7 +194,6 @@ def test_keys_that_differ_cost_layers(folder: Path, tmp_path: Path) -> None:
         )[1]
         for share in (0.0, 0.995)
     )
-    assert loose.quality is not None and strict.quality is not None
     assert loose.quality.agreement is not None and strict.quality.agreement is not None
     assert loose.quality.agreement < 0.995 <= strict.quality.agreement
     assert len(strict.recipe.int8) < len(loose.recipe.int8)

@@ -94,7 +94,6 @@ def test_one_engine_is_compared_with_the_nearest_in_the_cache(cache: Cache, tmp_
     cache.store(facts(), b"plan", {})
     near = cache.store(facts(tf32=True), b"plan", {})
     cache.store(facts(network="other", precision="float32"), b"plan", {})
-    assert near is not None
     found = document(run("cache", "explain", built, "--json"))
     assert found["second"] == near.key[:12]
     assert [difference["field"] for difference in found["differences"]] == ["tf32"]
@@ -105,7 +104,6 @@ def test_one_engine_is_compared_with_the_nearest_in_the_cache(cache: Cache, tmp_
 def test_engines_are_cleared_by_key_or_all(cache: Cache) -> None:
     one = cache.store(facts(), b"plan", {})
     cache.store(facts(tf32=True), b"plan", {})
-    assert one is not None
     assert document(run("cache", "clear", one.key[:12], "--json")) == {
         "folder": str(cache.folder),
         "removed": 1,
@@ -119,7 +117,6 @@ def test_engines_are_cleared_by_key_or_all(cache: Cache) -> None:
 def test_engines_that_nobody_used_for_days_are_cleared(cache: Cache) -> None:
     old = cache.store(facts(), b"plan", {})
     cache.store(facts(tf32=True), b"plan", {})
-    assert old is not None
     past = time.time() - 3 * 86400
     os.utime(old.content.parent, (past, past))
     assert document(run("cache", "clear", "--unused-for", 4, "--json"))["removed"] == 0

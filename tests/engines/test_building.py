@@ -204,7 +204,6 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.wait()
-        assert process.stderr is not None
         process.stderr.close()
 
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
-import agileir_export
 from agileir_export.errors import OnnxFileError
 from agileir_export.export.artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY, read_artifact
 from agileir_export.models.spec import ModelSpec
+
+from ..scripts import run_python
 
 SPEC = ModelSpec("swinir", "swinir_light_x2", "super-resolution", 2, 3, 8, 8)
 
@@ -211,13 +209,5 @@ def test_reading_loads_no_torch(tmp_path: Path) -> None:
     path = written(tmp_path / "small.onnx", small())
     program = "import sys; from agileir_export.export import read_artifact; read_artifact(sys.argv[1]);"
     program += "print('torch' in sys.modules)"
-    package = Path(agileir_export.__file__).parents[1]
-    search = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
-    answer = subprocess.run(
-        [sys.executable, "-c", program, str(path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": search},
-    )
+    answer = run_python("-c", program, str(path))
     assert answer.stdout.strip() == "False"

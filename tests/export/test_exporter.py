@@ -6,8 +6,6 @@ import copy
 import hashlib
 import importlib.metadata
 import itertools
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +24,7 @@ from agileir_export.export.artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY
 from agileir_export.models import Restorer, build_preset
 from agileir_export.plugins import OPERATORS
 
+from ..scripts import run_python
 from . import networks
 
 DICTIONARY = "KeySemanticDictionary"
@@ -325,10 +324,7 @@ def test_another_process_writes_the_same_bytes(seed: str, folder: Path, tmp_path
     path = tmp_path / "other.onnx"
     program = "import sys; sys.path.insert(0, sys.argv[1]); import networks; from pathlib import Path;"
     program += "networks.export_onnx(networks.build('agileir'), Path(sys.argv[2]))"
-    command = [sys.executable, "-c", program, str(Path(__file__).parent), str(path)]
-    package = Path(agileir_export.__file__).parents[1]
-    search = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": search})
+    run_python("-c", program, str(Path(__file__).parent), path, PYTHONHASHSEED=seed)
     assert path.read_bytes() == networks.exported(folder, "agileir").path.read_bytes()
 
 

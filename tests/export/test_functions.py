@@ -70,8 +70,7 @@ def expected(*bodies: tuple[int, int, tuple[int, int]]) -> np.ndarray[Any, Any]:
 
 def run(model: onnx.ModelProto) -> np.ndarray[Any, Any]:
     onnx.checker.check_model(model, full_check=True)
-    output: np.ndarray[Any, Any] = create_session(model.SerializeToString()).run(None, {"t0": IMAGE})[0]
-    return output
+    return create_session(model.SerializeToString()).run(None, {"t0": IMAGE})[0]
 
 
 SAME = [(3, 4, (3, 3)), (3, 4, (3, 3))]

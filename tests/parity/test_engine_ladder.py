@@ -47,8 +47,7 @@ class Rounding(OnnxRuntimeRunner):
         self.step = step
 
     def run(self, images: Images) -> Images:
-        output: Images = super().run(images) + np.float32(self.step)
-        return output
+        return super().run(images) + np.float32(self.step)
 
 
 @pytest.mark.parametrize("kind", [KIND, "semanir"])

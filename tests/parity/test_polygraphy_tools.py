@@ -45,8 +45,7 @@ def tool(*arguments: object) -> int:
     """Runs polygraphy in this process; its exit code."""
     from polygraphy.tools._main import main
 
-    status: int = main([str(argument) for argument in arguments])
-    return status
+    return main([str(argument) for argument in arguments])
 
 
 def test_inspect_shows_our_operators(artifact: OnnxArtifact, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,6 @@ def test_a_hand_case_of_super_resolution(grey_picture: np.ndarray) -> None:
     """Grey of v has luma 16 + 219 v; 255 is the peak. 138 and 148 of 255 are 10 and 20 grey steps off."""
     reference, candidate = Constant(SR, 138 / 255), Constant(SR, 148 / 255)
     rung = task_rung(reference, candidate, loss=7)
-    assert rung is not None
     (measure,) = rung.measures
     assert measure.image == "grey"
     assert measure.baseline == np.inf  # bicubic keeps a flat picture
@@ -72,7 +71,6 @@ def test_a_hand_case_of_super_resolution(grey_picture: np.ndarray) -> None:
 def test_a_hand_case_of_denoising(grey_picture: np.ndarray) -> None:
     """Noise of 25/255 makes 20 log10(255/25) = 20.17 dB, give or take chance; RGB PSNR counts all channels."""
     rung = task_rung(Constant(DENOISING, 129 / 255), Constant(DENOISING, 126 / 255), loss=1)
-    assert rung is not None
     (measure,) = rung.measures
     assert measure.baseline == pytest.approx(20.17, abs=1)
     assert measure.reference == pytest.approx(20 * np.log10(255), abs=1e-3)

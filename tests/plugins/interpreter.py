@@ -71,8 +71,7 @@ class Interpreter:
 
         An access to any other address is an error.
         """
-        answer: list[tuple[Any, Any]] = self._ask(operator, tensors, attributes, tactic)[1]
-        return answer
+        return self._ask(operator, tensors, attributes, tactic)[1]
 
     def _ask(self, *question: Any) -> Any:
         assert self.process.stdin and self.process.stdout
