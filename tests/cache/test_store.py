@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,46 +86,29 @@ def test_the_order_of_fields_and_tuples_do_not_matter() -> None:
         facts_key({"path": Path("x")})
 
 
-def truncate(entry: Path) -> None:
-    plan = entry / "content"
-    plan.write_bytes(plan.read_bytes()[:-1])
+SPOILED: dict[str, tuple[str, Callable[[bytes], bytes | None]]] = {
+    "truncated": ("content", lambda data: data[:-1]),
+    "altered": ("content", lambda data: data[:1000] + bytes([data[1000] ^ 1]) + data[1001:]),
+    "no plan": ("content", lambda data: None),
+    "no description": ("entry.json", lambda data: None),
+    "cut description": ("entry.json", lambda data: data[:100]),
+    "other facts": ("entry.json", lambda data: data.replace(b"agileir_tiny_x2", b"agileir_tiny_x4")),
+    "no object": ("entry.json", lambda data: b"[1, 2]"),
+}
+"""What becomes of a file of an entry; None: it is lost."""
 
 
-def alter(entry: Path) -> None:
-    data = bytearray((entry / "content").read_bytes())
-    data[1000] ^= 1
-    (entry / "content").write_bytes(data)
+def spoil(entry: Any, how: str = "truncated") -> None:
+    name, change = SPOILED[how]
+    path = entry.content.with_name(name)
+    changed = change(path.read_bytes())
+    path.unlink() if changed is None else path.write_bytes(changed)
 
 
-def lose_plan(entry: Path) -> None:
-    (entry / "content").unlink()
-
-
-def lose_description(entry: Path) -> None:
-    (entry / "entry.json").unlink()
-
-
-def cut_description(entry: Path) -> None:
-    (entry / "entry.json").write_text((entry / "entry.json").read_text()[:100])
-
-
-def other_facts(entry: Path) -> None:
-    text = (entry / "entry.json").read_text()
-    (entry / "entry.json").write_text(text.replace("agileir_tiny_x2", "agileir_tiny_x4"))
-
-
-def no_object(entry: Path) -> None:
-    (entry / "entry.json").write_text("[1, 2]")
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [truncate, alter, lose_plan, lose_description, cut_description, other_facts, no_object],
-    ids=lambda spoil: spoil.__name__,
-)
-def test_a_damaged_entry_is_removed_and_can_be_stored_again(cache: Cache, spoil: Any) -> None:
+@pytest.mark.parametrize("how", SPOILED)
+def test_a_damaged_entry_is_removed_and_can_be_stored_again(cache: Cache, how: str) -> None:
     entry = cache.store(facts(), PLAN, {})
-    spoil(entry.content.parent)
+    spoil(entry, how)
     with pytest.warns(CacheWarning, match="is damaged"):
         assert cache.find(facts()) is None
     assert cache.entries() == []
@@ -137,7 +121,7 @@ def test_storing_replaces_a_damaged_entry_and_keeps_a_sound_one(cache: Cache) ->
     first = cache.store(facts(), PLAN, {"number": 1})
     second = cache.store(facts(), PLAN + b"other", {"number": 2})
     assert second == first, "an engine with the same facts is as good"
-    truncate(first.content.parent)
+    spoil(first)
     third = cache.store(facts(), PLAN, {"number": 3})
     assert third.details == {"number": 3}
     assert leftovers(cache) == []
@@ -200,7 +184,7 @@ def test_what_killed_processes_leave_is_cleaned_when_it_is_old(cache: Cache) -> 
 def test_entries_are_listed_latest_first_and_cleared(cache: Cache) -> None:
     first = cache.store(facts(), PLAN, {})
     second = cache.store(facts(tf32=True), PLAN, {})
-    truncate(second.content.parent)
+    spoil(second)
     assert [entry.key for entry in cache.entries()] == [second.key, first.key]
     assert cache.clear([first.key]) == 1
     assert cache.find(facts()) is None

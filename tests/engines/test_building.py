@@ -188,7 +188,6 @@ def start(place: Path, source: Path, output: str) -> subprocess.Popen[str]:
 
 def until(process: subprocess.Popen[str], step: str) -> None:
     """Waits until the verb tells a step."""
-    assert process.stderr is not None
     seen = []
     for line in process.stderr:
         seen.append(line)

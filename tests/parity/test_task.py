@@ -80,11 +80,8 @@ def test_a_hand_case_of_denoising(grey_picture: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    [
-        dataclasses.replace(SR, task="jpeg", scale=1),
-        dataclasses.replace(SR, task="real-world"),
-        dataclasses.replace(DENOISING, noise_level=None),
-    ],
+    [dataclasses.replace(SR, **changes) for changes in ({"task": "jpeg", "scale": 1}, {"task": "real-world"})]
+    + [dataclasses.replace(DENOISING, noise_level=None)],
     ids=lambda spec: spec.task,
 )
 def test_an_unknown_degradation_has_no_task_rung(spec: ModelSpec, grey_picture: np.ndarray) -> None:
@@ -97,7 +94,6 @@ def test_an_unknown_degradation_has_no_task_rung(spec: ModelSpec, grey_picture: 
 def test_the_degradations() -> None:
     truth = np.random.default_rng(0).random((3, 8, 12), np.float32)
     small = degrade(truth, SR)
-    assert small is not None
     assert np.array_equal(small, resize_bicubic(truth, 0.5, quantize=True))
     noisy = degrade(truth, DENOISING)
     assert noisy is not None and noisy.dtype == np.float32
@@ -114,7 +110,6 @@ def test_the_baseline_is_bicubic(small_samples: list[tuple[str, Path]]) -> None:
     assert rung is not None and rung.passed  # nothing lost against itself
     truth = read_image(small_samples[0][1]).pixels
     small = degrade(truth, SR)
-    assert small is not None
     assert rung.measures[0].baseline == pytest.approx(psnr_y(truth, resize_bicubic(small, 2), 2))
     assert rung.measures[0].baseline != pytest.approx(psnr(truth, resize_bicubic(small, 2)))
 

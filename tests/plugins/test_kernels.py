@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +15,6 @@ from agileir_export.plugins.key_semantic_dictionary.operator import key_semantic
 
 from . import naive
 from .cases import case_id
-from .interpreter import Interpreter
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
@@ -23,12 +22,6 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 Run = Callable[..., Tensor]
 GROUP, ATTENTION = "group_shifted_window_attention", "shifted_window_attention"
 DICTIONARY, KEYS = "key_semantic_dictionary", "key_semantic_attention"
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    with Interpreter() as interpreter:
-        yield interpreter
 
 
 @pytest.fixture
