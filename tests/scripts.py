@@ -1,11 +1,15 @@
-"""Scripts of the repository, which are no part of the package, as modules."""
+"""Scripts of the repository, which are no part of the package, as modules and in processes of their own."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+
+import agileir_export
 
 
 def load_script(path: Path) -> ModuleType:
@@ -16,3 +20,11 @@ def load_script(path: Path) -> ModuleType:
     sys.modules[path.stem] = module  # dataclasses, and processes started from it, look it up
     spec.loader.exec_module(module)
     return module
+
+
+def run_python(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """What another Python does, which finds the package that is tested; `variables` are of its environment."""
+    package = str(Path(agileir_export.__file__).parents[1])
+    search = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": search, **variables}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, env=environment)

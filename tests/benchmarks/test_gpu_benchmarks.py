@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -37,6 +37,13 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
         del sys.modules[name]
 
 
+def raising(error: Exception) -> Callable[..., Any]:
+    def broken(*arguments: Any) -> Any:
+        raise error
+
+    return broken
+
+
 def test_sizes_are_written_width_first(scripts: SimpleNamespace) -> None:
     assert scripts.measuring.size("640x360") == (360, 640)
     for wrong in ("640", "640x", "ax3", "0x5", "-1x4"):
@@ -55,13 +62,8 @@ def test_options_have_the_documented_defaults(scripts: SimpleNamespace) -> None:
 
 def test_summary_by_hand(scripts: SimpleNamespace) -> None:
     found = scripts.measuring.summary([5.0, 1.0, 2.0, 4.0, 3.0])
-    assert found == {
-        "median_ms": 3.0,
-        "quartiles_ms": [2.0, 4.0],
-        "minimum_ms": 1.0,
-        "maximum_ms": 5.0,
-        "repetitions": 5,
-    }
+    ends = {"minimum_ms": 1.0, "maximum_ms": 5.0}
+    assert found == {"median_ms": 3.0, "quartiles_ms": [2.0, 4.0], **ends, "repetitions": 5}
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(10.0, 5), (0.04, 10), (0.0, 200)])
@@ -70,12 +72,7 @@ def test_repetitions_fill_a_slice_of_time(scripts: SimpleNamespace, seconds: flo
 
 
 def test_what_cannot_be_measured_says_why(scripts: SimpleNamespace) -> None:
-    def broken() -> None:
-        raise ValueError("first line\nsecond line")
-
-    def exhausted() -> None:
-        raise torch.cuda.OutOfMemoryError("full")
-
+    broken, exhausted = raising(ValueError("first line\nsecond line")), raising(torch.cuda.OutOfMemoryError("full"))
     later = time.monotonic() + 60
     attempt = scripts.measuring.attempt
     assert attempt(broken, "cpu", later) == {"failed": "ValueError: first line"}
@@ -130,9 +127,7 @@ def test_a_measurement_on_cuda(scripts: SimpleNamespace, monkeypatch: pytest.Mon
 def test_a_gpu_that_answers_no_more_is_told_from_a_failure(
     scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> None:
-        raise RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")
-
+    broken = raising(RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"))
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 0)
     monkeypatch.setattr(torch.cuda, "synchronize", broken)
     with pytest.raises(scripts.measuring.ContextLost, match="illegal memory access"):
@@ -165,12 +160,17 @@ ROW = {"preset": "p", "dtype": "float16", "picture": [6, 10]}
 TIME = {"median_ms": 2.0, "peak_bytes": 3 * 2**20}
 
 
-def record_of(scripts: SimpleNamespace, path: Path, resume: bool = False) -> Any:
-    return scripts.record.Record(path, {"benchmark": "b"}, "cpu", resume)
+@pytest.fixture
+def open_record(scripts: SimpleNamespace, tmp_path: Path) -> Callable[..., Any]:
+    return lambda resume=False: scripts.record.Record(tmp_path / "r.json", {"benchmark": "b"}, "cpu", resume)
 
 
-def test_the_file_says_what_is_being_measured(scripts: SimpleNamespace, tmp_path: Path) -> None:
-    record = record_of(scripts, tmp_path / "r.json")
+@pytest.fixture
+def record(open_record: Callable[..., Any]) -> Any:
+    return open_record()
+
+
+def test_the_file_says_what_is_being_measured(scripts: SimpleNamespace, record: Any) -> None:
     row = record.row(**ROW)
     seen = []
 
@@ -183,13 +183,13 @@ def test_the_file_says_what_is_being_measured(scripts: SimpleNamespace, tmp_path
     assert json.loads(record.path.read_text())["rows"] == [{**ROW, "variants": {"one": TIME}}]
 
 
-def test_a_later_run_does_what_is_missing_or_was_skipped(scripts: SimpleNamespace, tmp_path: Path) -> None:
-    first = record_of(scripts, tmp_path / "r.json")
+def test_a_later_run_does_what_is_missing_or_was_skipped(open_record: Callable[..., Any]) -> None:
+    first = open_record()
     row = first.row(**ROW)
     outcomes = {"timed": TIME, "late": {"skipped": "time budget"}, "bad": {"failed": "ValueError: no"}}
     for name, found in outcomes.items():
         first.measure(row, name, lambda found=found: found)
-    later = record_of(scripts, tmp_path / "r.json", resume=True)
+    later = open_record(resume=True)
     row = later.row(**ROW | {"picture": (6, 10)})
     asked: list[str] = []
     for name in (*outcomes, "new"):
@@ -198,22 +198,15 @@ def test_a_later_run_does_what_is_missing_or_was_skipped(scripts: SimpleNamespac
     assert later.finish() == 1 and later.complaints == ["p float16 10x6: bad failed: ValueError: no"]
 
 
-def test_a_lost_gpu_is_in_the_file(scripts: SimpleNamespace, tmp_path: Path) -> None:
-    record = record_of(scripts, tmp_path / "r.json")
-
-    def measurement() -> dict[str, Any]:
-        raise scripts.measuring.ContextLost("illegal address")
-
-    with pytest.raises(scripts.measuring.ContextLost):
-        record.measure(record.row(**ROW), "one", measurement)
+def test_a_lost_gpu_is_in_the_file(scripts: SimpleNamespace, record: Any) -> None:
+    lost = scripts.measuring.ContextLost
+    with pytest.raises(lost):
+        record.measure(record.row(**ROW), "one", raising(lost("illegal address")))
     assert json.loads(record.path.read_text())["rows"][0]["variants"] == {"one": {"failed": "illegal address"}}
 
 
 @pytest.mark.parametrize(("error", "code"), [(0.01, 0), (0.03, 1), (float("nan"), 1)])
-def test_a_wrong_result_is_a_failure(
-    scripts: SimpleNamespace, tmp_path: Path, error: float, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    record = record_of(scripts, tmp_path / "r.json")
+def test_a_wrong_result_is_a_failure(record: Any, error: float, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     row = record.row(**ROW)
     record.compare(row, 0.02, lambda: {"relative_error": error})
     assert row["relative_error"] == (error if error == error else None)
@@ -221,17 +214,10 @@ def test_a_wrong_result_is_a_failure(
     assert ("WRONG" in capsys.readouterr().err) == bool(code)
 
 
-def test_a_comparison_that_does_not_fit_costs_nothing_else(scripts: SimpleNamespace, tmp_path: Path) -> None:
-    def exhausted() -> dict[str, float]:
-        raise torch.cuda.OutOfMemoryError("full")
-
-    def broken() -> dict[str, float]:
-        raise ValueError("shapes differ")
-
-    record = record_of(scripts, tmp_path / "r.json")
-    record.compare(record.row(**ROW), 1, exhausted)
+def test_a_comparison_that_does_not_fit_costs_nothing_else(record: Any) -> None:
+    record.compare(record.row(**ROW), 1, raising(torch.cuda.OutOfMemoryError("full")))
     assert record.finish() == 0
-    record.compare(record.row(**ROW), 1, broken)
+    record.compare(record.row(**ROW), 1, raising(ValueError("shapes differ")))
     assert record.complaints == ["p float16 10x6: the comparison failed: ValueError: shapes differ"]
 
 
@@ -248,8 +234,7 @@ def test_limits_by_hand(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatc
 
 def test_which_variants_there_are(scripts: SimpleNamespace) -> None:
     pytest.importorskip("triton", reason="the tactics are those of the kernels")
-    dictionary = next(call for call in CALLS if call.operator == "key_semantic_dictionary")
-    group = next(call for call in CALLS if call.operator == "group_shifted_window_attention")
+    dictionary, group = call_of("key_semantic_dictionary"), call_of("group_shifted_window_attention")
     existing = scripts.operators.existing
     assert existing(dictionary, "cuda") == {"operator", "eager", "compiled", "tactic2", "tactic3"}
     assert existing(group, "cuda") == {"operator", "eager", "sdpa", "compiled", "tactic2"}
@@ -271,6 +256,10 @@ def test_comparison_of_models_by_hand(scripts: SimpleNamespace) -> None:
     assert compared({"skipped": "out of memory"}, fused) == {}
 
 
+def call_of(operator: str) -> Call:
+    return next(call for call in CALLS if call.operator == operator)
+
+
 def small(call: Call) -> Call:
     """The call with windows of 4 and few channels."""
     attributes = dict(call.attributes) | {"window_size": 4}
@@ -287,7 +276,7 @@ def small(call: Call) -> Call:
 @pytest.mark.parametrize("operator", sorted({call.operator for call in CALLS}))
 def test_all_formulations_compute_the_same(scripts: SimpleNamespace, operator: str) -> None:
     formulations: ModuleType = scripts.formulations
-    call = small(next(call for call in CALLS if call.operator == operator))
+    call = small(call_of(operator))
     tensors = formulations.inputs(call, 8, 12, torch.float32, "cpu")
     expected = formulations.operator(call, tensors)()
     others = [formulations.eager(call), formulations.sdpa(call)]
@@ -298,28 +287,34 @@ def test_all_formulations_compute_the_same(scripts: SimpleNamespace, operator: s
 
 
 def test_difference_sees_what_differs(scripts: SimpleNamespace) -> None:
-    attention = small(next(call for call in CALLS if call.operator == "shifted_window_attention"))
+    attention, dictionary = small(call_of("shifted_window_attention")), small(call_of("key_semantic_dictionary"))
     one = torch.ones(4)
     assert scripts.formulations.difference(attention, 1.5 * one, one) == {"relative_error": pytest.approx(0.5)}
-    dictionary = small(next(call for call in CALLS if call.operator == "key_semantic_dictionary"))
     ours, theirs = torch.tensor([[[0b0011]]]), torch.tensor([[[0b1001]]])
     assert scripts.formulations.difference(dictionary, ours, theirs) == {"overlap": 0.5}
 
 
-def test_operators_run_and_write_json(
-    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = sys.modules["agileir_export.plugins.catalogue"]
-    monkeypatch.setattr(calls, "CALLS", tuple(small(call) for call in CALLS if call.label in ("SwinIR", "AgileIR")))
-    out = tmp_path / "new" / "operators.json"
-    given = ["--device", "cpu", "--sizes", "10x6", "--dtypes", "float32", "--out", str(out)]
-    assert scripts.operators.main([*given, "--variants", "operator", "eager", "sdpa"]) == 0
-    document = json.loads(out.read_text())
+@pytest.fixture
+def measured(scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Measures the small calls of some presets; the exit code and the file."""
+
+    def run(*labels: str) -> tuple[int, Any]:
+        calls = sys.modules["agileir_export.plugins.catalogue"]
+        monkeypatch.setattr(calls, "CALLS", tuple(small(call) for call in CALLS if call.label in labels))
+        out = tmp_path / "new" / "operators.json"
+        given = ["--device", "cpu", "--sizes", "10x6", "--dtypes", "float32", "--out", str(out)]
+        code = scripts.operators.main([*given, "--variants", "operator", "eager", "sdpa"])
+        return code, json.loads(out.read_text())
+
+    return run
+
+
+def test_operators_run_and_write_json(measured: Callable[..., Any], tmp_path: Path) -> None:
+    code, document = measured("SwinIR", "AgileIR")
+    assert code == 0
     assert document["benchmark"] == "operators" and document["torch"] == torch.__version__
-    assert [row["operator"] for row in document["rows"]] == [
-        "group_shifted_window_attention",
-        "shifted_window_attention",
-    ]
+    operators = ["group_shifted_window_attention", "shifted_window_attention"]
+    assert [row["operator"] for row in document["rows"]] == operators
     for row in document["rows"]:
         assert row["picture"] == [6, 10] and row["padded"] == [8, 12]
         assert set(row["variants"]) == {"operator", "eager", "sdpa"}
@@ -329,19 +324,16 @@ def test_operators_run_and_write_json(
 
 
 def test_what_an_operator_fails_at_does_not_stop_the_others(
-    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scripts: SimpleNamespace,
+    measured: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    calls = sys.modules["agileir_export.plugins.catalogue"]
-    monkeypatch.setattr(calls, "CALLS", tuple(small(call) for call in CALLS if call.label == "SwinIR"))
-
-    def broken(*arguments: Any) -> Any:
-        raise RuntimeError("no kernel image")
-
+    broken = raising(RuntimeError("no kernel image"))
     monkeypatch.setattr(scripts.formulations, "operator", lambda *arguments: broken)
-    out = tmp_path / "operators.json"
-    given = ["--device", "cpu", "--sizes", "10x6", "--dtypes", "float32", "--out", str(out)]
-    assert scripts.operators.main([*given, "--variants", "operator", "eager", "sdpa"]) == 1
-    (row,) = json.loads(out.read_text())["rows"]
+    code, document = measured("SwinIR")
+    assert code == 1
+    (row,) = document["rows"]
     assert row["variants"]["operator"] == {"failed": "RuntimeError: no kernel image"}
     assert row["variants"]["eager"]["median_ms"] > 0 and row["variants"]["sdpa"]["median_ms"] > 0
     assert "operator failed: RuntimeError: no kernel image" in capsys.readouterr().err

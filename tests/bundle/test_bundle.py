@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -13,13 +12,14 @@ import pytest
 from google.protobuf import text_format
 
 from agileir_export.bundle import write_bundle
-from agileir_export.engines.artifact import EngineArtifact, sidecar_path
+from agileir_export.engines.artifact import EngineArtifact
 from agileir_export.engines.profiles import Profile
 from agileir_export.errors import InputError, OutputError
 from agileir_export.export import OnnxArtifact, read_artifact
 from agileir_export.parity.metrics import psnr
 from agileir_export.parity.report import Measure, ParityReport, Rung
 
+from ..engines.sidecars import describe
 from ..export import networks
 
 KIND = "swinir-light"
@@ -34,24 +34,8 @@ def artifact(folder: Path) -> OnnxArtifact:
 
 def engine(folder: Path, artifact: OnnxArtifact, name: str, **changes: Any) -> EngineArtifact:
     """A plan that nobody reads, with the sidecar that a build would write."""
-    path = folder / name
-    path.write_bytes(f"plan {name}".encode())
-    made = EngineArtifact(
-        path=path,
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        target="tensorrt",
-        precision="float16",
-        profiles=(FREE,),
-        gpus=("sm86",),
-        spec=artifact.spec,
-        facts={},
-        audit={},
-        provenance=artifact.provenance,
-        build={"seconds": 1.0},
-    )
-    made = dataclasses.replace(made, **changes)
-    sidecar_path(path).write_text(json.dumps(made.to_json()))
-    return made
+    known = {"profiles": (FREE,), "provenance": artifact.provenance, "build": {"seconds": 1.0}, **changes}
+    return describe(folder / name, known.pop("spec", artifact.spec), f"plan {name}".encode(), **known)
 
 
 def configs(folder: Path) -> dict[str, Any]:

@@ -34,7 +34,6 @@ def child(cache: Cache, body: str) -> subprocess.Popen[str]:
 
 
 def expect(process: subprocess.Popen[str], word: str) -> None:
-    assert process.stdout is not None
     line = process.stdout.readline().strip()
     if line != word:
         process.kill()
@@ -42,7 +41,6 @@ def expect(process: subprocess.Popen[str], word: str) -> None:
 
 
 def go(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,6 @@ def test_what_is_stored_is_found_again(cache: Cache, tmp_path: Path) -> None:
     stored = cache.store(facts(), PLAN, details)
     found = Cache(cache.folder).find(facts())
     assert found == stored
-    assert found is not None
     assert found.content.read_bytes() == PLAN
     assert (found.size, found.details, found.facts) == (len(PLAN), details, facts())
     assert abs(found.created - time.time()) < 60
@@ -52,7 +52,6 @@ def test_what_is_stored_is_found_again(cache: Cache, tmp_path: Path) -> None:
     file = tmp_path / "other.plan"
     file.write_bytes(PLAN[1:])
     copied = cache.store(facts(tf32=True), file, {})
-    assert copied is not None
     assert copied.content.read_bytes() == PLAN[1:]
     assert file.exists()
     assert cache.size == 2 * len(PLAN) - 1
@@ -87,47 +86,29 @@ def test_the_order_of_fields_and_tuples_do_not_matter() -> None:
         facts_key({"path": Path("x")})
 
 
-def truncate(entry: Path) -> None:
-    plan = entry / "content"
-    plan.write_bytes(plan.read_bytes()[:-1])
+SPOILED: dict[str, tuple[str, Callable[[bytes], bytes | None]]] = {
+    "truncated": ("content", lambda data: data[:-1]),
+    "altered": ("content", lambda data: data[:1000] + bytes([data[1000] ^ 1]) + data[1001:]),
+    "no plan": ("content", lambda data: None),
+    "no description": ("entry.json", lambda data: None),
+    "cut description": ("entry.json", lambda data: data[:100]),
+    "other facts": ("entry.json", lambda data: data.replace(b"agileir_tiny_x2", b"agileir_tiny_x4")),
+    "no object": ("entry.json", lambda data: b"[1, 2]"),
+}
+"""What becomes of a file of an entry; None: it is lost."""
 
 
-def alter(entry: Path) -> None:
-    data = bytearray((entry / "content").read_bytes())
-    data[1000] ^= 1
-    (entry / "content").write_bytes(data)
+def spoil(entry: Any, how: str = "truncated") -> None:
+    name, change = SPOILED[how]
+    path = entry.content.with_name(name)
+    changed = change(path.read_bytes())
+    path.unlink() if changed is None else path.write_bytes(changed)
 
 
-def lose_plan(entry: Path) -> None:
-    (entry / "content").unlink()
-
-
-def lose_description(entry: Path) -> None:
-    (entry / "entry.json").unlink()
-
-
-def cut_description(entry: Path) -> None:
-    (entry / "entry.json").write_text((entry / "entry.json").read_text()[:100])
-
-
-def other_facts(entry: Path) -> None:
-    text = (entry / "entry.json").read_text()
-    (entry / "entry.json").write_text(text.replace("agileir_tiny_x2", "agileir_tiny_x4"))
-
-
-def no_object(entry: Path) -> None:
-    (entry / "entry.json").write_text("[1, 2]")
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [truncate, alter, lose_plan, lose_description, cut_description, other_facts, no_object],
-    ids=lambda spoil: spoil.__name__,
-)
-def test_a_damaged_entry_is_removed_and_can_be_stored_again(cache: Cache, spoil: Any) -> None:
+@pytest.mark.parametrize("how", SPOILED)
+def test_a_damaged_entry_is_removed_and_can_be_stored_again(cache: Cache, how: str) -> None:
     entry = cache.store(facts(), PLAN, {})
-    assert entry is not None
-    spoil(entry.content.parent)
+    spoil(entry, how)
     with pytest.warns(CacheWarning, match="is damaged"):
         assert cache.find(facts()) is None
     assert cache.entries() == []
@@ -138,12 +119,10 @@ def test_a_damaged_entry_is_removed_and_can_be_stored_again(cache: Cache, spoil:
 
 def test_storing_replaces_a_damaged_entry_and_keeps_a_sound_one(cache: Cache) -> None:
     first = cache.store(facts(), PLAN, {"number": 1})
-    assert first is not None
     second = cache.store(facts(), PLAN + b"other", {"number": 2})
     assert second == first, "an engine with the same facts is as good"
-    truncate(first.content.parent)
+    spoil(first)
     third = cache.store(facts(), PLAN, {"number": 3})
-    assert third is not None
     assert third.details == {"number": 3}
     assert leftovers(cache) == []
 
@@ -205,9 +184,7 @@ def test_what_killed_processes_leave_is_cleaned_when_it_is_old(cache: Cache) -> 
 def test_entries_are_listed_latest_first_and_cleared(cache: Cache) -> None:
     first = cache.store(facts(), PLAN, {})
     second = cache.store(facts(tf32=True), PLAN, {})
-    assert first is not None
-    assert second is not None
-    truncate(second.content.parent)
+    spoil(second)
     assert [entry.key for entry in cache.entries()] == [second.key, first.key]
     assert cache.clear([first.key]) == 1
     assert cache.find(facts()) is None
@@ -219,7 +196,6 @@ def test_what_was_used_lately_stays(cache: Cache) -> None:
     entries = [cache.store(facts(number=number), PLAN, {}) for number in range(3)]
     past = time.time() - 1000
     for entry in entries[:2]:
-        assert entry is not None
         os.utime(entry.content.parent, (past, past))
     assert cache.find(facts(number=1)) is not None
     assert cache.clear(unused_seconds=2000) == 0
@@ -235,14 +211,12 @@ def test_why_an_engine_is_not_there(cache: Cache) -> None:
     cache.store(facts(gpus=["sm86"]), PLAN, {})
     wanted = facts(driver="580.1")
     nearest = cache.nearest(wanted)
-    assert nearest is not None
     assert nearest.facts == facts(gpus=["sm86"])
     assert cache.explain(wanted) == [
         Difference("driver", "(absent)", "580.1"),
         Difference("gpus", ["sm86"], ["sm86", "sm89"]),
     ]
     nearest = cache.nearest(facts(gpus=["sm86"]))
-    assert nearest is not None
     assert nearest.facts["target_version"] == "1.6", "an entry is not its own neighbour; the same network comes first"
 
 

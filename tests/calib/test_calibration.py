@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,8 @@ def options(**changes: Any) -> CalibrationOptions:
 
 def test_a_file_is_written_and_the_report_tells_of_it(small: OnnxArtifact, pictures: Any, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    artifact, report = int8_file(
-        small,
-        tmp_path / "int8.onnx",
-        ground_truth=[pictures(5)],
-        options=options(),
-        progress=lambda *step: told.append(step),
-    )
+    how = {"options": options(), "progress": lambda *step: told.append(step)}
+    artifact, report = int8_file(small, tmp_path / "int8.onnx", ground_truth=[pictures(5)], **how)
     layers = find_layers(onnx.load(small.path))
     kept = {layer.name for layer in layers if not layer.end}
     assert artifact == read_artifact(tmp_path / "int8.onnx")
@@ -51,7 +47,6 @@ def test_a_file_is_written_and_the_report_tells_of_it(small: OnnxArtifact, pictu
     assert {layer.name: layer.decision for layer in report.layers} == {
         layer.name: "end" if layer.end else "int8" for layer in layers
     }
-    assert report.quality is not None and report.quality.loss is not None
     assert report.quality.loss <= 0.1 and report.quality.parity >= 38
     assert 0.5 < report.share < report.share_outside < 1
     assert all(layer.quality is not None for layer in report.layers)
@@ -119,7 +114,6 @@ def test_layers_that_keys_are_chosen_from_stay_int8_in_float16(ends: bool, folde
 def test_a_tight_budget_promotes_the_costliest_layers(small: OnnxArtifact, pictures: Any, tmp_path: Path) -> None:
     folder = pictures(5)
     _, loose = int8_file(small, tmp_path / "a.onnx", ground_truth=[folder], options=options(method="minmax"))
-    assert loose.quality is not None
     floor = loose.quality.parity + 1.0
     artifact, tight = int8_file(
         small, tmp_path / "b.onnx", ground_truth=[folder], options=options(method="minmax", min_parity=floor)
@@ -139,12 +133,8 @@ def test_a_budget_that_cannot_be_met_leaves_no_file(small: OnnxArtifact, picture
     target = tmp_path / "out" / "int8.onnx"
     target.parent.mkdir()
     with pytest.raises(ParityMissed, match="No layer can be INT8"):
-        int8_file(
-            small,
-            target,
-            ground_truth=[pictures(3)],
-            options=options(min_parity=200.0, equalise=False, every_layer=False),
-        )
+        how = options(min_parity=200.0, equalise=False, every_layer=False)
+        int8_file(small, target, ground_truth=[pictures(3)], options=how)
     assert list(target.parent.iterdir()) == []
 
 
@@ -169,12 +159,8 @@ def test_what_the_file_loses_decides_not_what_was_simulated(
 
 
 def test_the_ends_can_be_quantised_too(small: OnnxArtifact, pictures: Any, tmp_path: Path) -> None:
-    _, report = int8_file(
-        small,
-        tmp_path / "x.onnx",
-        ground_truth=[pictures(3)],
-        options=options(ends=True, psnr_budget=50.0, min_parity=0.0, every_layer=False),
-    )
+    how = options(ends=True, psnr_budget=50.0, min_parity=0.0, every_layer=False)
+    _, report = int8_file(small, tmp_path / "x.onnx", ground_truth=[pictures(3)], options=how)
     assert report.share_outside == 1.0
 
 
@@ -187,16 +173,11 @@ def test_without_images_the_samples_serve(small: OnnxArtifact, tmp_path: Path) -
 def test_keys_that_differ_cost_layers(folder: Path, tmp_path: Path) -> None:
     """The dictionaries of a key-semantic model are judged, and strictness costs layers."""
     artifact = networks.exported(folder, "semanir")
+    how = options(psnr_budget=50, min_parity=0, equalise=False, every_layer=False)
     loose, strict = (
-        int8_file(
-            artifact,
-            tmp_path / "x.onnx",
-            options=options(psnr_budget=50, min_parity=0, min_agreement=share, equalise=False, every_layer=False),
-        )[1]
+        int8_file(artifact, tmp_path / "x.onnx", options=dataclasses.replace(how, min_agreement=share))[1]
         for share in (0.0, 0.995)
     )
-    assert loose.quality is not None and strict.quality is not None
-    assert loose.quality.agreement is not None and strict.quality.agreement is not None
     assert loose.quality.agreement < 0.995 <= strict.quality.agreement
     assert len(strict.recipe.int8) < len(loose.recipe.int8)
     assert "of the keys equal" in dict(strict.summary())["the file"]
@@ -251,14 +232,8 @@ def test_recipes_of_other_models_and_broken_ones_are_refused(
     with pytest.raises(InputError, match="made for other weights"):
         int8_file(other, tmp_path / "b.onnx", recipe=report.recipe)
     saved = tmp_path / "r.json"
-    for damage in (
-        {"format": "x"},
-        {"version": 99},
-        {"thresholds": {"a": -1}},
-        {"int8": ["nowhere"]},
-        {"extra": 1},
-        {"equalisations": [{}]},
-    ):
+    lists = ({"thresholds": {"a": -1}}, {"int8": ["nowhere"]}, {"equalisations": [{}]})
+    for damage in ({"format": "x"}, {"version": 99}, {"extra": 1}, *lists):
         saved.write_text(json.dumps({**text, **damage}))
         with pytest.raises(InputError, match="not a recipe of this version"):
             read_recipe(saved)

@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from agileir_export.calib.equalise import Equalisation, apply_equalisation, find_equalisation
-from agileir_export.calib.layers import find_layers
+from agileir_export.calib.layers import Layer, find_layers
 from agileir_export.calib.statistics import Statistics, collect
 from agileir_export.engines import create_session
 
@@ -28,15 +28,19 @@ def uneven(graph: onnx.ModelProto) -> None:
             tensor.CopyFrom(numpy_helper.from_array(value * factors, tensor.name))
 
 
+def uneven_file(folder: Path, kind: str) -> tuple[onnx.ModelProto, list[Layer], np.ndarray]:
+    """An exported graph made uneven, its layers, and a picture for it."""
+    artifact = networks.exported(folder, kind)
+    graph = onnx.load(artifact.path)
+    uneven(graph)
+    return graph, find_layers(graph), networks.images(1, artifact.spec.channels, 16, 16)
+
+
 @pytest.mark.parametrize(
     "kind", ["agileir", "semanir", pytest.param("semanir-unet", marks=pytest.mark.slow), "swinir-light", "swinir-real"]
 )
 def test_the_output_keeps_its_bits(kind: str, folder: Path) -> None:
-    artifact = networks.exported(folder, kind)
-    graph = onnx.load(artifact.path)
-    uneven(graph)
-    image = networks.images(1, artifact.spec.channels, 16, 16)
-    layers = find_layers(graph)
+    graph, layers, image = uneven_file(folder, kind)
     found = find_equalisation(graph, layers, collect(graph, layers, [image]))
     places = {name.rpartition(".")[2] for entry in found for name in entry.layers}
     wanted = {"agileir": {"fc1"}, "swinir-real": {"fc1", "qkv", "proj", "2", "4"}}
@@ -54,10 +58,7 @@ def test_the_output_keeps_its_bits(kind: str, folder: Path) -> None:
 
 
 def test_channels_become_alike(folder: Path) -> None:
-    graph = onnx.load(networks.exported(folder, "swinir-light").path)
-    uneven(graph)
-    image = networks.images(1, 3, 16, 16)
-    layers = find_layers(graph)
+    graph, layers, image = uneven_file(folder, "swinir-light")
     before = collect(graph, layers, [image])
     found = find_equalisation(graph, layers, before)
     after = collect(apply_equalisation(graph, layers, found), layers, [image])
@@ -73,10 +74,7 @@ def test_channels_become_alike(folder: Path) -> None:
 
 def test_a_norm_that_feeds_anything_else_is_left_alone(folder: Path) -> None:
     """AgileIR's first norm feeds the attention operator; a second reader forbids the other one, too."""
-    graph = onnx.load(networks.exported(folder, "agileir").path)
-    uneven(graph)
-    image = networks.images(1, 3, 16, 16)
-    layers = find_layers(graph)
+    graph, layers, image = uneven_file(folder, "agileir")
     statistics = collect(graph, layers, [image])
     producers = {entry.producer for entry in find_equalisation(graph, layers, statistics)}
     for node in graph.graph.node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from agileir_export.parity.probe import OnnxProbe
 
 from ..export import networks
 
+Measured = tuple[onnx.ModelProto, list[Layer]]
+
 
 @pytest.fixture(scope="module")
-def graph_and_layers(folder: Path) -> tuple[onnx.ModelProto, list[Layer]]:
+def measured(folder: Path) -> Measured:
     graph = onnx.load(networks.exported(folder, "swinir-light").path)
     return graph, find_layers(graph)
 
@@ -35,8 +38,8 @@ def batches(count: int) -> list[np.ndarray]:
     return [networks.images(1, 3, 8 + 4 * (n % 2), 16, seed=n) for n in range(count)]
 
 
-def test_they_are_those_of_the_tensors(graph_and_layers: tuple[onnx.ModelProto, list[Layer]]) -> None:
-    graph, layers = graph_and_layers
+def test_they_are_those_of_the_tensors(measured: Measured) -> None:
+    graph, layers = measured
     found = collect(graph, layers, batches(2))
     names = sorted(found)
     values = [OnnxProbe(graph, names).run(image)[1] for image in batches(2)]
@@ -49,10 +52,8 @@ def test_they_are_those_of_the_tensors(graph_and_layers: tuple[onnx.ModelProto, 
         assert found[name].largest == max(float(np.abs(tensor).max()) for tensor in tensors)
 
 
-def test_an_interrupted_run_goes_on(
-    graph_and_layers: tuple[onnx.ModelProto, list[Layer]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    graph, layers = graph_and_layers
+def test_an_interrupted_run_goes_on(measured: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, layers = measured
     whole = collect(graph, layers, batches(4))
 
     def interrupted() -> Iterator[np.ndarray]:
@@ -71,10 +72,8 @@ def test_an_interrupted_run_goes_on(
     assert len(runs) == 1
 
 
-def test_a_damaged_entry_is_measured_again(
-    graph_and_layers: tuple[onnx.ModelProto, list[Layer]], tmp_path: Path
-) -> None:
-    graph, layers = graph_and_layers
+def test_a_damaged_entry_is_measured_again(measured: Measured, tmp_path: Path) -> None:
+    graph, layers = measured
     whole = collect(graph, layers, batches(2), Cache(tmp_path))
     first, second = (entry.content for entry in Cache(tmp_path).entries())
     first.write_bytes(first.read_bytes()[:100])
@@ -83,17 +82,16 @@ def test_a_damaged_entry_is_measured_again(
         assert same(collect(graph, layers, batches(2), Cache(tmp_path)), whole)
 
 
-def test_another_model_has_other_entries(graph_and_layers: tuple[onnx.ModelProto, list[Layer]], tmp_path: Path) -> None:
-    graph, layers = graph_and_layers
+def test_another_model_has_other_entries(measured: Measured, tmp_path: Path) -> None:
+    graph, layers = measured
     collect(graph, layers, batches(1), Cache(tmp_path))
-    other = onnx.ModelProto()
-    other.CopyFrom(graph)
+    other = copy.deepcopy(graph)
     other.graph.initializer[0].raw_data = bytes(len(other.graph.initializer[0].raw_data))
     collect(other, layers, batches(1), Cache(tmp_path))
     assert len(Cache(tmp_path).entries()) == 2
 
 
-def test_progress_counts_images(graph_and_layers: tuple[onnx.ModelProto, list[Layer]]) -> None:
+def test_progress_counts_images(measured: Measured) -> None:
     told: list[int] = []
-    collect(*graph_and_layers, batches(3), progress=told.append)
+    collect(*measured, batches(3), progress=told.append)
     assert told == [1, 2, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,20 @@ def document(result: Result) -> Any:
     """The one JSON document on stdout."""
     assert result.stdout.startswith(("{", "["))
     return json.loads(result.stdout)
+
+
+def assert_refused(code: int, message: str, *arguments: object) -> Any:
+    """A verb says nothing but an error, whose text matches, and leaves nothing; the same as JSON, which is returned."""
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (code, ""), result.output
+    _, error = result.stderr.split("error: ")
+    assert re.search(message, " ".join(error.split()))
+    assert "Traceback" not in result.output
+    told = document(again := run(*arguments, "--json"))["error"]
+    assert again.exit_code == told["exit_code"] == code
+    assert told["what"] in again.stderr
+    assert written() == []
+    return told
 
 
 def written() -> list[str]:

@@ -56,6 +56,14 @@ def surroundings(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of engines."""
+    folder = tmp_path_factory.mktemp("engines")
+    monkeypatch.setenv("AGILEIR_EXPORT_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
 def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported file that knows its origin: the preset with random weights."""
     path = tmp_path_factory.getbasetemp() / "trial.onnx"

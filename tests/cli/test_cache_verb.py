@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import os
 import re
 import time
@@ -14,8 +11,8 @@ from typing import Any
 import pytest
 
 from agileir_export.cache.store import Cache
-from agileir_export.models.spec import ModelSpec
 
+from ..engines.sidecars import describe
 from ..export import networks
 from .command import document, run
 
@@ -33,23 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
 
 def plan(path: Path, known: dict[str, Any]) -> Path:
     """Bytes in place of a plan, and a description of the form that builds write."""
-    path.write_bytes(b"plan")
-    spec: ModelSpec = networks.shared("swinir-light").spec
-    description = {
-        "sidecar_version": 1,
-        "sha256": hashlib.sha256(b"plan").hexdigest(),
-        "target": "rtx",
-        "precision": "float16",
-        "profiles": [],
-        "gpus": ["sm86"],
-        "spec": dataclasses.asdict(spec),
-        "facts": known,
-        "audit": {},
-        "provenance": {},
-        "build": {},
-    }
-    path.with_name(path.name + ".json").write_text(json.dumps(description))
-    return path
+    return describe(path, networks.shared("swinir-light").spec, b"plan", target="rtx", facts=known).path
 
 
 def test_an_empty_cache_is_listed_and_cleared(cache: Cache) -> None:
@@ -64,7 +45,6 @@ def test_an_empty_cache_is_listed_and_cleared(cache: Cache) -> None:
 def test_engines_are_listed_with_what_tells_them_apart(cache: Cache) -> None:
     cache.store(facts(), b"plan" * 2**18, {"seconds": 12.34})
     entry = cache.store(facts(tf32=True, gpus=[]), b"plan", {})
-    assert entry is not None
     text = run("cache", "list").stdout
     assert "2 engines, 1.0 MiB" in text
     for part in ("agileir_tiny_x2", "rtx", "float16", "sm86, sm89", "12.3 s", entry.key[:12]):
@@ -94,7 +74,6 @@ def test_one_engine_is_compared_with_the_nearest_in_the_cache(cache: Cache, tmp_
     cache.store(facts(), b"plan", {})
     near = cache.store(facts(tf32=True), b"plan", {})
     cache.store(facts(network="other", precision="float32"), b"plan", {})
-    assert near is not None
     found = document(run("cache", "explain", built, "--json"))
     assert found["second"] == near.key[:12]
     assert [difference["field"] for difference in found["differences"]] == ["tf32"]
@@ -105,12 +84,8 @@ def test_one_engine_is_compared_with_the_nearest_in_the_cache(cache: Cache, tmp_
 def test_engines_are_cleared_by_key_or_all(cache: Cache) -> None:
     one = cache.store(facts(), b"plan", {})
     cache.store(facts(tf32=True), b"plan", {})
-    assert one is not None
-    assert document(run("cache", "clear", one.key[:12], "--json")) == {
-        "folder": str(cache.folder),
-        "removed": 1,
-        "bytes": 4,
-    }
+    told = document(run("cache", "clear", one.key[:12], "--json"))
+    assert told == {"folder": str(cache.folder), "removed": 1, "bytes": 4}
     assert [entry.facts["tf32"] for entry in cache.entries()] == [True]
     assert "Removed 1 engines" in run("cache", "clear").stderr
     assert cache.entries() == []
@@ -119,7 +94,6 @@ def test_engines_are_cleared_by_key_or_all(cache: Cache) -> None:
 def test_engines_that_nobody_used_for_days_are_cleared(cache: Cache) -> None:
     old = cache.store(facts(), b"plan", {})
     cache.store(facts(tf32=True), b"plan", {})
-    assert old is not None
     past = time.time() - 3 * 86400
     os.utime(old.content.parent, (past, past))
     assert document(run("cache", "clear", "--unused-for", 4, "--json"))["removed"] == 0

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 import pytest
 
 from agileir_export.engines import OnnxRuntimeRunner, opening
-from agileir_export.engines.artifact import EngineArtifact, sidecar_path
+from agileir_export.engines.artifact import sidecar_path
 from agileir_export.engines.profiles import Profile
 from agileir_export.export import read_artifact
 
+from ..engines.sidecars import describe
 from .command import document, run
 
 
@@ -20,23 +19,10 @@ from .command import document, run
 def plan(trial: Path) -> Path:
     """Bytes in place of a plan, with the sidecar that a build of the trial file would write."""
     artifact = read_artifact(trial)
+    profiles = (Profile((1, 8, 8), (1, 8, 8), (2, 64, 64)),)
+    known = {"facts": {"onnx_sha256": artifact.sha256}, "provenance": artifact.provenance, "build": {"seconds": 1.5}}
     path = Path("e.plan").absolute()
-    path.write_bytes(b"plan")
-    engine = EngineArtifact(
-        path=path,
-        sha256=hashlib.sha256(b"plan").hexdigest(),
-        target="rtx",
-        precision="float16",
-        profiles=(Profile((1, 8, 8), (1, 8, 8), (2, 64, 64)),),
-        gpus=("sm86",),
-        spec=artifact.spec,
-        facts={"onnx_sha256": artifact.sha256},
-        audit={},
-        provenance=artifact.provenance,
-        build={"seconds": 1.5},
-    )
-    sidecar_path(path).write_text(json.dumps(engine.to_json()))
-    return path
+    return describe(path, artifact.spec, b"plan", target="rtx", profiles=profiles, **known).path
 
 
 def test_an_engine_is_verified(plan: Path, trial: Path, monkeypatch: pytest.MonkeyPatch) -> None:

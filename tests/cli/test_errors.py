@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 
 from agileir_export.errors import EnvironmentProblem
 
-from .command import PRESET, document, run, written
+from .command import PRESET, assert_refused, document, run, written
 
 REFUSED = [
     (("onnx", "swinir_trail_x2", "-o", "a.onnx"), rf"No model preset is named .*Did you mean {PRESET}"),
@@ -56,18 +55,8 @@ REFUSED = [
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=[" ".join(arguments) for arguments, _ in REFUSED])
 def test_bad_input(arguments: tuple[str, ...], message: str, files: dict[str, Path]) -> None:
-    given = [argument.format_map(files) for argument in arguments]
-    result = run(*given)
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    _, error = result.stderr.split("error: ")
-    assert re.search(message, " ".join(error.split()))
-    assert "Traceback" not in result.output
-    told = document(again := run(*given, "--json"))["error"]
-    assert again.exit_code == told["exit_code"] == 2
+    told = assert_refused(2, message, *(argument.format_map(files) for argument in arguments))
     assert told["code"].startswith("input")
-    assert told["what"] in again.stderr
-    assert written() == []
 
 
 @pytest.mark.parametrize("size", ["12", "0x4", "4x00", "x4", "-1x3", "4x3x2", "4.0x3", "4 x3", "1000000x1", "٣x٣"])

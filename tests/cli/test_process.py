@@ -111,7 +111,6 @@ def test_a_signal_leaves_nothing_half_written(
     arguments = ["onnx", str(files["swinir"]), "-o", str(output)]
     program = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {START}"
     with subprocess.Popen([sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
         for line in process.stderr:
             if line.startswith(stage):
                 process.send_signal(sent)

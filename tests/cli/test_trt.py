@@ -25,7 +25,7 @@ from ..engines.builds import described, offer_tensorrt, product
 from ..engines.rtx_builds import needs_rtx
 from ..export import networks
 from ..export.written import half_file
-from .command import PRESET, document, run, written
+from .command import PRESET, assert_refused, document, run, written
 
 SMALL = ("--static", "8x8", "--gpu", "sm86", "--target", "rtx")
 """The quickest build: one size, one GPU."""
@@ -34,11 +34,7 @@ PRECISIONS = {"--fp16": "float16", "--bf16": "bfloat16", "--fp32": "float32"}
 FAMILIES = {"agileir": "agileir", "semanir": "semanir", "swinir": "swinir-light"}
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.mktemp("engines")
-    monkeypatch.setenv("AGILEIR_EXPORT_CACHE", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="session")
@@ -277,32 +273,18 @@ REFUSED_BY_RTX = [  # the target is looked at before a source is exported or cal
 ]
 
 
-def assert_refused(code: int, arguments: tuple[str, ...], message: str, files: dict[str, Path]) -> None:
-    given = [argument.format_map(files) for argument in arguments]
-    result = run("trt", *given)
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    _, error = result.stderr.split("error: ")
-    assert re.search(message, " ".join(error.split()))
-    assert "Traceback" not in result.output
-    told = document(again := run("trt", *given, "--json"))["error"]
-    assert again.exit_code == told["exit_code"] == code
-    assert written() == []
-
-
-@pytest.mark.parametrize(("code", "arguments", "message"), REFUSED, ids=[" ".join(given) for _, given, _ in REFUSED])
-def test_bad_input(code: int, arguments: tuple[str, ...], message: str, files: dict[str, Path], half: Path) -> None:
-    assert_refused(code, arguments, message, {**files, "half": half})
-
-
-@needs_rtx
 @pytest.mark.parametrize(
-    ("code", "arguments", "message"), REFUSED_BY_RTX, ids=[" ".join(given) for _, given, _ in REFUSED_BY_RTX]
+    ("code", "arguments", "message"),
+    [
+        *(pytest.param(*case, id=" ".join(case[1])) for case in REFUSED),
+        *(pytest.param(*case, id=" ".join(case[1]), marks=needs_rtx) for case in REFUSED_BY_RTX),
+    ],
 )
-def test_what_tensorrt_rtx_refuses(
+def test_what_is_refused(
     code: int, arguments: tuple[str, ...], message: str, files: dict[str, Path], half: Path
 ) -> None:
-    assert_refused(code, arguments, message, {**files, "half": half})
+    named = {**files, "half": half}
+    assert_refused(code, message, "trt", *(argument.format_map(named) for argument in arguments))
 
 
 @needs_rtx

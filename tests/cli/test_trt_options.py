@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from agileir_export import calib, export, models
 from agileir_export.export import precision
 
 from ..engines.rtx_builds import needs_rtx
-from .command import PRESET, document, run, written
+from .command import PRESET, assert_refused, run, written
 
 MODEL, FILE = (PRESET, "--random-weights", "0"), ("{onnx}",)
 RTX, TENSORRT = ("--target", "rtx"), ("--target", "tensorrt")
@@ -63,9 +62,7 @@ WORK = {export: ("export_onnx",), models: ("load_model",), precision: ("to_preci
 """What takes long, by the room it is in."""
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AGILEIR_EXPORT_CACHE", str(tmp_path_factory.mktemp("engines")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
@@ -84,49 +81,21 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def assert_refused_at_once(
+ASKED = [
+    *((code, (*s, "--fp16", *given), told) for s in (MODEL, FILE) for code, given, told in REFUSED),
+    *((code, (*s, *RTX, *given), told) for s in (MODEL, FILE) for code, given, told in REFUSED_PRECISIONS),
+    (3, (*MODEL, *RTX, "--gpu", "sm75"), "no float32 matrix products"),  # float32 unless told otherwise
+]
+
+
+@pytest.mark.parametrize(("code", "given", "message"), ASKED, ids=[" ".join(given) for _, given, _ in ASKED])
+def test_options_that_cannot_be(
     code: int, given: tuple[str, ...], message: str, files: dict[str, Path], begun: list[str]
 ) -> None:
-    arguments = [argument.format_map(files) for argument in given]
-    result = run("trt", *arguments, "-o", "a.plan")
-    assert (result.exit_code, result.stdout) == (code, ""), result.output
-    _, error = result.stderr.split("error: ")
-    assert re.search(message, " ".join(error.split()))
-    assert document(run("trt", *arguments, "-o", "a.plan", "--json"))["error"]["exit_code"] == code
-    assert run("trt", *arguments, "-o", "a.plan", "--dry-run").exit_code == code
+    arguments = ("trt", *(argument.format_map(files) for argument in given), "-o", "a.plan")
+    assert_refused(code, message, *arguments)
+    assert run(*arguments, "--dry-run").exit_code == code
     assert (begun, written()) == ([], [])
-
-
-@pytest.mark.parametrize("source", [MODEL, FILE], ids=["model", "file"])
-@pytest.mark.parametrize(("code", "given", "message"), REFUSED, ids=[" ".join(given) for _, given, _ in REFUSED])
-def test_options_that_cannot_be(
-    source: tuple[str, ...],
-    code: int,
-    given: tuple[str, ...],
-    message: str,
-    files: dict[str, Path],
-    begun: list[str],
-) -> None:
-    assert_refused_at_once(code, (*source, "--fp16", *given), message, files, begun)
-
-
-@pytest.mark.parametrize("source", [MODEL, FILE], ids=["model", "file"])
-@pytest.mark.parametrize(
-    ("code", "given", "message"), REFUSED_PRECISIONS, ids=[" ".join(given) for _, given, _ in REFUSED_PRECISIONS]
-)
-def test_precisions_that_cannot_be(
-    source: tuple[str, ...],
-    code: int,
-    given: tuple[str, ...],
-    message: str,
-    files: dict[str, Path],
-    begun: list[str],
-) -> None:
-    assert_refused_at_once(code, (*source, *RTX, *given), message, files, begun)
-
-
-def test_a_model_is_built_in_float32_unless_told_otherwise(files: dict[str, Path], begun: list[str]) -> None:
-    assert_refused_at_once(3, (*MODEL, *RTX, "--gpu", "sm75"), "no float32 matrix products", files, begun)
 
 
 @needs_rtx

@@ -73,8 +73,7 @@ def inventory(which: str) -> dict[str, Any]:
     else:
         environment = make_or_skip(which).variables()
     module = "tensorrt_rtx_bindings" if which == RTX else "tensorrt"
-    found: dict[str, Any] = answer("inventory.py", module, environment=environment)
-    return found
+    return answer("inventory.py", module, environment=environment)
 
 
 # ---- stubs ----

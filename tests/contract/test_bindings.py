@@ -142,7 +142,6 @@ def test_a_misspelling_anywhere_is_found() -> None:
         for use, said in complaints(which, copies).items():
             (found if any("_misspelt" in each for each in said) else missed).add(use)
     assert len(found) > 60
-    assert len(found) > 60
     assert not missed - found, sorted(missed - found)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ..export import networks
 from ..parity import polygraphy_tool
-from .lean_tensorrt import MIDDLE, NEWEST, make_or_skip
+from .lean_tensorrt import MIDDLE, NEWEST, OPERATORS, make_or_skip
 
 PROGRAM = """
 import json, sys
@@ -29,13 +29,6 @@ print(json.dumps({"before": before, "loaded": loaded, "after": known()}))
 """
 """Runs the script as far as its loaders: without a GPU there is no builder."""
 
-NAMES = [
-    "GroupShiftedWindowAttention",
-    "KeySemanticAttention",
-    "KeySemanticDictionary",
-    "ShiftedWindowAttention",
-]
-
 
 @pytest.mark.parametrize("version", [NEWEST, pytest.param(MIDDLE, marks=pytest.mark.slow)])
 def test_the_plugins_are_registered_when_the_file_is_read(version: str, tmp_path: Path, folder: Path) -> None:
@@ -48,11 +41,11 @@ def test_the_plugins_are_registered_when_the_file_is_read(version: str, tmp_path
     made = polygraphy_tool.shell(installed, f"polygraphy run '{model}' --trt --gen-script '{script}'", tmp_path)
     assert made.returncode == 0, made.stdout
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(script), json.dumps(NAMES)],
+        [sys.executable, "-c", PROGRAM, str(script), json.dumps(OPERATORS)],
         capture_output=True,
         text=True,
         env=variables | environment.variables(variables["PYTHONPATH"]),
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == {"before": [], "loaded": str(model), "after": NAMES}
+    assert json.loads(done.stdout.splitlines()[-1]) == {"before": [], "loaded": str(model), "after": OPERATORS}

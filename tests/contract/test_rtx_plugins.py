@@ -19,8 +19,7 @@ def outcome(kind: str, tmp_path: Path, folder: Path) -> dict[str, Any]:
     (tmp_path / "libtensorrt_rtx.so").symlink_to(library)
     environment["LD_LIBRARY_PATH"] += f":{tmp_path}"
     model = networks.exported(folder, "swinir-light", static=(16, 16)).path
-    told: dict[str, Any] = answer("rtx_plugins.py", kind, str(model), environment=environment)
-    return told
+    return answer("rtx_plugins.py", kind, str(model), environment=environment)
 
 
 def test_plugins_registered_with_tensorrt_are_not_seen(tmp_path: Path, folder: Path) -> None:

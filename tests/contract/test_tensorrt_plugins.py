@@ -13,14 +13,8 @@ import pytest
 from agileir_export.errors import EnvironmentProblem
 from agileir_export.plugins.tensorrt_plugins import register_tensorrt
 
-from .lean_tensorrt import VERSIONS, answer, make_or_skip
+from .lean_tensorrt import OPERATORS, VERSIONS, answer, make_or_skip
 
-NAMES = {
-    "GroupShiftedWindowAttention",
-    "KeySemanticAttention",
-    "KeySemanticDictionary",
-    "ShiftedWindowAttention",
-}
 BINDINGS_TYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16"}
 
 
@@ -54,12 +48,13 @@ def assert_lived(life: dict[str, Any]) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_one_plugin_lives(version: str) -> None:
     told = lives(version, "shifted_window_attention")
-    assert set(told["registered"]) == NAMES
+    assert set(told["registered"]) == {*OPERATORS}
     (life,) = told["lives"]
     assert life["dynamic"]
     assert_lived(life)
     assert told["numpy"] == np.__version__
-    assert told["why_not"] == dict.fromkeys(NAMES, ""), "attributes reach every TensorRT whichever NumPy is installed"
+    nothing = dict.fromkeys(OPERATORS, "")
+    assert told["why_not"] == nothing, "attributes reach every TensorRT whichever NumPy is installed"
     trapped = version.startswith("10.") and tuple(map(int, np.__version__.split(".")[:2])) >= (2, 4)
     assert ("only 0-dimensional arrays" in told["control"]) == trapped, "a scalar shows whether the trap is there"
 
@@ -68,9 +63,9 @@ def test_one_plugin_lives(version: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_plugin_lives(version: str) -> None:
     told = lives(version)
-    assert set(told["registered"]) == NAMES
-    assert {life["operator"] for life in told["lives"]} == NAMES
-    assert len(told["lives"]) == 4 * len(NAMES)
+    assert set(told["registered"]) == {*OPERATORS}
+    assert {life["operator"] for life in told["lives"]} == {*OPERATORS}
+    assert len(told["lives"]) == 4 * len(OPERATORS)
     for life in told["lives"]:
         assert_lived(life)
 

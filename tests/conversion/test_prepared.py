@@ -21,11 +21,7 @@ OPTIONS = LoadOptions(random_weights=3)
 WANTED = ConversionRequest("float32")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("AGILEIR_EXPORT_CACHE", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
@@ -98,27 +94,27 @@ def test_a_checkpoint_counts_by_its_bytes(exports: list[Any], files: dict[str, P
     assert len(exports) == 2
 
 
-def test_nothing_is_kept_or_taken_unless_wanted(exports: list[Any], cache: Path) -> None:
+def test_nothing_is_kept_or_taken_unless_wanted(exports: list[Any], own_cache: Path) -> None:
     source(keep=False)
-    assert not list(cache.iterdir())
+    assert not list(own_cache.iterdir())
     source()
     source(keep=False)
     assert len(exports) == 3
 
 
-def test_a_damaged_file_is_made_again(exports: list[Any], cache: Path) -> None:
+def test_a_damaged_file_is_made_again(exports: list[Any], own_cache: Path) -> None:
     first = source()
-    (kept,) = (cache / "sources").glob("*/content")
+    (kept,) = (own_cache / "sources").glob("*/content")
     kept.write_bytes(kept.read_bytes()[:100])
     with pytest.warns(CacheWarning, match="damaged"):
         assert source() == first
     assert len(exports) == 2
 
 
-def test_clear_removes_them(exports: list[Any], cache: Path) -> None:
+def test_clear_removes_them(exports: list[Any], own_cache: Path) -> None:
     source()
     assert run("cache", "clear", "--unused-for", 1).exit_code == 0
-    assert list((cache / "sources").glob("*/content"))
+    assert list((own_cache / "sources").glob("*/content"))
     assert run("cache", "clear").exit_code == 0
-    assert not list((cache / "sources").glob("*/content"))
+    assert not list((own_cache / "sources").glob("*/content"))
     assert PreparedFiles().fetch(source_facts(PRESET, OPTIONS, WANTED)) is None

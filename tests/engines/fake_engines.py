@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from agileir_export.engines.artifact import EngineArtifact, sidecar_path
 from agileir_export.engines.cuda_driver import Device, Gpu
 from agileir_export.engines.profiles import Profile
 from agileir_export.engines.tensorrt import plan_loading
@@ -22,6 +19,7 @@ from agileir_export.engines.tensorrt.runner import TensorRTRunner
 from ..export import networks
 from .fake_cuda import NumpyMemory
 from .fake_tensorrt import Module, make_plan
+from .sidecars import describe
 
 KIND = "swinir-light"
 """RGB, scale 2, multiples of 4."""
@@ -58,21 +56,9 @@ def write_engine(
     spec = networks.shared(KIND).spec
     path = folder / "model.plan"
     path.write_bytes(make_plan(profiles, scale=spec.scale, channels=spec.channels, **plan))
-    artifact = EngineArtifact(
-        path=path,
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        target=target,
-        precision="float16",
-        profiles=tuple(profiles if sidecar_profiles is None else sidecar_profiles),
-        gpus=("sm89",),
-        spec=spec,
-        facts={"target_version": "11.4.0.106", "gpu": "NVIDIA L4 (8.9)", **(facts or {})},
-        audit={},
-        provenance={},
-        build={},
-    )
-    sidecar_path(path).write_text(json.dumps(artifact.to_json()), encoding="utf-8")
-    return path
+    told = tuple(profiles if sidecar_profiles is None else sidecar_profiles)
+    known = {"target_version": "11.4.0.106", "gpu": "NVIDIA L4 (8.9)", **(facts or {})}
+    return describe(path, spec, target=target, profiles=told, gpus=("sm89",), facts=known).path
 
 
 def here(patch: pytest.MonkeyPatch, module: Module) -> None:

@@ -21,28 +21,12 @@ from .fake_cuda import Gpu
 Network = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
 
-def make_plan(
-    profiles: Sequence[Any],
-    *,
-    scale: int,
-    channels: int,
-    dtype: str = "FLOAT",
-    tensors: Sequence[tuple[str, str]] = (("input", "INPUT"), ("output", "OUTPUT")),
-    built_with: str = "11.4.0.106",
-    host_code: bool = False,
-) -> bytes:
-    """A plan for `module`; `profiles` are `Profile` objects."""
-    return json.dumps(
-        {
-            "profiles": [profile.to_json() for profile in profiles],
-            "scale": scale,
-            "channels": channels,
-            "dtype": dtype,
-            "tensors": tensors,
-            "built_with": built_with,
-            "host_code": host_code,
-        }
-    ).encode()
+def make_plan(profiles: Sequence[Any], **facts: Any) -> bytes:
+    """A plan for `module`; `profiles` are `Profile` objects, `facts` must have the ``scale`` and the ``channels``."""
+    usual = {"dtype": "FLOAT", "built_with": "11.4.0.106", "host_code": False}
+    tensors = (("input", "INPUT"), ("output", "OUTPUT"))
+    plan = {"profiles": [profile.to_json() for profile in profiles], "tensors": tensors, **usual, **facts}
+    return json.dumps(plan).encode()
 
 
 class Enumeration(enum.Enum):
@@ -52,24 +36,13 @@ class Enumeration(enum.Enum):
         return f"{type(self).__name__}.{self.name}"
 
 
-class DataType(Enumeration):
-    FLOAT, HALF = range(2)
-
-
-class TensorIOMode(Enumeration):
-    NONE, INPUT, OUTPUT = range(3)
-
-
-class ExecutionContextAllocationStrategy(Enumeration):
-    STATIC, ON_PROFILE_CHANGE, USER_MANAGED = range(3)
-
-
-class CudaGraphStrategy(Enumeration):
-    DISABLED, WHOLE_GRAPH_CAPTURE = range(2)
-
-
-class Severity(Enumeration):
-    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+DataType = Enumeration("DataType", "FLOAT HALF")
+TensorIOMode = Enumeration("TensorIOMode", "NONE INPUT OUTPUT")
+ExecutionContextAllocationStrategy = Enumeration(
+    "ExecutionContextAllocationStrategy", "STATIC ON_PROFILE_CHANGE USER_MANAGED"
+)
+CudaGraphStrategy = Enumeration("CudaGraphStrategy", "DISABLED WHOLE_GRAPH_CAPTURE")
+Severity = Enumeration("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE")
 
 
 class ILogger:
@@ -166,8 +139,7 @@ class ICudaEngine:
         self.configs: list[Any] = []
 
     def get_tensor_name(self, index: int) -> str:
-        name: str = self.plan["tensors"][index][0]
-        return name
+        return self.plan["tensors"][index][0]
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
         return TensorIOMode[dict(self.plan["tensors"])[name]]
@@ -239,7 +211,6 @@ class IExecutionContext:
         return (*self.shape[:2], self.shape[2] * scale, self.shape[3] * scale)
 
     def update_device_memory_size_for_shapes(self) -> int:
-        assert self.shape is not None
         assert self.user_managed
         self.need = self.module.scratch_per_pixel * self.shape[0] * self.shape[2] * self.shape[3]
         return self.need
@@ -282,28 +253,21 @@ class IExecutionContext:
         module, shape, addresses = self.module, self.shape, dict(self.addresses)
         scratch, need = self.scratch, self.need
         output = self.get_tensor_shape("output")
-        assert shape is not None
-        assert scratch is not None
 
         def work() -> None:
             module.gpu.at(scratch[0], need or 0)[:] = 0x5A
-            source = module.gpu.at(addresses["input"], 4 * int(np.prod(shape))).view(np.float32).reshape(shape)
-            target = module.gpu.at(addresses["output"], 4 * int(np.prod(output))).view(np.float32).reshape(output)
+            source, target = (
+                module.gpu.at(addresses[name], 4 * int(np.prod(sizes))).view(np.float32).reshape(sizes)
+                for name, sizes in (("input", shape), ("output", output))
+            )
             target[:] = module.network(source)
 
         return work
 
 
-SURFACE = {
-    "ILogger": ILogger,
-    "Runtime": Runtime,
-    "ICudaEngine": ICudaEngine,
-    "IExecutionContext": IExecutionContext,
-    "IRuntimeConfig": IRuntimeConfig,
-    "DataType": DataType,
-    "TensorIOMode": TensorIOMode,
-    "ExecutionContextAllocationStrategy": ExecutionContextAllocationStrategy,
-}
+_CLASSES = (ILogger, Runtime, ICudaEngine, IExecutionContext, IRuntimeConfig)
+_ENUMERATIONS = (DataType, TensorIOMode, ExecutionContextAllocationStrategy)
+SURFACE = {each.__name__: each for each in (*_CLASSES, *_ENUMERATIONS)}
 """Every class of the stand-in by the name the bindings have for it."""
 
 RTX_SURFACE = {**SURFACE, "IRuntimeConfig": RtxRuntimeConfig, "CudaGraphStrategy": CudaGraphStrategy}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,23 @@ from agileir_export.engines.profiles import Profile
 from agileir_export.errors import InputError
 from agileir_export.models.spec import ModelSpec
 
+from .sidecars import describe
+
 
 @pytest.fixture
 def engine(tmp_path: Path) -> EngineArtifact:
-    path = tmp_path / "e.plan"
-    path.write_bytes(b"a plan")
-    made = EngineArtifact(
-        path=path,
-        sha256=hashlib.sha256(b"a plan").hexdigest(),
-        target="tensorrt",
+    return describe(
+        tmp_path / "e.plan",
+        ModelSpec("semanir", "custom", "denoising", 1, 3, 8, 16, top_k=7, noise_level=25.0),
+        b"a plan",
         precision="bfloat16",
         profiles=(Profile((1, 8, 8), (1, 16, 16), (2, 64, 64)), Profile((1, 8, 8), (1, 8, 8), (1, 8, 8))),
         gpus=("sm90",),
-        spec=ModelSpec("semanir", "custom", "denoising", 1, 3, 8, 16, top_k=7, noise_level=25.0),
         facts={"flags": ["tf32"], "driver": None},
         audit={"passed": True},
         provenance={"weights_sha256": "ab"},
         build={"seconds": 1.5, "cached": False},
     )
-    sidecar_path(path).write_text(json.dumps(made.to_json()))
-    return made
 
 
 def test_what_is_written_is_read(engine: EngineArtifact) -> None:

@@ -122,31 +122,29 @@ def test_lists_of_several_engines_are_kept_apart() -> None:
     assert kernels_from_rtx_log(["no list"]) == []
 
 
+def edges(*tensors: tuple[str, list[int], str], **more: str) -> list[dict[str, Any]]:
+    """Inputs, constants or outputs as TensorRT 11 writes them."""
+    return [{"Name": name, "Dimensions": sizes, "Datatype": kind, **more} for name, sizes, kind in tensors]
+
+
+SIZES = [1, 64, 56, 56]
 CONVOLUTION_10 = {
     "Name": "conv1 + relu1",
     "LayerType": "CaskConvolution",
-    "Inputs": [
-        {"Name": "x", "Dimensions": [1, 64, 56, 56], "Format/Datatype": "Channel major FP16 format where C % 8 == 0"}
-    ],
-    "Outputs": [{"Name": "y", "Dimensions": [1, 64, 56, 56], "Format/Datatype": "Channel major FP16 format"}],
+    "Inputs": [{"Name": "x", "Dimensions": SIZES, "Format/Datatype": "Channel major FP16 format where C % 8 == 0"}],
+    "Outputs": [{"Name": "y", "Dimensions": SIZES, "Format/Datatype": "Channel major FP16 format"}],
     "Weights": {"Type": "Half", "Count": 36864},
     "Bias": {"Type": "Half", "Count": 64},
     "TacticName": "sm80_xmma_fprop_implicit_gemm_indexed_f16f16_f16f16_f16_nhwckrsc_nhwc_tilesize128x64x64",
     "Metadata": "[ONNX Layer: conv1]\x1e[ONNX Layer: relu1]",
 }
+ROWS = "(Linear) Row major linear format"
 GEMM_11 = {
     "Name": "node_MatMul_1_myl0_3",
     "LayerType": "gemm",
-    "Inputs": [
-        {"Name": "x", "Dimensions": [-1, 12], "Datatype": "BFloat16", "Format": "(Linear) Row major linear format"}
-    ],
-    "Constants": [
-        {"Name": "w", "Dimensions": [12, 36], "Datatype": "BFloat16", "Format": "(Linear) Row major linear format"},
-        {"Name": "alpha", "Dimensions": [1], "Datatype": "Float", "Format": "(Linear) Row major linear format"},
-    ],
-    "Outputs": [
-        {"Name": "y", "Dimensions": [-1, 36], "Datatype": "BFloat16", "Format": "(Linear) Row major linear format"}
-    ],
+    "Inputs": edges(("x", [-1, 12], "BFloat16"), Format=ROWS),
+    "Constants": edges(("w", [12, 36], "BFloat16"), ("alpha", [1], "Float"), Format=ROWS),
+    "Outputs": edges(("y", [-1, 36], "BFloat16"), Format=ROWS),
     "TacticName": "sm80_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize64x64x32",
     "Metadata": "[ONNX Layer: node_MatMul_1]",
 }
@@ -202,8 +200,8 @@ def test_an_answer_of_another_form_is_refused(text: str) -> None:
 
 def test_float32_products_that_round_to_tf32_are_found_by_their_tactic() -> None:
     layer = GEMM_11 | {
-        "Inputs": [{"Name": "x", "Dimensions": [4, 12], "Datatype": "Float"}],
-        "Constants": [{"Name": "w", "Dimensions": [12, 36], "Datatype": "Float"}],
+        "Inputs": edges(("x", [4, 12], "Float")),
+        "Constants": edges(("w", [12, 36], "Float")),
         "TacticName": "sm80_xmma_gemm_f32f32_tf32f32_f32_tn_n",
     }
     kernels = kernels_from_inspector(json.dumps([layer]))
@@ -218,12 +216,9 @@ def test_float32_products_that_round_to_tf32_are_found_by_their_tactic() -> None
 
 def test_plugins_are_judged_by_their_first_input() -> None:
     def plugin(name: str, datatype: str) -> list[Kernel]:
-        inputs = [
-            {"Name": "x", "Dimensions": [1, 64, 64, 60], "Format/Datatype": f"Row major linear {datatype} format"}
-        ]
-        return kernels_from_inspector(
-            json.dumps([{"Name": name, "LayerType": "PluginV3", "Inputs": inputs, "Outputs": []}])
-        )
+        x = {"Name": "x", "Dimensions": [1, 64, 64, 60], "Format/Datatype": f"Row major linear {datatype} format"}
+        layer = {"Name": name, "LayerType": "PluginV3", "Inputs": [x], "Outputs": []}
+        return kernels_from_inspector(json.dumps([layer]))
 
     half = plugin("node_shifted_window_attention_1", "FP16")
     assert (half[0].kind, half[0].precision) == ("plugin", "float16")

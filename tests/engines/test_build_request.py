@@ -35,19 +35,9 @@ RTX, TENSORRT = TARGETS["rtx"], TARGETS["tensorrt"]
 
 def artifact(multiple: int = 8, **changes: Any) -> OnnxArtifact:
     spec = ModelSpec("swinir", "trial", "super-resolution", 2, 3, 8, multiple)
-    given: dict[str, Any] = {
-        "model": onnx.ModelProto(),
-        "data": b"",
-        "path": Path("a.onnx"),
-        "precision": "float32",
-        "fixed_sizes": {},
-        "spec": spec,
-        "provenance": {},
-        "blocks": (),
-        "nodes": 1,
-        "operators": {"ShiftedWindowAttention": 4},
-    }
-    return OnnxArtifact(**{**given, **changes})
+    file = (onnx.ModelProto(), b"", Path("a.onnx"), "float32")
+    made = OnnxArtifact(*file, {}, spec, {}, (), 1, {"ShiftedWindowAttention": 4})
+    return dataclasses.replace(made, **changes)
 
 
 # ---- targets ----
@@ -142,10 +132,8 @@ CHANGES: dict[str, Any] = {
 def test_the_changed_fact_is_named_and_no_other(field: str) -> None:
     one = request(Path("a.onnx"))
     other = dataclasses.replace(one, **{field: CHANGES[field]})
-    found = {
-        difference.field.split(".")[0] for difference in differences(one.facts("1", "", ""), other.facts("1", "", ""))
-    }
-    assert found == {field}
+    found = differences(one.facts("1", "", ""), other.facts("1", "", ""))
+    assert {difference.field.split(".")[0] for difference in found} == {field}
 
 
 def test_facts_are_of_all_fields_but_places() -> None:

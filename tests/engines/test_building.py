@@ -188,7 +188,6 @@ def start(place: Path, source: Path, output: str) -> subprocess.Popen[str]:
 
 def until(process: subprocess.Popen[str], step: str) -> None:
     """Waits until the verb tells a step."""
-    assert process.stderr is not None
     seen = []
     for line in process.stderr:
         seen.append(line)
@@ -204,7 +203,6 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.wait()
-        assert process.stderr is not None
         process.stderr.close()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import agileir_export
 from agileir_export.engines import TensorRTRunner
 from agileir_export.engines.opening import open_runner
 from agileir_export.engines.tensorrt import torch_memory
@@ -29,6 +26,7 @@ from agileir_export.errors import EnvironmentProblem, InputError
 from agileir_export.models import LoadOptions
 
 from ..export import networks
+from ..scripts import run_python
 from . import fake_pycuda, fake_torch
 from .fake_cuda import Gpu, NumpyMemory
 from .fake_engines import doubled, here, profile, write_engine
@@ -197,21 +195,13 @@ def test_wrong_names_and_numbers(gpu: Gpu) -> None:
 
 
 def test_the_module_pycuda_is_imported_only_when_it_is_used() -> None:
-    package = Path(agileir_export.__file__).parents[1]
-    search = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
     program = """
 import sys
 from agileir_export.engines import TensorRTRunner, opening
 import agileir_export.engines.tensorrt.pycuda_memory
 print(sorted({"torch", "onnxruntime", "tensorrt", "tensorrt_rtx_bindings", "pycuda", "triton"} & set(sys.modules)))
 """
-    answer = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": search},
-    )
+    answer = run_python("-c", program)
     assert answer.stdout.strip() == "[]"
 
 

@@ -41,8 +41,7 @@ def model(body: str, precision: str, functions: str = "") -> onnx.ModelProto:
 
 
 def run(given: onnx.ModelProto, x: np.ndarray[Any, Any] = VALUES) -> np.ndarray[Any, Any]:
-    result: np.ndarray[Any, Any] = faithful_session(given).run(None, {"x": x})[0]
-    return result
+    return faithful_session(given).run(None, {"x": x})[0]
 
 
 def numpy_half(precision: str, x: np.ndarray[Any, Any] = VALUES) -> np.ndarray[Any, Any]:

@@ -26,8 +26,7 @@ KINDS = ("swinir-light", "agileir", "semanir", "semanir-unet")
 def run(model: onnx.ModelProto, batch: int, rows: int, columns: int) -> np.ndarray[Any, Any]:
     channels = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
     images = networks.images(batch, channels, rows, columns)
-    result: np.ndarray[Any, Any] = create_session(model.SerializeToString()).run(None, {"input": images})[0]
-    return result
+    return create_session(model.SerializeToString()).run(None, {"input": images})[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)

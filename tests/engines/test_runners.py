@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +13,12 @@ import onnxruntime
 import pytest
 import torch
 
-import agileir_export
 from agileir_export.engines import OnnxRuntimeRunner, Runner, TorchRunner, create_session
 from agileir_export.errors import InputError, OnnxFileError
 from agileir_export.export import OnnxArtifact, read_artifact
 
 from ..export import networks
+from ..scripts import run_python
 
 KINDS = ("swinir-light", "semanir-unet", "swinir-jpeg")
 """RGB and grey, scale 2 and 1, multiples 4, 8 and 7."""
@@ -212,13 +209,5 @@ print(sorted({"torch", "onnxruntime", "tensorrt"} & set(sys.modules)))
 runner = onnxruntime_runner.OnnxRuntimeRunner(sys.argv[1])
 print(runner.run(np.zeros((1, 3, 5, 6), np.float32)).shape, "torch" in sys.modules)
 """
-    package = Path(agileir_export.__file__).parents[1]
-    search = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
-    answer = subprocess.run(
-        [sys.executable, "-c", program, str(artifact.path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": search},
-    )
+    answer = run_python("-c", program, str(artifact.path))
     assert answer.stdout.splitlines() == ["[]", "(1, 3, 10, 12) False"]

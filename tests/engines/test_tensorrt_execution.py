@@ -37,9 +37,11 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Ope
     return build
 
 
-def check(runner: TensorRTRunner, *shape: int, seed: int = 0) -> None:
-    images = networks.images(*shape, seed=seed)
-    np.testing.assert_array_equal(runner.run(images), doubled(images))
+def check(runner: TensorRTRunner, *shape: int, seed: int = 0, times: int = 1) -> None:
+    """Other pictures every time."""
+    for number in range(seed, seed + times):
+        images = networks.images(*shape, seed=number)
+        np.testing.assert_array_equal(runner.run(images), doubled(images))
 
 
 # ---- graphs ----
@@ -47,8 +49,7 @@ def check(runner: TensorRTRunner, *shape: int, seed: int = 0) -> None:
 
 def test_the_second_execution_of_a_shape_is_captured(opened: Callable[..., Opened]) -> None:
     runner, memory, module = opened()
-    for seed in range(5):
-        check(runner, 2, 3, 8, 12, seed=seed)
+    check(runner, 2, 3, 8, 12, times=5)
     assert module.events == ["create", "execute", "capture"]
     assert (memory.recorded, memory.replayed) == (1, 4)
     check(runner, 2, 3, 8, 8)
@@ -58,11 +59,9 @@ def test_the_second_execution_of_a_shape_is_captured(opened: Callable[..., Opene
 def test_graphs_are_captured_again_when_a_buffer_grew(opened: Callable[..., Opened]) -> None:
     """A graph holds addresses; the stand-in finds nothing at an address that was given back."""
     runner, memory, module = opened()
-    for _ in range(3):
-        check(runner, 1, 3, 8, 8)
+    check(runner, 1, 3, 8, 8, times=3)
     check(runner, 1, 3, 32, 32)
-    for seed in range(3):
-        check(runner, 1, 3, 8, 8, seed=seed)
+    check(runner, 1, 3, 8, 8, times=3)
     assert module.events == ["create", "execute", "capture", "create", "execute", "execute", "capture"]
     assert (memory.recorded, memory.replayed) == (2, 4)
 
@@ -78,8 +77,7 @@ def test_graphs_of_several_shapes_live_side_by_side(opened: Callable[..., Opened
 
 def test_a_network_that_cannot_be_captured_runs_plainly(opened: Callable[..., Opened]) -> None:
     runner, memory, module = opened(refuses_capture=True)
-    for seed in range(4):
-        check(runner, 1, 3, 8, 8, seed=seed)
+    check(runner, 1, 3, 8, 8, times=4)
     assert module.events == ["create", *["execute"] * 4]
     assert memory.replayed == 0
     assert runner.describe()["cuda_graphs"].startswith("not capturable: operation not permitted")
@@ -92,8 +90,7 @@ def test_a_network_that_cannot_be_captured_runs_plainly(opened: Callable[..., Op
 )
 def test_without_graphs(options: dict[str, Any], described: str, opened: Callable[..., Opened]) -> None:
     runner, _, module = opened(**options)
-    for seed in range(3):
-        check(runner, 1, 3, 8, 8, seed=seed)
+    check(runner, 1, 3, 8, 8, times=3)
     assert module.events == ["create", *["execute"] * 3]
     assert runner.describe()["cuda_graphs"] == described
 
@@ -101,8 +98,7 @@ def test_without_graphs(options: dict[str, Any], described: str, opened: Callabl
 @pytest.mark.parametrize("cuda_graphs", [True, False])
 def test_rtx_makes_its_own_graphs(cuda_graphs: bool, opened: Callable[..., Opened]) -> None:
     runner, memory, module = opened(rtx=True, cuda_graphs=cuda_graphs)
-    for seed in range(3):
-        check(runner, 1, 3, 8, 8, seed=seed)
+    check(runner, 1, 3, 8, 8, times=3)
     check(runner, 1, 3, 8, 12)
     assert memory.recorded == 0
     assert module.events == ["create", *["execute"] * 3, "create", "execute"]
@@ -167,8 +163,7 @@ def test_working_memory_is_what_the_shape_needs_once_for_all_contexts(opened: Ca
 def test_a_network_without_working_memory(opened: Callable[..., Opened]) -> None:
     runner, _, module = opened()
     module.scratch_per_pixel = 0
-    for seed in range(3):
-        check(runner, 1, 3, 8, 8, seed=seed)
+    check(runner, 1, 3, 8, 8, times=3)
 
 
 # ---- failures ----
@@ -178,22 +173,19 @@ def test_too_large_for_the_gpu(opened: Callable[..., Opened]) -> None:
     """Afterwards the runner goes on with what fits."""
     runner, memory, _ = opened()
     memory.gpu.limit = 100_000
-    for _ in range(3):
-        check(runner, 1, 3, 8, 8)
+    check(runner, 1, 3, 8, 8, times=3)
     with pytest.raises(EnvironmentProblem, match=r"NumPy has no memory left for 49,152 bytes") as caught:
         runner.run(networks.images(1, 3, 64, 64))
     assert "smaller tiles" in caught.value.fix
-    for seed in range(3):
-        check(runner, 1, 3, 8, 8, seed=seed)
+    check(runner, 1, 3, 8, 8, times=3)
     assert memory.gpu.peak <= 100_000
 
 
 def test_no_memory_for_a_context(opened: Callable[..., Opened]) -> None:
     runner, _, module = opened()
     module.no_context = True
-    with pytest.raises(
-        EnvironmentProblem, match="no memory left for TensorRT to create an execution context"
-    ) as caught:
+    message = "no memory left for TensorRT to create an execution context"
+    with pytest.raises(EnvironmentProblem, match=message) as caught:
         runner.run(networks.images(1, 3, 8, 8))
     assert "Requested size was 123 bytes" in caught.value.why
     module.no_context = False
@@ -218,8 +210,7 @@ def test_closing_gives_everything_back(opened: Callable[..., Opened]) -> None:
     runner, memory, module = opened()
     with runner as same:
         assert same is runner
-        for _ in range(3):
-            check(runner, 1, 3, 8, 8)
+        check(runner, 1, 3, 8, 8, times=3)
         check(runner, 1, 3, 8, 12)
     gc.collect()
     assert memory.gpu.used == 0
@@ -231,8 +222,7 @@ def test_closing_gives_everything_back(opened: Callable[..., Opened]) -> None:
 
 def test_a_runner_that_is_dropped_gives_everything_back(opened: Callable[..., Opened]) -> None:
     runner, memory, module = opened()
-    for _ in range(3):
-        check(runner, 1, 3, 8, 8)
+    check(runner, 1, 3, 8, 8, times=3)
     del runner
     gc.collect()
     assert memory.gpu.used == 0

@@ -14,7 +14,6 @@ import torch
 from agileir_export.engines import OnnxRuntimeRunner, TensorRTRunner
 from agileir_export.engines.artifact import EngineArtifact
 from agileir_export.engines.building.engine import build_engine
-from agileir_export.engines.building.request import BuildRequest
 from agileir_export.engines.doctor import diagnose
 from agileir_export.engines.profiles import Profile
 from agileir_export.engines.targets import TARGETS, load_target
@@ -24,6 +23,7 @@ from agileir_export.errors import AgileIRError, InputError
 from agileir_export.export import OnnxArtifact
 
 from ..export import networks
+from .builds import request
 
 pytestmark = pytest.mark.gpu
 
@@ -33,7 +33,7 @@ FLOOR = 80.0
 
 @pytest.fixture(params=list(TARGETS))
 def target(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
+    name = request.param
     check = TARGETS[name].check.replace("build", "run")
     verdict = next(verdict for verdict in diagnose().targets if verdict.name == check)
     if not verdict.works:
@@ -74,17 +74,9 @@ def build_with(
     target: str, artifact: OnnxArtifact, path: Path, profiles: tuple[Profile, ...], plugins: bool
 ) -> EngineArtifact:
     capability = "sm{}{}".format(*torch.cuda.get_device_capability())
-    request = BuildRequest(
-        onnx=artifact.path,
-        sha256=artifact.sha256,
-        network=artifact.spec.name,
-        precision="float32",
-        target=target,
-        profiles=profiles,
-        gpus=(capability,) if TARGETS[target].builds_without_gpu else (),
-        use_plugins=plugins,
-    )
-    return build_engine(artifact, path, request)
+    gpus = (capability,) if TARGETS[target].builds_without_gpu else ()
+    asked = {"sha256": artifact.sha256, "target": target, "profiles": profiles, "gpus": gpus, "use_plugins": plugins}
+    return build_engine(artifact, path, request(artifact.path, **asked))
 
 
 @pytest.fixture

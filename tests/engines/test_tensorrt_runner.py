@@ -170,16 +170,9 @@ def test_it_is_a_runner_and_describes_itself(module: Module, tmp_path: Path) -> 
     assert isinstance(runner, Runner)
     assert runner.spec == networks.shared(KIND).spec
     described = json.loads(json.dumps(runner.describe()))
-    assert described == {
-        "target": "tensorrt",
-        "version": "11.4.0.106",
-        "memory": "numpy",
-        "device": "NumPy",
-        "compute_capability": "8.9",
-        "precision": "float16",
-        "cuda_graphs": "captured",
-        "sha256": runner.artifact.sha256,
-    }
+    gpu = {"memory": "numpy", "device": "NumPy", "compute_capability": "8.9"}
+    engine = {"precision": "float16", "cuda_graphs": "captured", "sha256": runner.artifact.sha256}
+    assert described == {"target": "tensorrt", "version": "11.4.0.106", **gpu, **engine}
 
 
 def test_host_code_is_allowed_to_version_compatible_engines_only(module: Module, tmp_path: Path) -> None:
@@ -192,29 +185,24 @@ def test_host_code_is_allowed_to_version_compatible_engines_only(module: Module,
         open_engine(lying, module)
 
 
-def refused(path: Path, module: Module) -> AgileIRError:
+def refused(kind: type[AgileIRError], path: Path, module: Module, what: str = "", why: str = "", fix: str = "") -> None:
     with pytest.raises(AgileIRError) as caught:
         open_engine(path, module)
-    return caught.value
+    error = caught.value
+    assert isinstance(error, kind)
+    assert what in error.what and why in error.why and fix in error.fix
 
 
 def test_a_plan_of_another_version_names_both(module: Module, tmp_path: Path) -> None:
     path = write_engine(tmp_path, [FREE], built_with="10.16.1.11", facts={"target_version": "10.16.1.11"})
-    error = refused(path, module)
-    assert isinstance(error, Unsupported)
-    assert str(path) in error.what
     for words in ("version 10.16.1.11 for NVIDIA L4 (8.9)", "version 11.4.0.106 and NumPy (8.9)"):
-        assert words in error.why
-    assert "Build the engine again" in error.fix
+        refused(Unsupported, path, module, str(path), words, "Build the engine again")
 
 
 def test_a_driver_that_is_too_old(module: Module, tmp_path: Path) -> None:
     """TensorRT's runtime object is then empty and must not be used."""
     module.driver_too_old = True
-    error = refused(write_engine(tmp_path, [FREE]), module)
-    assert isinstance(error, EnvironmentProblem)
-    assert "driver" in error.what
-    assert "doctor" in error.fix
+    refused(EnvironmentProblem, write_engine(tmp_path, [FREE]), module, "driver", fix="doctor")
 
 
 def test_no_gpu(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,9 +211,7 @@ def test_no_gpu(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(plan_loading, "probe_gpu", lambda: Driver(why_not="no NVIDIA driver"))
     monkeypatch.setattr(module, "Runtime", None)
-    error = refused(write_engine(tmp_path, [FREE]), module)
-    assert isinstance(error, EnvironmentProblem)
-    assert "no NVIDIA driver" in error.why
+    refused(EnvironmentProblem, write_engine(tmp_path, [FREE]), module, why="no NVIDIA driver")
 
 
 @pytest.mark.parametrize(
@@ -239,9 +225,7 @@ def test_no_gpu(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 )
 def test_engines_of_other_programs(changes: dict[str, Any], words: str, module: Module, tmp_path: Path) -> None:
     path = write_engine(tmp_path, [FREE], **changes)
-    error = refused(path, module)
-    assert isinstance(error, InputError)
-    assert words.format(path=path) in error.what
+    refused(InputError, path, module, words.format(path=path))
 
 
 def test_an_engine_of_another_scale(module: Module, tmp_path: Path) -> None:

@@ -14,89 +14,26 @@ from agileir_export.engines import create_session
 from agileir_export.export import OnnxArtifact, export_onnx
 from agileir_export.models import FAMILIES, Restorer, randomise
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "agileir": {
-        "family": "agileir",
-        "embed_dim": 12,
-        "depths": (2, 1),
-        "num_heads": (3, 3),
-        "key_dims": (4, 4),
-        "window_size": 4,
-        "scale": 2,
-    },
-    "agileir-bias": {
-        "family": "agileir",
-        "embed_dim": 12,
-        "depths": (2,),
-        "num_heads": (3,),
-        "key_dims": (4,),
-        "window_size": 4,
-        "scale": 3,
-        "batch_norm": False,
-    },
-    "semanir": {
-        "family": "semanir",
-        "embed_dim": 12,
-        "depths": (1, 2),
-        "num_heads": 2,
-        "window_size": 4,
-        "top_k": 5,
-        "scale": 3,
-        "num_feat": 8,
-    },
-    "semanir-unet": {
-        "family": "semanir",
-        "embed_dim": 8,
-        "depths": (2, 1),
-        "final_depth": 1,
-        "head_dim": 4,
-        "window_size": 4,
-        "top_k": 5,
-        "channels": 1,
-    },
-    "swinir-light": {
-        "family": "swinir",
-        "embed_dim": 12,
-        "depths": (2, 1),
-        "num_heads": (3, 2),
-        "window_size": 4,
-        "scale": 2,
-        "upsampler": "pixelshuffledirect",
-    },
-    "swinir-classical": {
-        "family": "swinir",
-        "embed_dim": 12,
-        "depths": (2,),
-        "num_heads": (2,),
-        "window_size": 4,
-        "scale": 4,
-        "upsampler": "pixelshuffle",
-        "num_feat": 8,
-    },
-    "swinir-real": {
-        "family": "swinir",
-        "embed_dim": 12,
-        "depths": (1,),
-        "num_heads": (2,),
-        "window_size": 4,
-        "scale": 4,
-        "upsampler": "nearest+conv",
-        "resi_connection": "3conv",
-        "num_feat": 8,
-    },
-    "swinir-jpeg": {
-        "family": "swinir",
-        "embed_dim": 12,
-        "depths": (2,),
-        "num_heads": (2,),
-        "window_size": 7,
-        "upsampler": "",
-        "img_range": 255.0,
-        "channels": 1,
-        "task": "jpeg",
-    },
+WINDOWED: dict[str, Any] = {"embed_dim": 12, "window_size": 4}
+SWINIR = {**WINDOWED, "family": "swinir", "depths": (2,), "num_heads": (2,)}
+AGILEIR = {**WINDOWED, "family": "agileir", "depths": (2, 1), "num_heads": (3, 3), "key_dims": (4, 4), "scale": 2}
+BIAS = {"depths": (2,), "num_heads": (3,), "key_dims": (4,), "scale": 3, "batch_norm": False}
+LIGHT = {"depths": (2, 1), "num_heads": (3, 2), "scale": 2, "upsampler": "pixelshuffledirect"}
+REAL = {"depths": (1,), "scale": 4, "upsampler": "nearest+conv", "resi_connection": "3conv", "num_feat": 8}
+JPEG = {"window_size": 7, "upsampler": "", "img_range": 255.0, "channels": 1, "task": "jpeg"}
+SEMANIR = {**WINDOWED, "family": "semanir", "depths": (1, 2), "num_heads": 2, "top_k": 5, "scale": 3, "num_feat": 8}
+UNET = {"embed_dim": 8, "depths": (2, 1), "final_depth": 1, "head_dim": 4, "window_size": 4, "top_k": 5, "channels": 1}
+SHAPES = {
+    "agileir": AGILEIR,
+    "agileir-bias": AGILEIR | BIAS,
+    "semanir": SEMANIR,
+    "semanir-unet": {"family": "semanir", **UNET},
+    "swinir-light": SWINIR | LIGHT,
+    "swinir-classical": SWINIR | {"scale": 4, "upsampler": "pixelshuffle", "num_feat": 8},
+    "swinir-real": SWINIR | REAL,
+    "swinir-jpeg": SWINIR | JPEG,
+    "agileir-mixed": AGILEIR | {"num_heads": (3, 2), "key_dims": (4, 6)},
 }
-SHAPES["agileir-mixed"] = {**SHAPES["agileir"], "num_heads": (3, 2), "key_dims": (4, 6)}
 """Hyper-parameters by name; one name a family, form of its attention and reconstruction head."""
 
 EXPORTED = tuple(kind for kind in SHAPES if kind != "agileir-mixed")

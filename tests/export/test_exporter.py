@@ -6,8 +6,6 @@ import copy
 import hashlib
 import importlib.metadata
 import itertools
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +24,7 @@ from agileir_export.export.artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY
 from agileir_export.models import Restorer, build_preset
 from agileir_export.plugins import OPERATORS
 
+from ..scripts import run_python
 from . import networks
 
 DICTIONARY = "KeySemanticDictionary"
@@ -297,14 +296,8 @@ def test_other_weights_have_another_digest(folder: Path, tmp_path: Path) -> None
 
 def test_nothing_local_is_in_the_file(folder: Path) -> None:
     """The exporter writes stack traces and source paths of this machine; none must stay."""
-    local = [
-        Path(agileir_export.__file__).parent,
-        Path(torch.__file__).parents[1],
-        Path(sys.prefix),
-        Path(tempfile.gettempdir()),
-        Path.cwd(),
-        Path.home(),
-    ]
+    local = [Path(agileir_export.__file__).parent, Path(torch.__file__).parents[1], Path.cwd(), Path.home()]
+    local += [Path(sys.prefix), Path(tempfile.gettempdir())]
     words = [str(path) for path in local if len(path.parts) > 1]
     words += ["site-packages", ".py", "Traceback", "stack_trace", "pkg.torch"]
     for kind in networks.EXPORTED:
@@ -325,10 +318,7 @@ def test_another_process_writes_the_same_bytes(seed: str, folder: Path, tmp_path
     path = tmp_path / "other.onnx"
     program = "import sys; sys.path.insert(0, sys.argv[1]); import networks; from pathlib import Path;"
     program += "networks.export_onnx(networks.build('agileir'), Path(sys.argv[2]))"
-    command = [sys.executable, "-c", program, str(Path(__file__).parent), str(path)]
-    package = Path(agileir_export.__file__).parents[1]
-    search = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": search})
+    run_python("-c", program, str(Path(__file__).parent), path, PYTHONHASHSEED=seed)
     assert path.read_bytes() == networks.exported(folder, "agileir").path.read_bytes()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,7 @@ def traced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Restorer:
     def trace(model: Restorer, opset: int, size: tuple[int, int] | None) -> onnx.ModelProto:
         if not kept:
             kept.append(real(model, opset, size))
-        again = onnx.ModelProto()
-        again.CopyFrom(kept[0])
-        return again
+        return copy.deepcopy(kept[0])
 
     monkeypatch.setattr(exporter, "_trace", trace)
     return networks.shared("swinir-real")

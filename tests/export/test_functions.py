@@ -39,19 +39,10 @@ def chain(*bodies: tuple[int, int, tuple[int, int]], opset: int = 20) -> onnx.Mo
     for number, body in enumerate(bodies):
         for name, value in weights(*body).items():
             constants.append(numpy_helper.from_array(value, f"{name}_{number}"))
-        inputs = [f"t{number}", *(f"{name}_{number}" for name in weights(*body))]
-        nodes.append(
-            helper.make_node(
-                "GroupShiftedWindowAttention",
-                inputs,
-                [f"t{number + 1}"],
-                name=f"node_{number}",
-                domain="agileir",
-                window_size=WINDOW,
-                shift_size=number % 2,
-                plugin_namespace="agileir",
-            )
-        )
+        edges = [f"t{number}", *(f"{name}_{number}" for name in weights(*body))], [f"t{number + 1}"]
+        facts = {"name": f"node_{number}", "domain": "agileir", "plugin_namespace": "agileir"}
+        facts |= {"window_size": WINDOW, "shift_size": number % 2}
+        nodes.append(helper.make_node("GroupShiftedWindowAttention", *edges, **facts))
     dims = ["b", "h", "w", WIDTH]
     image = helper.make_tensor_value_info("t0", TensorProto.FLOAT, dims)
     output = helper.make_tensor_value_info(f"t{len(bodies)}", TensorProto.FLOAT, dims)
@@ -70,8 +61,7 @@ def expected(*bodies: tuple[int, int, tuple[int, int]]) -> np.ndarray[Any, Any]:
 
 def run(model: onnx.ModelProto) -> np.ndarray[Any, Any]:
     onnx.checker.check_model(model, full_check=True)
-    output: np.ndarray[Any, Any] = create_session(model.SerializeToString()).run(None, {"t0": IMAGE})[0]
-    return output
+    return create_session(model.SerializeToString()).run(None, {"t0": IMAGE})[0]
 
 
 SAME = [(3, 4, (3, 3)), (3, 4, (3, 3))]

@@ -50,8 +50,7 @@ PASSES = {
 
 def run(model: onnx.ModelProto) -> np.ndarray[Any, Any]:
     images = np.random.default_rng(3).standard_normal((2, 4, 8, 16)).astype(np.float32)
-    output: np.ndarray[Any, Any] = create_session(model.SerializeToString()).run(None, {"input": images})[0]
-    return output
+    return create_session(model.SerializeToString()).run(None, {"input": images})[0]
 
 
 def exported(graph: gs.Graph) -> onnx.ModelProto:

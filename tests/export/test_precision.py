@@ -163,6 +163,13 @@ def small(body: str, opset: int = 20, weights: str = "") -> onnx.ModelProto:
     return model
 
 
+def weighted(operator: str, *values: float) -> onnx.ModelProto:
+    """The input and four weights under one operator."""
+    model = small(f"output = {operator} (input, w)", weights="<float[4] w = {1,2,3,4}>")
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array(values, np.float32), "w"))
+    return model
+
+
 def kinds(model: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in model.graph.node]
 
@@ -223,26 +230,20 @@ def test_no_casts_cancel() -> None:
 @pytest.mark.parametrize(("precision", "ends"), [("float16", "65504"), ("bfloat16", "3.38953e+38")])
 def test_weights_beyond_the_range_are_refused(precision: str, ends: str) -> None:
     values = [1, -7e4, 2, 3] if precision == "float16" else [1, -3.4e38, 2, 3]
-    model = small("output = Mul (input, w)", weights="<float[4] w = {1,2,3,4}>")
-    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array(values, np.float32), "w"))
     with pytest.raises(Unsupported) as caught:
-        convert_precision(model, precision)
+        convert_precision(weighted("Mul", *values), precision)
     assert f"The weights w hold {values[1]:.6g}: {precision} ends at {ends}" in caught.value.what
 
 
 def test_weights_that_vanish_are_counted() -> None:
-    model = small("output = Mul (input, w)", weights="<float[4] w = {1,2,3,4}>")
-    values = np.array([1e-9, 0, -2e-8, 1], np.float32)
-    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "w"))
+    model = weighted("Mul", 1e-9, 0, -2e-8, 1)
     assert conversion(convert_precision(model, "float16"))["underflows"] == {"w": 2}
     assert conversion(convert_precision(model, "bfloat16"))["underflows"] == {}
 
 
 def test_infinite_weights_stay_infinite() -> None:
-    model = small("output = Max (input, w)", weights="<float[4] w = {1,2,3,4}>")
-    values = np.array([-np.inf, 1, np.nan, np.inf], np.float32)
-    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "w"))
-    stored = numpy_helper.to_array(convert_precision(model, "float16").graph.initializer[0])
+    values = (-np.inf, 1, np.nan, np.inf)
+    stored = numpy_helper.to_array(convert_precision(weighted("Max", *values), "float16").graph.initializer[0])
     np.testing.assert_array_equal(stored.astype(np.float32), values)
 
 

@@ -22,6 +22,11 @@ Attention = Callable[[Tensor, Tensor, str, int, int], Tensor]
 MEAN = (0.4488, 0.4371, 0.4040)
 
 
+def doubles(state: State) -> State:
+    """The same in double precision."""
+    return {key: value.double() if value.is_floating_point() else value for key, value in state.items()}
+
+
 def random_images(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -101,10 +106,7 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, addend: Tensor) -> Tensor
 def multi_head(qkv: Tensor, heads: int, bias: Tensor, addend: Tensor) -> Tensor:
     """qkv [n,N,3C], bias [heads,N,N], addend [n,N,N] to [n,N,C]."""
     queries, keys, values = (part.chunk(heads, -1) for part in qkv.chunk(3, -1))
-    return torch.cat(
-        [softmax_attention(queries[h], keys[h], values[h], bias[h] + addend) for h in range(heads)],
-        -1,
-    )
+    return torch.cat([softmax_attention(queries[h], keys[h], values[h], bias[h] + addend) for h in range(heads)], -1)
 
 
 # ---- the three attentions ----
@@ -127,8 +129,7 @@ def swin_attention(state: State, w: int) -> Attention:
     def attention(_: Tensor, x: Tensor, prefix: str, stage: int, block: int) -> Tensor:
         table = state[f"{prefix}.attn.relative_position_bias_table"]
         # the released buffer where the state dict has one
-        index = state.get(f"{prefix}.attn.relative_position_index")
-        index = bias_index(w) if index is None else index
+        index = state.get(f"{prefix}.attn.relative_position_index", bias_index(w))
         bias = table[index.flatten().long()].reshape(w * w, w * w, -1).permute(2, 0, 1)
 
         def attend(windows: Tensor, addend: Tensor) -> Tensor:
@@ -275,6 +276,11 @@ def pad(x: Tensor, multiple: int) -> Tensor:
     return x[..., [source(c, width, columns) for c in range(columns)]]
 
 
+def steps(scale: int) -> list[tuple[int, int]]:
+    """Factor and number in ``upsample`` of every convolution of a pixel shuffle."""
+    return [(3, 0)] if scale == 3 else [(2, 0), (2, 2), (2, 4)][: scale // 2]
+
+
 def columnar(
     state: State,
     images: Tensor,
@@ -309,17 +315,16 @@ def columnar(
         y = x + conv(state, "conv_last", y)
     elif upsampler == "pixelshuffledirect":
         y = F.pixel_shuffle(conv(state, "upsample.0", y), head)
-    elif upsampler == "pixelshuffle":
-        y = F.leaky_relu(conv(state, "conv_before_upsample.0", y), 0.01)
-        for step, layer in [(3, 0)] if head == 3 else [(2, 0), (2, 2), (2, 4)][: head // 2]:
-            y = F.pixel_shuffle(conv(state, f"upsample.{layer}", y), step)
-        y = conv(state, "conv_last", y)
     else:
         y = F.leaky_relu(conv(state, "conv_before_upsample.0", y), 0.01)
+        for step, layer in steps(head) if upsampler == "pixelshuffle" else ():
+            y = F.pixel_shuffle(conv(state, f"upsample.{layer}", y), step)
         for layer in [f"conv_up{i}" for i in range(1, 4) if f"conv_up{i}.weight" in state]:
             larger = y.repeat_interleave(2, -1).repeat_interleave(2, -2)
             y = F.leaky_relu(conv(state, layer, larger), 0.2)
-        y = conv(state, "conv_last", F.leaky_relu(conv(state, "conv_hr", y), 0.2))
+        if upsampler == "nearest+conv":
+            y = F.leaky_relu(conv(state, "conv_hr", y), 0.2)
+        y = conv(state, "conv_last", y)
     return (y / img_range + mean)[..., : height * scale, : width * scale]
 
 
@@ -393,7 +398,7 @@ def official_state(
         return state
     affine("conv_before_upsample.0", features, embed_dim, 3, 3)
     if upsampler == "pixelshuffle":
-        for step, layer in [(3, 0)] if head == 3 else [(2, 0), (2, 2), (2, 4)][: head // 2]:
+        for step, layer in steps(head):
             affine(f"upsample.{layer}", step**2 * features, features, 3, 3)
     else:
         for layer in (*[f"conv_up{i}" for i in range(1, head.bit_length())], "conv_hr"):

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from agileir_export.errors import InputError
-from agileir_export.models import (
-    ReleasedCodeWarning,
-    Restorer,
-    build_preset,
-    fold,
-    load_model,
-    use_operators,
-)
+from agileir_export.models import ReleasedCodeWarning, Restorer, build_preset, fold, load_model, use_operators
 from agileir_export.models.agileir import GroupAttention
 
 from ..export.networks import build
@@ -26,22 +21,25 @@ from .naive import random_images
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_gradients")
 
-DERIVED = ("relative_position_index", "attn_mask", "num_batches_tracked")
-
-
-def doubles(network: torch.nn.Module) -> naive.State:
-    state = network.state_dict()
-    return {k: v.double() if v.is_floating_point() else v.clone() for k, v in state.items()}
-
 
 def first_attention(network: Restorer, block: int = 0) -> GroupAttention:
     return network.get_submodule(f"layers.0.residual_group.blocks.{block}.attn")
 
 
 def attention_reference(module: GroupAttention, x: Tensor, block: int, training: bool) -> Tensor:
-    state = {f"here.attn.{key}": value for key, value in doubles(module).items()}
+    state = {f"here.attn.{key}": value for key, value in naive.doubles(module.state_dict()).items()}
     attention = naive.group_attention(state, module.window_size, training)
     return attention(x, x.double(), "here", 0, block)
+
+
+def assert_is_the_formula(
+    network: Restorer, images: Tensor, state: naive.State, attention: naive.Attention, atol: float = 1e-5
+) -> None:
+    """`network` is the one of two stages that this state dict and this attention make."""
+    how: dict[str, Any] = {"depths": (2, 1), "upsampler": "pixelshuffledirect", "scale": 2}
+    multiple = network.spec.window_size
+    expected = naive.columnar(state, images.double(), attention=attention, multiple=multiple, **how)
+    torch.testing.assert_close(network(images).double(), expected, rtol=0, atol=atol)
 
 
 # ---- the formula ----
@@ -51,17 +49,8 @@ def attention_reference(module: GroupAttention, x: Tensor, block: int, training:
 @pytest.mark.parametrize("size", [(8, 12), (4, 4), (5, 3)])
 def test_the_network_is_the_papers_formula(size: tuple[int, int], window_size: int) -> None:
     network = build("agileir-mixed", window_size=window_size)
-    state, images = doubles(network), random_images(2, 3, *size)
-    expected = naive.columnar(
-        state,
-        images.double(),
-        attention=naive.group_attention(state, window_size),
-        depths=(2, 1),
-        multiple=window_size,
-        upsampler="pixelshuffledirect",
-        scale=2,
-    )
-    torch.testing.assert_close(network(images).double(), expected, rtol=0, atol=1e-5)
+    state = naive.doubles(network.state_dict())
+    assert_is_the_formula(network, random_images(2, 3, *size), state, naive.group_attention(state, window_size))
 
 
 @pytest.mark.parametrize("block", [0, 1], ids=["unshifted", "shifted"])
@@ -72,11 +61,7 @@ def test_folded_and_unfolded_batch_norm_agree(groups: int, key_dim: int, block: 
     assert module.shift_size == 2 * block
     x = torch.randn(2, 8, 12, 12, generator=torch.Generator().manual_seed(1))
     expected = attention_reference(module, x, block, training=False)
-    for y in (
-        module(x),
-        module._with_batch_statistics(x),
-        first_attention(fold(network), block)(x),
-    ):
+    for y in (module(x), module._with_batch_statistics(x), first_attention(fold(network), block)(x)):
         torch.testing.assert_close(y.double(), expected, rtol=0, atol=1e-5)
     assert expected.std() > 0.05
 
@@ -87,9 +72,8 @@ def test_training_uses_and_gathers_batch_statistics(block: int) -> None:
     x = torch.randn(2, 8, 12, 12, generator=torch.Generator().manual_seed(1))
     expected = attention_reference(module, x, block, training=True)
     running = attention_reference(module, x, block, training=False)
-    before = {key: value.clone() for key, value in module.state_dict().items()}
-    y = module(x)
-    torch.testing.assert_close(y.double(), expected, rtol=0, atol=1e-5)
+    before = copy.deepcopy(module.state_dict())
+    torch.testing.assert_close(module(x).double(), expected, rtol=0, atol=1e-5)
     assert (expected - running).abs().max() > 0.01
     after = module.state_dict()
     for key in before:
@@ -114,14 +98,13 @@ def test_biases_take_the_place_of_batch_norm() -> None:
     module = first_attention(network, 1)
     x = torch.randn(1, 8, 8, 12, generator=torch.Generator().manual_seed(1))
     # the same as a BatchNorm that only adds the bias
-    state = doubles(module)
+    state = naive.doubles(module.state_dict())
     for key, value in list(state.items()):
         if key.endswith(".c.bias"):
             stem = key.removesuffix(".c.bias")
-            state[f"{stem}.bn.weight"] = torch.full_like(value, (1 + 1e-5) ** 0.5)
-            state[f"{stem}.bn.bias"] = value
-            state[f"{stem}.bn.running_mean"] = torch.zeros_like(value)
-            state[f"{stem}.bn.running_var"] = torch.ones_like(value)
+            zero = torch.zeros_like(value)
+            norm = {"weight": zero + (1 + 1e-5) ** 0.5, "bias": value, "running_mean": zero, "running_var": zero + 1}
+            state |= {f"{stem}.bn.{name}": each for name, each in norm.items()}
     state = {f"here.attn.{key}": value for key, value in state.items()}
     expected = naive.group_attention(state, 4)(x, x.double(), "here", 0, 1)
     torch.testing.assert_close(module(x).double(), expected, rtol=0, atol=1e-5)
@@ -142,18 +125,8 @@ def test_bypassed_attention_returns_its_input(training: bool) -> None:
 def test_a_bypassed_network_is_the_released_one() -> None:
     paper, bypassed = build("agileir-mixed"), build("agileir-mixed", attention="bypassed")
     images = random_images(1, 3, 9, 8)
-    state = doubles(bypassed)
-    expected = naive.columnar(
-        state,
-        images.double(),
-        attention=lambda start, x, *_: x,
-        depths=(2, 1),
-        multiple=4,
-        upsampler="pixelshuffledirect",
-        scale=2,
-    )
     for network in (bypassed, fold(bypassed)):
-        torch.testing.assert_close(network(images).double(), expected, rtol=0, atol=1e-5)
+        assert_is_the_formula(network, images, naive.doubles(bypassed.state_dict()), lambda start, x, *_: x)
     assert (paper(images) - bypassed(images)).abs().max() > 0.01
     with pytest.raises(ValueError, match="paper"):
         build("agileir-mixed", attention="other")
@@ -236,18 +209,8 @@ def test_a_released_checkpoint_loads_and_follows_the_paper(wrapper: str | None, 
     assert (network.spec.window_size, network.spec.scale) == (4, 2)
     keys = [first.attn.key_dim for first in (s.residual_group.blocks[0] for s in network.layers)]
     assert keys == [4, 6]
-    images = random_images(1, 3, 8, 12)
-    released = {k: v.double() if v.is_floating_point() else v for k, v in state.items()}
-    expected = naive.columnar(
-        released,
-        images.double(),
-        attention=naive.group_attention(released, 4),
-        depths=(2, 1),
-        multiple=4,
-        upsampler="pixelshuffledirect",
-        scale=2,
-    )
-    torch.testing.assert_close(network(images).double(), expected, rtol=0, atol=2e-5)
+    released = naive.doubles(state)
+    assert_is_the_formula(network, random_images(1, 3, 8, 12), released, naive.group_attention(released, 4), 2e-5)
 
 
 def test_a_network_without_batch_norm_is_recognised(tmp_path: Path) -> None:

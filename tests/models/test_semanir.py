@@ -22,11 +22,6 @@ from .naive import random_images
 pytestmark = pytest.mark.usefixtures("one_thread", "no_gradients")
 
 
-def doubles(network: torch.nn.Module) -> naive.State:
-    state = network.state_dict()
-    return {k: v.double() if v.is_floating_point() else v for k, v in state.items()}
-
-
 def stages(network: torch.nn.Module) -> list[semanir.SemanticStage]:
     return [m for m in network.modules() if isinstance(m, semanir.SemanticStage)]
 
@@ -38,16 +33,10 @@ def stages(network: torch.nn.Module) -> list[semanir.SemanticStage]:
 @pytest.mark.parametrize("size", [(8, 12), (4, 4), (6, 3)])
 def test_the_columnar_network_is_the_formula(size: tuple[int, int], top_k: int) -> None:
     network = build("semanir", top_k=top_k)
-    state, images = doubles(network), random_images(2, 3, *size)
-    expected = naive.columnar(
-        state,
-        images.double(),
-        attention=naive.semantic_attention(state, 4, top_k),
-        depths=(1, 2),
-        multiple=4,
-        upsampler="pixelshuffle",
-        scale=3,
-    )
+    state, images = naive.doubles(network.state_dict()), random_images(2, 3, *size)
+    attention = naive.semantic_attention(state, 4, top_k)
+    how: dict[str, Any] = {"depths": (1, 2), "multiple": 4, "upsampler": "pixelshuffle", "scale": 3}
+    expected = naive.columnar(state, images.double(), attention=attention, **how)
     torch.testing.assert_close(network(images).double(), expected, rtol=0, atol=1e-5)
 
 
@@ -84,7 +73,7 @@ def unet_reference(state: naive.State, images: Tensor, top_k: int) -> Tensor:
 def test_the_u_shaped_network_is_the_formula(size: tuple[int, int]) -> None:
     network = build("semanir-unet", depths=(2, 1, 1))
     images = random_images(2, 1, *size)
-    expected = unet_reference(doubles(network), images.double(), 5)
+    expected = unet_reference(naive.doubles(network.state_dict()), images.double(), 5)
     torch.testing.assert_close(network(images).double(), expected, rtol=0, atol=1e-5)
 
 
@@ -96,7 +85,7 @@ def test_the_position_bias_is_the_formula_of_swin_v2(window_size: int) -> None:
     table = module.bias_table()
     assert table.shape == ((2 * window_size - 1) ** 2, 2)
     assert 0 <= table.min() <= table.max() <= 16
-    expected = naive.semantic_bias_table(doubles(network), prefix, window_size)
+    expected = naive.semantic_bias_table(naive.doubles(network.state_dict()), prefix, window_size)
     torch.testing.assert_close(table.double(), expected, rtol=0, atol=1e-5)
     if window_size > 1:
         assert table.std() > 0.5

@@ -18,47 +18,37 @@ from .naive import random_images
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_gradients")
 
-SMALL = {"embed_dim": 24, "depths": (2, 3), "num_heads": (3, 2), "window_size": 8}
-KINDS: dict[str, dict[str, Any]] = {
-    "classical-x2": {**SMALL, "upsampler": "pixelshuffle", "scale": 2},
-    "classical-x3": {**SMALL, "upsampler": "pixelshuffle", "scale": 3, "window_size": 4},
-    "classical-x4": {**SMALL, "upsampler": "pixelshuffle", "scale": 4, "window_size": 4},
-    "classical-x8": {**SMALL, "upsampler": "pixelshuffle", "scale": 8, "window_size": 4},
-    "lightweight-x2": {**SMALL, "upsampler": "pixelshuffledirect", "scale": 2},
-    "lightweight-x3": {**SMALL, "upsampler": "pixelshuffledirect", "scale": 3, "window_size": 4},
-    "denoise-colour": {**SMALL, "upsampler": "", "scale": 1},
-    "denoise-grey": {**SMALL, "upsampler": "", "scale": 1, "channels": 1},
-    "jpeg-colour": {**SMALL, "upsampler": "", "scale": 1, "window_size": 7, "img_range": 255.0},
-    "jpeg-grey": {
-        **SMALL,
-        "upsampler": "",
-        "scale": 1,
-        "window_size": 7,
-        "img_range": 255.0,
-        "channels": 1,
-    },
-    "real-x2": {**SMALL, "upsampler": "nearest+conv", "scale": 2, "window_size": 4},
-    "real-x4": {**SMALL, "upsampler": "nearest+conv", "scale": 4, "window_size": 4},
-    "real-large-x4": {
-        **SMALL,
-        "upsampler": "nearest+conv",
-        "scale": 4,
-        "window_size": 4,
-        "resi_connection": "3conv",
-    },
-    "real-x8": {**SMALL, "upsampler": "nearest+conv", "scale": 8, "window_size": 4},
-    "diffbir": {**SMALL, "upsampler": "nearest+conv", "scale": 1, "unshuffle": 8, "window_size": 4},
-    "keeps-size": {**SMALL, "upsampler": "pixelshuffle", "scale": 1, "window_size": 4},
-    "unshuffled-x2": {**SMALL, "upsampler": "pixelshuffle", "scale": 2, "unshuffle": 2, "window_size": 4},
-    "unshuffled-grey": {**SMALL, "upsampler": "pixelshuffle", "scale": 2, "unshuffle": 2, "channels": 1},
-    "unshuffled-light": {**SMALL, "upsampler": "pixelshuffledirect", "scale": 2, "unshuffle": 2, "window_size": 4},
+SMALL: dict[str, Any] = {"embed_dim": 24, "depths": (2, 3), "num_heads": (3, 2), "window_size": 8}
+FOUR = {**SMALL, "window_size": 4}
+SHUFFLE, DIRECT, NEAREST = ({"upsampler": name} for name in ("pixelshuffle", "pixelshuffledirect", "nearest+conv"))
+CLEAN = {**SMALL, "upsampler": "", "scale": 1}
+JPEG = {**CLEAN, "window_size": 7, "img_range": 255.0}
+KINDS = {
+    "classical-x2": {**SMALL, **SHUFFLE, "scale": 2},
+    "classical-x3": {**FOUR, **SHUFFLE, "scale": 3},
+    "classical-x4": {**FOUR, **SHUFFLE, "scale": 4},
+    "classical-x8": {**FOUR, **SHUFFLE, "scale": 8},
+    "lightweight-x2": {**SMALL, **DIRECT, "scale": 2},
+    "lightweight-x3": {**FOUR, **DIRECT, "scale": 3},
+    "denoise-colour": CLEAN,
+    "denoise-grey": {**CLEAN, "channels": 1},
+    "jpeg-colour": JPEG,
+    "jpeg-grey": {**JPEG, "channels": 1},
+    "real-x2": {**FOUR, **NEAREST, "scale": 2},
+    "real-x4": {**FOUR, **NEAREST, "scale": 4},
+    "real-large-x4": {**FOUR, **NEAREST, "scale": 4, "resi_connection": "3conv"},
+    "real-x8": {**FOUR, **NEAREST, "scale": 8},
+    "diffbir": {**FOUR, **NEAREST, "scale": 1, "unshuffle": 8},
+    "keeps-size": {**FOUR, **SHUFFLE, "scale": 1},
+    "unshuffled-x2": {**FOUR, **SHUFFLE, "scale": 2, "unshuffle": 2},
+    "unshuffled-grey": {**SMALL, **SHUFFLE, "scale": 2, "unshuffle": 2, "channels": 1},
+    "unshuffled-light": {**FOUR, **DIRECT, "scale": 2, "unshuffle": 2},
 }
 
 
 def reference(state: naive.State, images: Tensor, kind: dict[str, Any]) -> Tensor:
     """The naive forward in double precision."""
-    doubles = {k: v.double() if v.is_floating_point() else v for k, v in state.items()}
-    w = kind["window_size"]
+    doubles, w = naive.doubles(state), kind["window_size"]
     attention, multiple = naive.swin_attention(doubles, w), w * kind.get("unshuffle", 1)
     return naive.columnar(doubles, images.double(), attention=attention, multiple=multiple, **kind)
 

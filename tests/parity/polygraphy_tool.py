@@ -28,8 +28,7 @@ PROGRAMS = {
 def entry_points() -> dict[str, str]:
     """What pyproject.toml promises polygraphy."""
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    found: dict[str, str] = project["entry-points"][GROUP]
-    return found
+    return project["entry-points"][GROUP]
 
 
 def install(folder: Path) -> Path:

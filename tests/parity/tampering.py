@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ def with_nan(values: Array) -> Array:
     changed = values.copy()
     changed.flat[0] = np.nan
     return changed
+
+
+def without_task(artifact: OnnxArtifact) -> OnnxArtifact:
+    """As exported from random weights, which restore nothing: no task rung."""
+    return dataclasses.replace(artifact, provenance={**artifact.provenance, "random_weights": 0})
 
 
 def tamper(

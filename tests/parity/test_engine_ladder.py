@@ -22,21 +22,9 @@ WIDE = Profile((1, 8, 8), (1, 16, 16), (4, 64, 64))
 KIND = "swinir-light"
 
 
-def engine_of(artifact: OnnxArtifact, profiles: tuple[Profile, ...] = (WIDE,), **changes: Any) -> EngineArtifact:
-    facts: dict[str, Any] = {
-        "path": Path("e.plan"),
-        "sha256": "",
-        "target": "rtx",
-        "precision": "float16",
-        "profiles": profiles,
-        "gpus": ("sm86",),
-        "spec": artifact.spec,
-        "facts": {},
-        "audit": {},
-        "provenance": artifact.provenance,
-        "build": {},
-    }
-    return EngineArtifact(**facts | changes)
+def engine_of(artifact: OnnxArtifact, profiles: tuple[Profile, ...] = (WIDE,)) -> EngineArtifact:
+    what, origin = (Path("e.plan"), "", "rtx", "float16", profiles, ("sm86",)), artifact.provenance
+    return EngineArtifact(*what, artifact.spec, facts={}, audit={}, provenance=origin, build={})
 
 
 class Rounding(OnnxRuntimeRunner):
@@ -47,8 +35,7 @@ class Rounding(OnnxRuntimeRunner):
         self.step = step
 
     def run(self, images: Images) -> Images:
-        output: Images = super().run(images) + np.float32(self.step)
-        return output
+        return super().run(images) + np.float32(self.step)
 
 
 @pytest.mark.parametrize("kind", [KIND, "semanir"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from agileir_export.parity.probe import OnnxProbe, block_output
 
 from ..export import networks
 from ..export.written import half_file
-from .tampering import set_attribute, tamper
+from .tampering import set_attribute, tamper, without_task
 
 FLOORS = {"float16": 60, "bfloat16": 45}
 OWN_FLOORS = {"float16": 50, "bfloat16": 45}
@@ -34,8 +33,7 @@ def pictures(model: Restorer) -> list[ParityImage]:
 
 def half_of(artifact: OnnxArtifact, folder: Path, precision: str) -> OnnxArtifact:
     """The file in half precision, without a task rung."""
-    half = half_file(artifact, folder / f"{precision}.onnx", precision)
-    return dataclasses.replace(half, provenance={**half.provenance, "random_weights": 0})
+    return without_task(half_file(artifact, folder / f"{precision}.onnx", precision))
 
 
 @pytest.mark.parametrize("precision", HALF_PRECISIONS)

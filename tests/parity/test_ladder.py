@@ -14,30 +14,20 @@ import torch
 
 from agileir_export.errors import InputError
 from agileir_export.export import OnnxArtifact, read_artifact
-from agileir_export.models import ModelSpec, Restorer, fold, set_top_k
-from agileir_export.parity import FLOORS, ParityImage, verify
+from agileir_export.models import Restorer, fold, set_top_k
+from agileir_export.parity import FLOORS, verify
 from agileir_export.parity import ladder as ladder_module
 from agileir_export.parity.bisection import AFTER
 from agileir_export.parity.floors import AGREEMENT_FLOORS, DICTIONARY_FLOORS, FOLDED_FLOOR
 
 from ..export import networks
-from .tampering import set_attribute, tamper, with_nan
+from .noise import pictures
+from .tampering import set_attribute, tamper, with_nan, without_task
 
 FOLDED, TASK = "folded PyTorch = PyTorch", "restores ground truth as PyTorch does"
 OWN, SAME = "ONNX float32 = PyTorch, own dictionary", "ONNX float32 = PyTorch, same dictionary"
 ONNX_RUNGS = {"agileir": ["ONNX float32 = PyTorch"], "swinir-light": ["ONNX float32 = PyTorch"], "semanir": [OWN, SAME]}
 BLOCK = "layers.{}.residual_group.blocks.{}"
-
-
-def pictures(spec: ModelSpec, *sizes: tuple[int, int]) -> list[ParityImage]:
-    """Noise: it excites every weight."""
-    drawn = [networks.images(1, spec.channels, *size, seed=index)[0] for index, size in enumerate(sizes)]
-    return [ParityImage(f"noise {index}", pixels) for index, pixels in enumerate(drawn)]
-
-
-def without_task(artifact: OnnxArtifact) -> OnnxArtifact:
-    """As exported from random weights, which restore nothing: no task rung."""
-    return dataclasses.replace(artifact, provenance={**artifact.provenance, "random_weights": 0})
 
 
 def check(kind: str, artifact: OnnxArtifact, model: Restorer | None = None, **options: Any) -> Any:
@@ -177,9 +167,8 @@ def test_a_nan_is_counted_and_fails(swinir: OnnxArtifact, tmp_path: Path) -> Non
         assert 0 < measure.nonfinite <= 3 * 4 * size[0] * size[1]
         assert measure.max_steps == math.inf
     assert rung.broken_block == block
-    assert not check(
-        "swinir-light", read_artifact(tmp_path / "nan.onnx"), min_psnr=-math.inf
-    ).passed  # no floor lets it through
+    again = read_artifact(tmp_path / "nan.onnx")
+    assert not check("swinir-light", again, min_psnr=-math.inf).passed  # no floor lets it through
 
 
 @pytest.mark.parametrize("top_k", [4, 6])

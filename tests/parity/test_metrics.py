@@ -189,13 +189,8 @@ def test_ssim_agrees_with_scikit_image(channels, border):
     a, b = noisy(channels)
     planes = [y_of(a), y_of(b)] if channels == 3 else [a[0] * 255.0, b[0] * 255.0]
     inside = (slice(border, 24 - border), slice(border, 30 - border))
-    wanted = structural_similarity(
-        *(plane[inside].astype(np.float64) for plane in planes),
-        gaussian_weights=True,
-        sigma=1.5,
-        use_sample_covariance=False,
-        data_range=255,
-    )
+    how = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
+    wanted = structural_similarity(*(plane[inside].astype(np.float64) for plane in planes), **how)
     assert ssim_y(a, b, border) == pytest.approx(wanted, abs=1e-6)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import math
 import re
 from html.parser import HTMLParser
@@ -20,7 +19,7 @@ from agileir_export.parity.drawings import amplification, bar_plot, difference_m
 from agileir_export.parity.page import report_page
 
 from ..export import networks
-from .tampering import tamper, with_nan
+from .tampering import tamper, with_nan, without_task
 
 KIND = "swinir-light"
 VOID = {"meta", "img"}
@@ -62,11 +61,9 @@ def image(source: str) -> Any:
 @pytest.fixture(scope="module")
 def written(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     model, artifact = networks.shared(KIND), networks.exported(folder, KIND)
-    artifact = dataclasses.replace(artifact, provenance={**artifact.provenance, "random_weights": 0})
-    images = [
-        ParityImage("a cat", networks.images(1, 3, 5, 7)[0]),
-        ParityImage("<script>", networks.images(1, 3, 1, 1)[0]),
-    ]
+    artifact = without_task(artifact)
+    named = {"a cat": (5, 7), "<script>": (1, 1)}
+    images = [ParityImage(name, networks.images(1, 3, *size)[0]) for name, size in named.items()]
     report = verify(model, artifact, images, subject='<b>"mine" & yours</b>')
     path = tmp_path_factory.mktemp("page") / "report.html"
     write_atomic(path, report_page(report, model, artifact, images).encode())
@@ -125,8 +122,7 @@ def test_bars_for_every_measured_rung(written: dict[str, Any]) -> None:
 
 def test_a_miss_shows_what_is_not_finite(folder: Path, tmp_path: Path) -> None:
     model = networks.shared(KIND)
-    broken = tamper(networks.exported(folder, KIND), tmp_path / "nan.onnx", "upsample.0.bias", with_nan)
-    broken = dataclasses.replace(broken, provenance={**broken.provenance, "random_weights": 0})
+    broken = without_task(tamper(networks.exported(folder, KIND), tmp_path / "nan.onnx", "upsample.0.bias", with_nan))
     images = [ParityImage("a", networks.images(1, 3, 4, 4)[0])]
     report = verify(model, broken, images)
     write_atomic(tmp_path / "page.html", report_page(report, model, broken, images).encode())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 import subprocess
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from agileir_export.engines.artifact import EngineArtifact, sidecar_path
 from agileir_export.engines.profiles import Profile
 from agileir_export.errors import AgileIRError, InputError, Unsupported
 from agileir_export.export import OnnxArtifact, export_onnx
@@ -20,6 +17,7 @@ from agileir_export.models import load_model
 from agileir_export.parity.floors import DICTIONARY_FLOORS, FLOORS
 from agileir_export.parity.polygraphy import Comparison, plan_comparison
 
+from ..engines.sidecars import describe
 from ..export import networks
 from ..export.written import half_file
 from . import polygraphy_tool
@@ -97,22 +95,8 @@ def test_a_file_of_one_size_needs_no_profile(tmp_path: Path, photos: Path) -> No
 
 def engine(model: OnnxArtifact, path: Path, target: str = "rtx") -> Path:
     """A plan that no runtime would take, with the sidecar of an engine for small and for middling pictures."""
-    path.write_bytes(b"plan")
-    artifact = EngineArtifact(
-        path=path,
-        sha256=hashlib.sha256(b"plan").hexdigest(),
-        target=target,
-        precision="float16",
-        profiles=(Profile((1, 4, 4), (1, 8, 8), (1, 8, 8)), Profile((1, 12, 12), (1, 16, 16), (2, 32, 32))),
-        gpus=("sm86",),
-        spec=model.spec,
-        facts={},
-        audit={},
-        provenance={},
-        build={},
-    )
-    sidecar_path(path).write_text(json.dumps(artifact.to_json()))
-    return path
+    profiles = (Profile((1, 4, 4), (1, 8, 8), (1, 8, 8)), Profile((1, 12, 12), (1, 16, 16), (2, 32, 32)))
+    return describe(path, model.spec, b"plan", target=target, profiles=profiles).path
 
 
 def test_a_built_engine(model: OnnxArtifact, tmp_path: Path, photos: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,8 @@ from agileir_export.images.files import Image, write_image
 from ..export import networks
 from . import polygraphy_tool
 
-
-class Polygraphy:
-    """Runs the tool and keeps what it says."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-
-    def __call__(self, *arguments: object) -> tuple[int, str]:
-        from polygraphy.tools._main import main
-
-        self.capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        out, err = self.capsys.readouterr()
-        return status, out + err
+Polygraphy = Callable[..., tuple[int, str]]
+"""Runs the tool; its exit code and what it says."""
 
 
 @pytest.fixture
@@ -37,7 +26,15 @@ def polygraphy(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Polygraphy:
     monkeypatch.syspath_prepend(str(polygraphy_tool.install(tmp_path_factory.mktemp("installed"))))
-    return Polygraphy(capsys)
+
+    def run(*arguments: object) -> tuple[int, str]:
+        from polygraphy.tools._main import main
+
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        return status, "".join(capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -73,9 +70,8 @@ def write_foreign(path: Path) -> Path:
 def test_a_network_runs_on_pictures_and_agrees_with_itself(
     polygraphy: Polygraphy, model: OnnxArtifact, pictures: Path
 ) -> None:
-    status, said = polygraphy(
-        "run", model.path, "--onnxrt", "--onnxrt", "--agileir-images", pictures, "--agileir-psnr", 100
-    )
+    ours = ("--onnxrt", "--onnxrt", "--agileir-images", pictures, "--agileir-psnr", 100)
+    status, said = polygraphy("run", model.path, *ours)
     assert status == 0, said
     assert said.count("PSNR (peak 1.0): inf dB, at least 100 dB") == 2
     assert said.count("input [1, 3, 24, 36]") == 2
@@ -105,15 +101,8 @@ def test_other_comparisons_are_made_beside_ours(polygraphy: Polygraphy, model: O
 
     if not hasattr(comparator, "L2CompareFunc"):
         pytest.skip("this polygraphy makes one comparison a run")
-    status, said = polygraphy(
-        "run",
-        model.path,
-        "--onnxrt",
-        "--onnxrt",
-        "--agileir-images",
-        pictures,
-        *("--agileir-psnr", 100, "--compare", "l2", "--l2-threshold", "-1"),
-    )
+    ours = ("--onnxrt", "--onnxrt", "--agileir-images", pictures, "--agileir-psnr", 100)
+    status, said = polygraphy("run", model.path, *ours, "--compare", "l2", "--l2-threshold", "-1")
     assert status == 1, "the impossible L2 threshold must count"
     assert "PSNR (peak 1.0): inf dB" in said
 
@@ -164,9 +153,8 @@ def test_tensorrt_rtx_reads_our_file_without_plugins_and_tf32(
 def test_a_saved_script_runs_by_itself(
     polygraphy: Polygraphy, model: OnnxArtifact, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = script(
-        polygraphy, tmp_path, model.path, "--onnxrt", "--onnxrt", "--agileir-images", pictures, "--agileir-psnr", 90
-    )
+    ours = ("--onnxrt", "--onnxrt", "--agileir-images", pictures, "--agileir-psnr", 90)
+    made = script(polygraphy, tmp_path, model.path, *ours)
     assert "FixedPeakPsnr(90.0)" in made
     exec(compile(made, "script.py", "exec"), {})
     assert capsys.readouterr().out.count("PASSED | Output: 'output' | PSNR") == 2

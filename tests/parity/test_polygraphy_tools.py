@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -15,14 +14,11 @@ from agileir_export.export import OnnxArtifact, read_artifact
 from agileir_export.parity.metrics import psnr
 from agileir_export.parity.polygraphy import plan_comparison
 
+from ..engines.rtx_builds import needs_rtx
 from ..export import networks
 from . import polygraphy_tool
 
 PAGE = polygraphy_tool.ROOT / "docs" / "polygraphy.md"
-NEEDS_RTX = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx_bindings") is None,
-    reason="the wheels tensorrt_rtx_cu13_libs and tensorrt_rtx_cu13_bindings are not installed",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +41,7 @@ def tool(*arguments: object) -> int:
     """Runs polygraphy in this process; its exit code."""
     from polygraphy.tools._main import main
 
-    status: int = main([str(argument) for argument in arguments])
-    return status
+    return main([str(argument) for argument in arguments])
 
 
 def test_inspect_shows_our_operators(artifact: OnnxArtifact, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,18 +93,18 @@ def convert(installed: Path, artifact: OnnxArtifact, place: Path) -> Path:
     return plan
 
 
-@NEEDS_RTX
+@needs_rtx
 def test_convert_builds_for_tensorrt_rtx(installed: Path, folder: Path, tmp_path: Path) -> None:
     assert convert(installed, networks.exported(folder, "swinir-light"), tmp_path).stat().st_size > 10_000
 
 
-@NEEDS_RTX
+@needs_rtx
 @pytest.mark.slow
 def test_convert_builds_every_family(installed: Path, artifact: OnnxArtifact, tmp_path: Path) -> None:
     assert convert(installed, artifact, tmp_path).stat().st_size > 10_000
 
 
-@NEEDS_RTX
+@needs_rtx
 @pytest.mark.slow
 def test_a_run_builds_for_tensorrt_rtx_without_tf32(installed: Path, folder: Path, tmp_path: Path) -> None:
     """Without a GPU the run ends after the build, with polygraphy's message."""
@@ -120,7 +115,7 @@ def test_a_run_builds_for_tensorrt_rtx_without_tf32(installed: Path, folder: Pat
     assert flags and not [line for line in flags if "TF32" in line], said
 
 
-@NEEDS_RTX
+@needs_rtx
 @pytest.mark.slow
 def test_the_commands_of_the_page_do_what_it_says(installed: Path, tmp_path: Path) -> None:
     """Every shell block of the page, in order, in one folder with pictures in `photos`; files it names appear."""

@@ -14,8 +14,6 @@ import pytest
 
 from agileir_export.errors import InputError, Unsupported
 from agileir_export.export import OnnxArtifact, export_onnx
-from agileir_export.models import Restorer
-from agileir_export.parity import ParityImage
 from agileir_export.parity.bisection import AFTER
 from agileir_export.parity.quality import BlockQuality, block_quality
 from agileir_export.parity.rounding import BlockWatch
@@ -24,15 +22,11 @@ from agileir_export.parity.tables import QUALITY_COLUMNS, quality_rows
 from ..export import networks
 from ..export.blown_up import louder_stream
 from ..export.written import half_file, rescaled_file
+from .noise import pictures
 from .tampering import tamper
 
 BLOCK = "layers.{}.residual_group.blocks.{}"
 IN_ORDER = [BLOCK.format(0, 0), BLOCK.format(0, 1), "layers.0", BLOCK.format(1, 0), "layers.1", AFTER]
-
-
-def pictures(model: Restorer, *sizes: tuple[int, int]) -> list[ParityImage]:
-    drawn = [networks.images(1, model.spec.channels, *size, seed=index)[0] for index, size in enumerate(sizes)]
-    return [ParityImage(f"noise {index}", pixels) for index, pixels in enumerate(drawn)]
 
 
 @pytest.fixture
@@ -82,7 +76,7 @@ def test_rounding_is_counted_as_numpy_does() -> None:
 def test_a_sound_file(precision: str, swinir: OnnxArtifact, tmp_path: Path) -> None:
     model = networks.shared("swinir-light")
     artifact = half_file(swinir, tmp_path / "half.onnx", precision)
-    report = block_quality(model, artifact, pictures(model, (9, 7), (8, 12)), subject="this")
+    report = block_quality(model, artifact, pictures(model.spec, (9, 7), (8, 12)), subject="this")
     assert [entry.block for entry in report.blocks] == IN_ORDER
     assert report.precision == precision and report.first_bad is None and report.subject == "this"
     first = report.blocks[0]
@@ -98,13 +92,13 @@ def test_a_sound_file(precision: str, swinir: OnnxArtifact, tmp_path: Path) -> N
 
 def test_a_float32_file_is_seen_as_float16(swinir: OnnxArtifact, half: OnnxArtifact) -> None:
     model = networks.shared("swinir-light")
-    images = pictures(model, (9, 7))
+    images = pictures(model.spec, (9, 7))
     assert block_quality(model, swinir, images).blocks == block_quality(model, half, images).blocks
 
 
 def test_a_block_answers_for_itself(half: OnnxArtifact, tmp_path: Path) -> None:
     model = networks.shared("swinir-light")
-    images = pictures(model, (9, 7))
+    images = pictures(model.spec, (9, 7))
     sound = by_name(block_quality(model, half, images))
     broken = tamper(half, tmp_path / "broken.onnx", f"{BLOCK.format(0, 1)}.mlp.fc2.bias")
     report = block_quality(model, broken, images)
@@ -120,7 +114,7 @@ def test_a_block_answers_for_itself(half: OnnxArtifact, tmp_path: Path) -> None:
 
 def test_the_block_that_overflows_is_named_and_the_rescale_mends_it(tmp_path: Path) -> None:
     model = louder_stream(networks.shared("swinir-light"), 2.0**14)
-    images = pictures(model, (9, 7))
+    images = pictures(model.spec, (9, 7))
     source = export_onnx(model, tmp_path / "source.onnx", source={"random_weights": 0})
     plain = block_quality(model, source, images)
     broken = by_name(plain)[plain.first_bad or ""]
@@ -141,7 +135,7 @@ def test_the_block_that_overflows_is_named_and_the_rescale_mends_it(tmp_path: Pa
 def test_keys_are_pytorchs(folder: Path, tmp_path: Path) -> None:
     model = networks.shared("semanir")
     half = half_file(networks.exported(folder, "semanir"), tmp_path / "half.onnx", "float16")
-    report = block_quality(model, half, pictures(model, (12, 8)))
+    report = block_quality(model, half, pictures(model.spec, (12, 8)))
     assert report.first_bad is None and len(report.blocks) == 6
 
 
@@ -156,10 +150,10 @@ def test_no_picture(half: OnnxArtifact) -> None:
 def test_a_file_without_block_names(half: OnnxArtifact, tmp_path: Path) -> None:
     model = networks.shared("swinir-light")
     with pytest.raises(InputError, match="names no blocks"):
-        block_quality(model, dataclasses.replace(half, blocks=()), pictures(model, (8, 8)))
+        block_quality(model, dataclasses.replace(half, blocks=()), pictures(model.spec, (8, 8)))
 
 
 def test_integers_alone_are_no_half_precision(swinir: OnnxArtifact) -> None:
     model = networks.shared("swinir-light")
     with pytest.raises(Unsupported, match=r"int8.*nothing in half"):
-        block_quality(model, dataclasses.replace(swinir, precision="int8"), pictures(model, (8, 8)))
+        block_quality(model, dataclasses.replace(swinir, precision="int8"), pictures(model.spec, (8, 8)))

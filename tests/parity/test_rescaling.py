@@ -23,6 +23,7 @@ from agileir_export.parity.ranges import measure_ranges, padded
 from ..export import networks
 from ..export.blown_up import ENOUGH, blow_up, blow_up_file
 from ..export.written import half_file, rescaled_file
+from .noise import pictures
 from .tampering import tamper
 
 FLOOR = 60.0
@@ -34,18 +35,13 @@ def each_or_slow(quick: Iterable[str]) -> list[Any]:
     return [kind if kind in quick else pytest.param(kind, marks=pytest.mark.slow) for kind in networks.EXPORTED]
 
 
-def pictures(kind: str, *sizes: tuple[int, int]) -> list[ParityImage]:
-    spec = networks.shared(kind).spec
-    drawn = [networks.images(1, spec.channels, *size, seed=seed)[0] for seed, size in enumerate(sizes)]
-    return [ParityImage(f"noise {index}", pixels) for index, pixels in enumerate(drawn)]
-
-
 @pytest.fixture
 def blown_up(folder: Path) -> Any:
     """Makes and keeps blown-up files, by kind and export options."""
 
     def make(kind: str, **options: Any) -> tuple[OnnxArtifact, list[ParityImage]]:
-        images = pictures(kind, (17, 23), (24, 16)) if not options.get("static") else pictures(kind, (16, 16))
+        sizes = [(16, 16)] if options.get("static") else [(17, 23), (24, 16)]
+        images = pictures(networks.shared(kind).spec, *sizes)
         artifact = networks.exported(folder, kind, **options)
         path = artifact.path.with_suffix(".blown-up.onnx")
         return blow_up_file(artifact, path, images[0]), images
@@ -75,7 +71,7 @@ def test_every_family_survives_float16(kind: str, blown_up: Any, tmp_path: Path)
     assert report.images == tuple(image.name for image in images)
     assert max(body.amax for body in report.bodies) > ENOUGH
     assert rescaled.rescale and set(rescaled.rescale) <= set(rescaled.blocks)
-    others = pictures(kind, (17, 23), (24, 16), (9, 31))  # one more than was measured
+    others = pictures(networks.shared(kind).spec, (17, 23), (24, 16), (9, 31))  # one more than was measured
     truths, keys = restored_by_own_keys(source, others)
     again, same_keys = restored_by_own_keys(rescaled, others)
     assert np.array_equal(np.concatenate(truths, None), np.concatenate(again, None))
@@ -105,7 +101,7 @@ def test_every_form_of_the_file(kind: str, options: dict[str, Any], blown_up: An
 @pytest.mark.parametrize("kind", each_or_slow(("swinir-light", "semanir-unet")))
 def test_an_untouched_file_stays_as_it_is(kind: str, folder: Path, tmp_path: Path) -> None:
     artifact = networks.exported(folder, kind)
-    same, report = rescaled_file(artifact, tmp_path / "rescaled.onnx", pictures(kind, (17, 23)))
+    same, report = rescaled_file(artifact, tmp_path / "rescaled.onnx", pictures(networks.shared(kind).spec, (17, 23)))
     assert same is artifact and not report.changed
     assert all(body.k == 0 for body in report.bodies)
     assert {block for body in report.bodies for block in body.blocks} == set(artifact.blocks)
@@ -159,7 +155,7 @@ def test_other_bits_are_an_error(blown_up: Any, tmp_path: Path, monkeypatch: pyt
 
 def test_bisection_undoes_the_scale(tmp_path: Path) -> None:
     kind = "swinir-light"
-    images = pictures(kind, (17, 23), (24, 16))
+    images = pictures(networks.shared(kind).spec, (17, 23), (24, 16))
     model = blow_up(networks.shared(kind), torch.from_numpy(images[0].pixels[None]))
     artifact = export_onnx(model, tmp_path / "source.onnx", source={"random_weights": 0})
     rescaled, report = rescaled_file(artifact, tmp_path / "rescaled.onnx", images)

@@ -55,7 +55,6 @@ def test_a_hand_case_of_super_resolution(grey_picture: np.ndarray) -> None:
     """Grey of v has luma 16 + 219 v; 255 is the peak. 138 and 148 of 255 are 10 and 20 grey steps off."""
     reference, candidate = Constant(SR, 138 / 255), Constant(SR, 148 / 255)
     rung = task_rung(reference, candidate, loss=7)
-    assert rung is not None
     (measure,) = rung.measures
     assert measure.image == "grey"
     assert measure.baseline == np.inf  # bicubic keeps a flat picture
@@ -72,7 +71,6 @@ def test_a_hand_case_of_super_resolution(grey_picture: np.ndarray) -> None:
 def test_a_hand_case_of_denoising(grey_picture: np.ndarray) -> None:
     """Noise of 25/255 makes 20 log10(255/25) = 20.17 dB, give or take chance; RGB PSNR counts all channels."""
     rung = task_rung(Constant(DENOISING, 129 / 255), Constant(DENOISING, 126 / 255), loss=1)
-    assert rung is not None
     (measure,) = rung.measures
     assert measure.baseline == pytest.approx(20.17, abs=1)
     assert measure.reference == pytest.approx(20 * np.log10(255), abs=1e-3)
@@ -82,11 +80,8 @@ def test_a_hand_case_of_denoising(grey_picture: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    [
-        dataclasses.replace(SR, task="jpeg", scale=1),
-        dataclasses.replace(SR, task="real-world"),
-        dataclasses.replace(DENOISING, noise_level=None),
-    ],
+    [dataclasses.replace(SR, **changes) for changes in ({"task": "jpeg", "scale": 1}, {"task": "real-world"})]
+    + [dataclasses.replace(DENOISING, noise_level=None)],
     ids=lambda spec: spec.task,
 )
 def test_an_unknown_degradation_has_no_task_rung(spec: ModelSpec, grey_picture: np.ndarray) -> None:
@@ -99,7 +94,6 @@ def test_an_unknown_degradation_has_no_task_rung(spec: ModelSpec, grey_picture: 
 def test_the_degradations() -> None:
     truth = np.random.default_rng(0).random((3, 8, 12), np.float32)
     small = degrade(truth, SR)
-    assert small is not None
     assert np.array_equal(small, resize_bicubic(truth, 0.5, quantize=True))
     noisy = degrade(truth, DENOISING)
     assert noisy is not None and noisy.dtype == np.float32
@@ -116,7 +110,6 @@ def test_the_baseline_is_bicubic(small_samples: list[tuple[str, Path]]) -> None:
     assert rung is not None and rung.passed  # nothing lost against itself
     truth = read_image(small_samples[0][1]).pixels
     small = degrade(truth, SR)
-    assert small is not None
     assert rung.measures[0].baseline == pytest.approx(psnr_y(truth, resize_bicubic(small, 2), 2))
     assert rung.measures[0].baseline != pytest.approx(psnr(truth, resize_bicubic(small, 2)))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 HEADER = struct.Struct("<Q")
+Tensors = Sequence[Any]
 
 
 def send(stream: BinaryIO, value: Any) -> None:
@@ -45,37 +46,24 @@ class Interpreter:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        assert self.process.stdin and self.process.stdout
         self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
 
-    def __call__(
-        self,
-        operator: str,
-        tensors: Sequence[Any],
-        attributes: Mapping[str, int],
-        tactic: int = 1,
-    ) -> Any:
+    def __call__(self, operator: str, tensors: Tensors, attributes: Mapping[str, int], tactic: int = 1) -> Any:
         """Output of the kernel of `operator` (its torch name) for CPU tensors; errors are raised here again."""
         return self._ask(operator, tensors, attributes, tactic)[0]
 
     def traffic(
-        self,
-        operator: str,
-        tensors: Sequence[Any],
-        attributes: Mapping[str, int],
-        tactic: int = 1,
+        self, operator: str, tensors: Tensors, attributes: Mapping[str, int], tactic: int = 1
     ) -> list[tuple[Any, Any]]:
         """How often the kernel loads and how often it stores every element: of the inputs in order, and the output.
 
         An access to any other address is an error.
         """
-        answer: list[tuple[Any, Any]] = self._ask(operator, tensors, attributes, tactic)[1]
-        return answer
+        return self._ask(operator, tensors, attributes, tactic)[1]
 
     def _ask(self, *question: Any) -> Any:
-        assert self.process.stdin and self.process.stdout
         send(self.process.stdin, question)
         answer = receive(self.process.stdout)
         if isinstance(answer, BaseException):

@@ -150,12 +150,7 @@ def pack(rows: list[list[int]], tokens: int) -> Array:
 
 
 def shifted_window_attention(
-    qkv: Array,
-    bias_table: Array,
-    window_size: int,
-    shift_size: int,
-    num_heads: int,
-    dictionary: Array | None = None,
+    qkv: Array, bias_table: Array, window_size: int, shift_size: int, num_heads: int, dictionary: Array | None = None
 ) -> Array:
     qkv, bias_table = np.asarray(qkv, np.float64), np.asarray(bias_table, np.float64)
     batch, height, width, channels = qkv.shape
@@ -167,39 +162,18 @@ def shifted_window_attention(
         if dictionary is not None:
             allowed = unpack(dictionary[number], window_size * window_size)
         for head in range(num_heads):
+            starts = (part * channels + head * d for part in range(3))
             query, key, value = (
-                [
-                    qkv[
-                        window.batch,
-                        row,
-                        column,
-                        part * channels + head * d : part * channels + (head + 1) * d,
-                    ]
-                    for row, column in window.pixels
-                ]
-                for part in range(3)
+                [qkv[window.batch, row, column, start : start + d] for row, column in window.pixels] for start in starts
             )
-            result = attend(
-                query,
-                key,
-                value,
-                bias_table[:, head],
-                window.regions,
-                window_size,
-                allowed,
-            )
+            result = attend(query, key, value, bias_table[:, head], window.regions, window_size, allowed)
             for n, (row, column) in enumerate(window.pixels):
                 y[window.batch, row, column, head * d : (head + 1) * d] = result[n]
     return y
 
 
 def key_semantic_attention(
-    qkv: Array,
-    dictionary: Array,
-    bias_table: Array,
-    window_size: int,
-    shift_size: int,
-    num_heads: int,
+    qkv: Array, dictionary: Array, bias_table: Array, window_size: int, shift_size: int, num_heads: int
 ) -> Array:
     return shifted_window_attention(qkv, bias_table, window_size, shift_size, num_heads, dictionary)
 
@@ -214,11 +188,7 @@ def key_semantic_dictionary(x: Array, window_size: int, shift_size: int, top_k: 
         rows = []
         for n in range(tokens):
             order = sorted(
-                (
-                    window.regions[n] != window.regions[m],
-                    -float(np.dot(features[n], features[m])),
-                    m,
-                )
+                (window.regions[n] != window.regions[m], -float(np.dot(features[n], features[m])), m)
                 for m in range(tokens)
             )
             rows.append([m for _, _, m in order[:chosen]])

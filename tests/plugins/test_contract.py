@@ -67,11 +67,7 @@ def test_several_passes_give_the_same(name: str, per_pass: int, monkeypatch: pyt
     expected = results()
     rows = {"group": 1 * 4, "window": 2 * 4, "dictionary": 4 * 8, "key": 2 * 4}[name]
     monkeypatch.setattr(window_arithmetic, "LOGITS_BUDGET", per_pass * rows * 81)
-    for module in (
-        "attention",
-        "group_shifted_window_attention.operator",
-        "key_semantic_dictionary.operator",
-    ):
+    for module in ("attention", "group_shifted_window_attention.operator", "key_semantic_dictionary.operator"):
         found = import_module(f"agileir_export.plugins.{module}")
         monkeypatch.setattr(found, "window_slices", counted)
     actual = results()
@@ -129,9 +125,9 @@ def test_layout_in_memory_does_not_matter(name: str) -> None:
 def test_opcheck(name: str, check: str) -> None:
     operator, arguments = every_operator()[name]
     if name != "dictionary":
-        arguments = tuple(
-            a.requires_grad_() if isinstance(a, Tensor) and a.is_floating_point() else a for a in arguments
-        )
+        for tensor in arguments:
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                tensor.requires_grad_()
     torch.library.opcheck(operator.default, arguments, test_utils=check)
 
 
@@ -185,11 +181,9 @@ def test_masks_of_a_pass_are_those_of_its_windows_and_no_others_are_kept() -> No
     image = torch.zeros(2, 12, 16, 1)
     masks = window_arithmetic.PassMasks(image, 4, 1)
     whole = window_arithmetic.shift_mask(12, 16, 4, 1, image)
-    assert whole is not None
     for part in (slice(0, 5), slice(5, 14), slice(23, 24)):
         expected = whole[torch.arange(part.start, part.stop) % 12]
         actual = masks(part)
-        assert actual is not None
         assert torch.equal(actual, expected)
     held = [value for value in vars(masks).values() if isinstance(value, Tensor)]
     assert sum(value.numel() for value in held) == 12 * 16  # one region a token, no 16 x 16 logits

@@ -51,38 +51,29 @@ def test_a_kernel_gets_tensors_and_named_numbers(on_cuda: Callable[..., Any], mo
     assert launch == "the launch"
 
 
+def raising(error: Exception) -> Callable[..., Any]:
+    def stand_in(*arguments: Any) -> Any:
+        raise error
+
+    return stand_in
+
+
 def test_what_no_kernel_was_made_for_runs_the_reference(
     on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*arguments: Any) -> Any:
-        raise NoKernel("no kernel for this")
-
-    monkeypatch.setattr(dispatch, "plan_kernel", refuse)
+    monkeypatch.setattr(dispatch, "plan_kernel", raising(NoKernel("no kernel for this")))
     assert on_cuda(torch.ones(1), torch.ones(1), 3).item() == 5
     with pytest.raises(ValueError, match="reference refuses"):
         on_cuda(torch.ones(1), torch.ones(1).double(), 3)
 
 
-def test_a_mistake_in_planning_is_no_missing_kernel(
-    on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["plan_kernel", "start_kernel"])
+def test_a_mistake_in_planning_and_a_kernel_that_fails_are_not_replaced_in_silence(
+    step: str, on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def mistaken(*arguments: Any) -> Any:
-        _, _ = arguments
-
-    monkeypatch.setattr(dispatch, "plan_kernel", mistaken)
-    with pytest.raises(ValueError, match="too many values to unpack"):
-        on_cuda(torch.ones(1), torch.ones(1), 3)
-
-
-def test_a_kernel_that_fails_is_not_replaced_in_silence(
-    on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*arguments: Any) -> Any:
-        raise ValueError("the compiler refuses")
-
     monkeypatch.setattr(dispatch, "plan_kernel", lambda *arguments: "the launch")
-    monkeypatch.setattr(dispatch, "start_kernel", broken)
-    with pytest.raises(ValueError, match="the compiler refuses"):
+    monkeypatch.setattr(dispatch, step, raising(ValueError("too many values to unpack")))
+    with pytest.raises(ValueError, match="too many values to unpack"):
         on_cuda(torch.ones(1), torch.ones(1), 3)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -27,7 +25,6 @@ from .cases import (
     group_tensors,
     heads_tensors,
     key_attention,
-    make_dictionary,
     normal,
     random_dictionary,
     seeded,
@@ -37,30 +34,26 @@ SMALL_GROUP = Group(2, 1, 2, 3, 0, 2, 2, 2, (3, 1))
 SMALL_HEADS = Heads(2, 1, 2, 3, 0, 2, 2)
 
 
+Function = Callable[..., Tensor]
+
+
 def differentiable(
-    operator: str, shift: int, dtype: torch.dtype
-) -> tuple[Callable[..., Tensor], Callable[..., Tensor], list[Tensor]]:
+    operator: str, shift: int, dtype: torch.dtype, case: Heads = SMALL_HEADS, group: Group = SMALL_GROUP
+) -> tuple[Function, Function, list[Tensor]]:
     """An operator and its plain formulation as functions of their floating tensors alone."""
+    w, case = case.window, case._replace(shift=shift)
+    given = group_tensors(group, 1, dtype) if operator == "group" else heads_tensors(case, 1, dtype)
+    leaves = [t.requires_grad_() for t in given]
     if operator == "group":
-        tensors = group_tensors(SMALL_GROUP, 1, dtype)
-        return (
-            lambda *t: group_attention(*t, 3, shift),
-            lambda *t: plain_group(*t, 3, shift),
-            [t.requires_grad_() for t in tensors],
-        )
-    case = SMALL_HEADS._replace(shift=shift)
-    leaves = [t.requires_grad_() for t in heads_tensors(case, 1, dtype)]
+        return lambda *t: group_attention(*t, w, shift), lambda *t: plain_group(*t, w, shift), leaves
+    heads = (w, shift, 2)
     if operator == "window":
-        return (
-            lambda qkv, table: attention(qkv, table, 3, shift, 2),
-            lambda qkv, table: plain_attention(qkv, table, 3, shift, 2),
-            leaves,
-        )
+        return lambda *t: attention(*t, *heads), lambda *t: plain_attention(*t, *heads), leaves
     dictionary = random_dictionary(case, 1)
-    selected = bits(dictionary, 9).unflatten(0, (case.batch, -1))
+    selected = bits(dictionary, w * w).unflatten(0, (case.batch, -1))
     return (
-        lambda qkv, table: key_attention(qkv, dictionary, table, 3, shift, 2),
-        lambda qkv, table: plain_attention(qkv, table, 3, shift, 2, selected),
+        lambda qkv, table: key_attention(qkv, dictionary, table, *heads),
+        lambda *t: plain_attention(*t, *heads, selected),
         leaves,
     )
 
@@ -109,26 +102,13 @@ def test_gradient_for_some_arguments_only(operator: str) -> None:
         assert_close(actual, expected, 1e-6)
 
 
-@pytest.mark.parametrize("operator", ["group", "window", "key"])
+@DIFFERENTIABLE
 def test_backward_keeps_nothing_of_the_size_of_the_logits(operator: str) -> None:
     w, n = 16, 256
-    if operator == "group":
-        tensors = group_tensors(Group(1, 1, 2, w, 8, 2, 4, 3, (3, 3)))
-        function, plain = partial(group_attention), partial(plain_group)
-        arguments: tuple[Any, ...] = (w, 8)
-        plain_arguments = arguments
-    else:
-        case = Heads(1, 1, 2, w, 8, 2, 4)
-        qkv, table = heads_tensors(case)
-        function, plain, arguments = partial(attention), partial(plain_attention), (w, 8, 2)
-        tensors, plain_arguments = (qkv, table), arguments
-        if operator == "key":
-            dictionary = make_dictionary(qkv, w, 8, 40)
-            function = partial(lambda qkv, table, *rest: key_attention(qkv, dictionary, table, *rest))
-            plain_arguments = (*arguments, bits(dictionary, n)[None])
-    leaves = [t.requires_grad_() for t in tensors]
+    sizes = {"case": Heads(1, 1, 2, w, 8, 2, 4), "group": Group(1, 1, 2, w, 8, 2, 4, 3, (3, 3))}
+    function, plain, leaves = differentiable(operator, 8, torch.float32, **sizes)
 
-    def largest_saved(call: Callable[..., Tensor], *extra: Any) -> int:
+    def largest_saved(call: Function) -> int:
         sizes = [0]
 
         def note(tensor: Tensor) -> Tensor:
@@ -136,9 +116,9 @@ def test_backward_keeps_nothing_of_the_size_of_the_logits(operator: str) -> None
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            call(*leaves, *extra)
+            call(*leaves)
         return max(sizes)
 
-    assert largest_saved(plain, *plain_arguments) >= n * n, "the count must see logits"
-    kept = largest_saved(function, *arguments)
+    assert largest_saved(plain) >= n * n, "the count must see logits"
+    kept = largest_saved(function)
     assert 0 < kept < n * n

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from .cases import Group, Heads, group_tensors, heads_tensors
-from .interpreter import Interpreter
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
@@ -20,35 +19,19 @@ from agileir_export.plugins.dispatch import kernel_module
 Run = Callable[..., Tensor]
 
 
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    with Interpreter() as interpreter:
-        yield interpreter
+def good(operator: str) -> tuple[list[Tensor], dict[str, int]]:
+    """Tensors and attributes that a kernel takes."""
+    number = {"window_size": 4, "shift_size": 1}
+    qkv, table = heads_tensors(Heads(1, 1, 2, 4, 1, 2, 6))
+    return {
+        "group_shifted_window_attention": ([*group_tensors(Group(1, 1, 1, 4, 1, 2, 6, 4, (3, 3)))], number),
+        "shifted_window_attention": ([qkv, table], number | {"num_heads": 2}),
+        "key_semantic_attention": ([qkv, torch.ones(2, 16, 1, dtype=torch.int32), table], number | {"num_heads": 2}),
+        "key_semantic_dictionary": ([torch.ones(1, 4, 4, 3)], number | {"top_k": 3}),
+    }[operator]
 
 
-def good_group() -> tuple[list[Tensor], dict[str, int]]:
-    return list(group_tensors(Group(1, 1, 1, 4, 1, 2, 6, 4, (3, 3)))), {"window_size": 4, "shift_size": 1}
-
-
-def good_attention() -> tuple[list[Tensor], dict[str, int]]:
-    return list(heads_tensors(Heads(1, 1, 2, 4, 1, 2, 6))), {"window_size": 4, "shift_size": 1, "num_heads": 2}
-
-
-def good_key_attention() -> tuple[list[Tensor], dict[str, int]]:
-    (qkv, table), attributes = good_attention()
-    return [qkv, torch.ones(2, 16, 1, dtype=torch.int32), table], attributes
-
-
-def good_dictionary() -> tuple[list[Tensor], dict[str, int]]:
-    return [torch.ones(1, 4, 4, 3)], {"window_size": 4, "shift_size": 1, "top_k": 3}
-
-
-GOOD = {
-    "group_shifted_window_attention": good_group,
-    "shifted_window_attention": good_attention,
-    "key_semantic_attention": good_key_attention,
-    "key_semantic_dictionary": good_dictionary,
-}
+GOOD = sorted(BY_TORCH_NAME)
 
 
 @pytest.mark.parametrize("operator", GOOD)
@@ -61,7 +44,7 @@ GOOD = {
     ],
 )
 def test_bad_windows_are_refused(run: Run, operator: str, change: dict[str, int], message: str) -> None:
-    tensors, attributes = GOOD[operator]()
+    tensors, attributes = good(operator)
     assert torch.is_tensor(run(operator, tensors, attributes))
     with pytest.raises(ValueError, match=message):
         run(operator, tensors, attributes | change)
@@ -69,7 +52,7 @@ def test_bad_windows_are_refused(run: Run, operator: str, change: dict[str, int]
 
 @pytest.mark.parametrize("operator", GOOD)
 def test_double_precision_and_unknown_tactics_are_refused(run: Run, operator: str) -> None:
-    tensors, attributes = GOOD[operator]()
+    tensors, attributes = good(operator)
     with pytest.raises(ValueError, match="takes float32"):
         run(operator, [tensors[0].double(), *tensors[1:]], attributes)
     with pytest.raises(ValueError, match="tactic"):
@@ -78,7 +61,7 @@ def test_double_precision_and_unknown_tactics_are_refused(run: Run, operator: st
 
 @pytest.mark.parametrize("operator", ["group_shifted_window_attention", "shifted_window_attention"])
 def test_every_tensor_shape_is_checked(run: Run, operator: str) -> None:
-    tensors, attributes = GOOD[operator]()
+    tensors, attributes = good(operator)
     for index in range(1, len(tensors)):
         wrong: list[Any] = list(tensors)
         wrong[index] = torch.cat([tensors[index], tensors[index][:1]])
@@ -87,7 +70,7 @@ def test_every_tensor_shape_is_checked(run: Run, operator: str) -> None:
 
 
 def test_a_dictionary_of_other_windows_is_refused(run: Run) -> None:
-    (qkv, dictionary, table), attributes = good_key_attention()
+    (qkv, dictionary, table), attributes = good("key_semantic_attention")
     with pytest.raises(ValueError, match=r"dictionary must be \[2, 16, 1\]"):
         run("key_semantic_attention", [qkv, dictionary[:1], table], attributes)
 
@@ -102,7 +85,7 @@ def test_windows_beyond_the_kernels_are_refused(run: Run) -> None:
 
 @pytest.mark.parametrize("operator", GOOD)
 def test_more_pixels_than_are_counted_are_refused(operator: str) -> None:
-    tensors, attributes = GOOD[operator]()
+    tensors, attributes = good(operator)
     image, *rest = (tuple(tensor.shape) for tensor in tensors)
     launch = kernel_module(operator).launch
     if operator == "key_semantic_attention":
@@ -117,7 +100,7 @@ def test_more_pixels_than_are_counted_are_refused(operator: str) -> None:
 
 @pytest.mark.parametrize("operator", GOOD)
 def test_an_empty_batch_starts_nothing(run: Run, operator: str) -> None:
-    (image, *rest), attributes = GOOD[operator]()
+    (image, *rest), attributes = good(operator)
     empty = [image[:0], *(tensor[:0] if tensor.dtype == torch.int32 else tensor for tensor in rest)]
     expected = BY_TORCH_NAME[operator].torch_operator()(*empty, *attributes.values())
     result = run(operator, empty, attributes)
@@ -126,7 +109,7 @@ def test_an_empty_batch_starts_nothing(run: Run, operator: str) -> None:
 
 @pytest.mark.parametrize("operator", GOOD)
 def test_layout_in_memory_does_not_matter(run: Run, operator: str) -> None:
-    tensors, attributes = GOOD[operator]()
+    tensors, attributes = good(operator)
     turned = [tensor.transpose(0, -1).contiguous().transpose(0, -1) for tensor in tensors]
     assert any(not tensor.is_contiguous() for tensor in turned)
     assert torch.equal(run(operator, turned, attributes), run(operator, tensors, attributes))

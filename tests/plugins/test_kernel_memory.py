@@ -5,8 +5,6 @@ An access outside of all tensors is an error that `Interpreter.traffic` raises.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -26,12 +24,6 @@ QUERIES = 64
 """Queries of a program of the attention kernels; `TACTICS` of theirs."""
 
 
-@pytest.fixture(scope="module")
-def interpreter() -> Iterator[Interpreter]:
-    with Interpreter() as running:
-        yield running
-
-
 def assert_written_once(traffic: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
     """The loads of every tensor, the output's last."""
     *inputs, (_, stored) = traffic
@@ -45,7 +37,7 @@ HEADS = [Heads(2, 2, 1, 4, 1, 2, 10), Heads(1, 1, 2, 6, 3, 2, 8), Heads(1, 1, 2,
 
 
 @pytest.mark.parametrize("case", HEADS, ids=lambda case: f"window{case.window}")
-def test_attention_loads_queries_once_and_keys_once_a_block(interpreter: Interpreter, case: Heads) -> None:
+def test_attention_loads_queries_once_and_keys_once_a_block(run: Interpreter, case: Heads) -> None:
     qkv, table = heads_tensors(case, dtype=torch.float16)
     dictionary = random_dictionary(case)
     attributes = {"window_size": case.window, "shift_size": case.shift, "num_heads": case.heads}
@@ -56,7 +48,7 @@ def test_attention_loads_queries_once_and_keys_once_a_block(interpreter: Interpr
         "shifted_window_attention": [qkv, table],
         "key_semantic_attention": [qkv, dictionary, table],
     }.items():
-        image, *sets, bias, output = assert_written_once(interpreter.traffic(operator, tensors, attributes))
+        image, *sets, bias, output = assert_written_once(run.traffic(operator, tensors, attributes))
         assert (image[..., :channels] == 1).all() and (image[..., channels:] == blocks).all()
         assert all((words == case.heads).all() for words in sets)
         assert (bias.sum(0) == windows * tokens**2).all() and not output.any()
@@ -64,12 +56,10 @@ def test_attention_loads_queries_once_and_keys_once_a_block(interpreter: Interpr
 
 # 289 tokens take two blocks of columns, the second mostly padding.
 @pytest.mark.parametrize(("window", "shift", "channels"), [(4, 1, 5), (6, 2, 33), (16, 8, 20), (17, 8, 3)])
-def test_a_dictionary_loads_its_image_once_a_block(
-    interpreter: Interpreter, window: int, shift: int, channels: int
-) -> None:
+def test_a_dictionary_loads_its_image_once_a_block(run: Interpreter, window: int, shift: int, channels: int) -> None:
     x = torch.ones(2, window, 2 * window, channels, dtype=torch.float16)
     attributes = {"window_size": window, "shift_size": shift, "top_k": window}
-    image, output = assert_written_once(interpreter.traffic("key_semantic_dictionary", [x], attributes))
+    image, output = assert_written_once(run.traffic("key_semantic_dictionary", [x], attributes))
     tokens = window**2
     as_row, as_column = -(-tokens // COLUMNS), -(-tokens // ROWS)
     assert (image == as_row + as_column).all() and not output.any()
@@ -78,10 +68,10 @@ def test_a_dictionary_loads_its_image_once_a_block(
 @pytest.mark.parametrize(
     "case", [Group(2, 1, 2, 4, 1, 3, 10, 4, (3, 5)), Group(1, 2, 1, 8, 4, 2, 5, 3, (5, 5))], ids=["window4", "window8"]
 )
-def test_the_cascade_loads_its_input_and_the_group_before_twice(interpreter: Interpreter, case: Group) -> None:
+def test_the_cascade_loads_its_input_and_the_group_before_twice(run: Interpreter, case: Group) -> None:
     """For the queries of the whole window, and for keys and values."""
     attributes = {"window_size": case.window, "shift_size": case.shift}
     tensors = list(group_tensors(case, dtype=torch.float16))
-    x, *_, output = assert_written_once(interpreter.traffic("group_shifted_window_attention", tensors, attributes))
+    x, *_, output = assert_written_once(run.traffic("group_shifted_window_attention", tensors, attributes))
     assert (x == 2).all()
     assert (output[..., : -case.width] == 2).all() and not output[..., -case.width :].any()

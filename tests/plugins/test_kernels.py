@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,18 +14,14 @@ from agileir_export.plugins.dispatch import plan_kernel
 from agileir_export.plugins.key_semantic_dictionary.operator import key_semantic_dictionary
 
 from . import naive
-from .interpreter import Interpreter
+from .cases import case_id
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 Run = Callable[..., Tensor]
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    with Interpreter() as interpreter:
-        yield interpreter
+GROUP, ATTENTION = "group_shifted_window_attention", "shifted_window_attention"
+DICTIONARY, KEYS = "key_semantic_dictionary", "key_semantic_attention"
 
 
 @pytest.fixture
@@ -39,8 +35,7 @@ def reference(operator: str, tensors: list[Tensor], attributes: dict[str, int]) 
         arrays = [tensor.double().numpy() if tensor.is_floating_point() else tensor.numpy() for tensor in tensors]
         return torch.from_numpy(getattr(naive, operator)(*arrays, *attributes.values()))
     wide = [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
-    result: Tensor = BY_TORCH_NAME[operator].torch_operator()(*wide, *attributes.values())
-    return result
+    return BY_TORCH_NAME[operator].torch_operator()(*wide, *attributes.values())
 
 
 def assert_agrees(result: Tensor, expected: Tensor) -> None:
@@ -58,7 +53,7 @@ def assert_agrees(result: Tensor, expected: Tensor) -> None:
 def check(run: Run, operator: str, tensors: list[Tensor], attributes: dict[str, int], *tactic: int) -> None:
     """The kernel's result is the reference's: exactly that of a dictionary, closely that of an attention."""
     result, expected = run(operator, tensors, attributes, *tactic), reference(operator, tensors, attributes)
-    if operator == "key_semantic_dictionary":
+    if operator == DICTIONARY:
         assert torch.equal(result, expected)
     else:
         assert_agrees(result, expected)
@@ -96,98 +91,72 @@ def attention_case(
     return [qkv.to(dtype), table.to(dtype)]
 
 
-FLOATS = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["float32", "float16", "bfloat16"])
-
-
-@FLOATS
-@pytest.mark.parametrize(
-    ("window", "shift", "image", "sizes"),
-    [
-        (4, 0, (1, 4, 8), (3, 4, 10, (3, 5))),
-        (4, 3, (2, 8, 4), (2, 16, 6, (5, 3))),
-        (5, 2, (1, 10, 5), (2, 3, 5, (1, 1))),
-    ],
-)
-def test_group_attention(
-    run: Run, generator: Generator, dtype: torch.dtype, window: int, shift: int, image: Any, sizes: Any
-) -> None:
-    """`sizes`: groups, width of a key and of a value, the depthwise filter."""
-    tensors = group_case(generator, dtype, image, window, *sizes)
-    attributes = {"window_size": window, "shift_size": shift}
-    check(run, "group_shifted_window_attention", tensors, attributes)
-
-
-@pytest.mark.parametrize(
-    ("window", "image", "key", "width"),
-    [(8, (1, 8, 16), 8, 8), (16, (1, 16, 16), 16, 30), (16, (1, 16, 16), 32, 8)],
-    ids=["tiny", "agileir", "agileir_light"],
-)
-def test_group_attention_of_presets(
-    run: Run, generator: Generator, window: int, image: tuple[int, int, int], key: int, width: int
-) -> None:
-    """The widths of the presets, two groups of them, shifted as in every second layer."""
-    tensors = group_case(generator, torch.float32, image, window, 2, key, width)
-    attributes = {"window_size": window, "shift_size": window // 2}
-    check(run, "group_shifted_window_attention", tensors, attributes)
-
-
-@FLOATS
-@pytest.mark.parametrize(
-    ("window", "shift", "image", "heads", "width"),
-    [
-        (4, 1, (2, 8, 4), 2, 10),
-        (7, 3, (1, 7, 14), 3, 30),
-        (8, 0, (2, 16, 8), 2, 10),
-        (8, 5, (1, 16, 24), 1, 8),
-        (16, 8, (1, 16, 32), 2, 17),
-    ],
-)
-def test_attention(
-    run: Run,
-    generator: Generator,
-    dtype: torch.dtype,
-    window: int,
-    shift: int,
-    image: Any,
-    heads: int,
-    width: int,
-) -> None:
-    tensors = attention_case(generator, dtype, image, window, heads, width)
-    attributes = {"window_size": window, "shift_size": shift, "num_heads": heads}
-    check(run, "shifted_window_attention", tensors, attributes)
-
-
 def integers(generator: Generator, dtype: torch.dtype, *shape: int) -> Tensor:
     """Small integers: sums of products are exact in every order, and many rows tie."""
     return torch.randint(-2, 3, shape, generator=generator).to(dtype)
 
 
+def arguments(
+    generator: Generator, dtype: torch.dtype, operator: str, window: int, shift: int, image: Any, *sizes: Any
+) -> tuple[list[Tensor], dict[str, int]]:
+    """Tensors and attributes.
+
+    `sizes` are, of groups: their number, the width of a key and of a value, the depthwise filter; of a dictionary: the
+    channels and how many keys are taken; of attention: the heads, the width of one and, of keys, how many were taken.
+    """
+    number = {"window_size": window, "shift_size": shift}
+    if operator == GROUP:
+        return group_case(generator, dtype, image, window, *sizes), number
+    if operator == DICTIONARY:
+        return [integers(generator, dtype, *image, sizes[0])], number | {"top_k": sizes[1]}
+    heads, width, *top_k = sizes
+    qkv, table = attention_case(generator, dtype, image, window, heads, width)
+    keys = [key_semantic_dictionary(torch.randn(*image, 7, generator=generator), window, shift, k) for k in top_k]
+    return [qkv, *keys, table], number | {"num_heads": heads}
+
+
+FLOATS = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["float32", "float16", "bfloat16"])
+
+CASES: list[tuple[Any, ...]] = [
+    (GROUP, 4, 0, (1, 4, 8), 3, 4, 10, (3, 5)),
+    (GROUP, 4, 3, (2, 8, 4), 2, 16, 6, (5, 3)),
+    (GROUP, 5, 2, (1, 10, 5), 2, 3, 5, (1, 1)),
+    (ATTENTION, 4, 1, (2, 8, 4), 2, 10),
+    (ATTENTION, 7, 3, (1, 7, 14), 3, 30),
+    (ATTENTION, 8, 0, (2, 16, 8), 2, 10),
+    (ATTENTION, 8, 5, (1, 16, 24), 1, 8),
+    (ATTENTION, 16, 8, (1, 16, 32), 2, 17),
+    (DICTIONARY, 4, 0, (2, 4, 8), 5, 1),
+    (DICTIONARY, 4, 1, (1, 8, 8), 12, 9),
+    (DICTIONARY, 6, 1, (1, 12, 6), 9, 7),
+    (DICTIONARY, 7, 3, (1, 14, 7), 33, 20),
+    (DICTIONARY, 8, 4, (1, 16, 8), 6, 64),
+    (DICTIONARY, 8, 2, (1, 8, 24), 40, 63),
+    (DICTIONARY, 16, 8, (1, 16, 16), 20, 64),
+    (KEYS, 4, 1, (2, 8, 4), 2, 10, 3),
+    (KEYS, 6, 2, (1, 6, 12), 2, 6, 10),
+    (KEYS, 7, 0, (1, 14, 7), 1, 30, 20),
+    (KEYS, 8, 4, (1, 8, 16), 2, 8, 16),
+    (KEYS, 8, 3, (1, 16, 8), 2, 12, 64),
+    (KEYS, 16, 8, (1, 32, 16), 1, 48, 64),
+]
+# The widths of the presets, two groups of them, shifted as in every second layer.
+PRESETS = [
+    (GROUP, 8, 4, (1, 8, 16), 2, 8, 8),
+    (GROUP, 16, 8, (1, 16, 16), 2, 16, 30),
+    (GROUP, 16, 8, (1, 16, 16), 2, 32, 8),
+]
+
+
 @FLOATS
-@pytest.mark.parametrize(
-    ("window", "shift", "image", "channels", "top_k"),
-    [
-        (4, 0, (2, 4, 8), 5, 1),
-        (4, 1, (1, 8, 8), 12, 9),
-        (6, 1, (1, 12, 6), 9, 7),
-        (7, 3, (1, 14, 7), 33, 20),
-        (8, 4, (1, 16, 8), 6, 64),
-        (8, 2, (1, 8, 24), 40, 63),
-        (16, 8, (1, 16, 16), 20, 64),
-    ],
-)
-def test_dictionary_is_exact(
-    run: Run,
-    generator: Generator,
-    dtype: torch.dtype,
-    window: int,
-    shift: int,
-    image: Any,
-    channels: int,
-    top_k: int,
-) -> None:
-    tensors = [integers(generator, dtype, *image, channels)]
-    attributes = {"window_size": window, "shift_size": shift, "top_k": top_k}
-    check(run, "key_semantic_dictionary", tensors, attributes)
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_every_operator(run: Run, generator: Generator, dtype: torch.dtype, case: tuple[Any, ...]) -> None:
+    check(run, case[0], *arguments(generator, dtype, *case))
+
+
+@pytest.mark.parametrize("case", PRESETS, ids=["tiny", "agileir", "agileir_light"])
+def test_group_attention_of_presets(run: Run, generator: Generator, case: tuple[Any, ...]) -> None:
+    check(run, GROUP, *arguments(generator, torch.float32, *case))
 
 
 @pytest.mark.parametrize(
@@ -200,12 +169,12 @@ def test_dictionary_of_random_features_in_float32(
     """Sums that are rounded: the sets still agree but for ties within a rounding, which these features do not have."""
     tensors = [torch.randn(*image, channels, generator=generator)]
     attributes = {"window_size": window, "shift_size": shift, "top_k": top_k}
-    check(run, "key_semantic_dictionary", tensors, attributes)
+    check(run, DICTIONARY, tensors, attributes)
 
 
 def test_dictionary_of_a_flat_image_takes_the_first_tokens(run: Run) -> None:
     attributes = {"window_size": 4, "shift_size": 0, "top_k": 5}
-    result = run("key_semantic_dictionary", [torch.zeros(1, 4, 4, 3)], attributes)
+    result = run(DICTIONARY, [torch.zeros(1, 4, 4, 3)], attributes)
     assert result.unique().tolist() == [0b11111]
 
 
@@ -214,7 +183,7 @@ def test_dictionary_orders_negative_zero_huge_and_infinite_similarities(run: Run
     tensors = [values.reshape(1, 4, 4, 1)]
     for top_k in (1, 4, 8, 12, 15):
         attributes = {"window_size": 4, "shift_size": 0, "top_k": top_k}
-        result = run("key_semantic_dictionary", tensors, attributes)
+        result = run(DICTIONARY, tensors, attributes)
         expected = key_semantic_dictionary(*tensors, *attributes.values())
         assert torch.equal(result, expected), top_k
 
@@ -222,83 +191,43 @@ def test_dictionary_orders_negative_zero_huge_and_infinite_similarities(run: Run
 def test_dictionary_keeps_its_count_with_not_a_number(run: Run, generator: Generator) -> None:
     x = torch.randn(1, 4, 4, 3, generator=generator)
     x[0, 1, 2, 0] = float("nan")
-    result = run("key_semantic_dictionary", [x], {"window_size": 4, "shift_size": 0, "top_k": 6})
+    result = run(DICTIONARY, [x], {"window_size": 4, "shift_size": 0, "top_k": 6})
     assert [int(word).bit_count() for word in result.flatten()] == [6] * 16
-
-
-@FLOATS
-@pytest.mark.parametrize(
-    ("window", "shift", "image", "sizes", "top_k"),
-    [
-        (4, 1, (2, 8, 4), (2, 10), 3),
-        (6, 2, (1, 6, 12), (2, 6), 10),
-        (7, 0, (1, 14, 7), (1, 30), 20),
-        (8, 4, (1, 8, 16), (2, 8), 16),
-        (8, 3, (1, 16, 8), (2, 12), 64),
-        (16, 8, (1, 32, 16), (1, 48), 64),
-    ],
-)
-def test_key_attention(
-    run: Run,
-    generator: Generator,
-    dtype: torch.dtype,
-    window: int,
-    shift: int,
-    image: Any,
-    sizes: Any,
-    top_k: int,
-) -> None:
-    """`sizes`: heads, and the width of one."""
-    qkv, table = attention_case(generator, dtype, image, window, *sizes)
-    features = torch.randn(*image, 7, generator=generator)
-    dictionary = key_semantic_dictionary(features, window, shift, top_k)
-    attributes = {"window_size": window, "shift_size": shift, "num_heads": sizes[0]}
-    check(run, "key_semantic_attention", [qkv, dictionary, table], attributes)
 
 
 @pytest.mark.parametrize("tactic", [2, 3])
 def test_all_tactics_agree(run: Run, generator: Generator, tactic: int) -> None:
-    qkv, table = attention_case(generator, torch.float32, (1, 16, 16), 16, 1, 10)
-    x = integers(generator, torch.float32, 1, 16, 16, 9)
-    number = {"window_size": 16, "shift_size": 4}
-    heads, top = number | {"num_heads": 1}, number | {"top_k": 30}
-    dictionary = run("key_semantic_dictionary", [x], top, tactic)
-    assert torch.equal(dictionary, run("key_semantic_dictionary", [x], top))
-    check(run, "shifted_window_attention", [qkv, table], heads, tactic)
-    check(run, "key_semantic_attention", [qkv, dictionary, table], heads, tactic)
+    given = {
+        each: arguments(generator, torch.float32, each, 16, 4, (1, 16, 16), *sizes)
+        for each, sizes in {ATTENTION: (1, 10), KEYS: (1, 10, 30), DICTIONARY: (9, 30)}.items()
+    }
+    assert torch.equal(run(DICTIONARY, *given[DICTIONARY], tactic), run(DICTIONARY, *given[DICTIONARY]))
+    for operator in (ATTENTION, KEYS):
+        check(run, operator, *given[operator], tactic)
 
 
 @FLOATS
 def test_the_other_tactic_of_groups_agrees(run: Run, generator: Generator, dtype: torch.dtype) -> None:
     """Sixteen warps are for half precision and narrow keys."""
-    tensors = group_case(generator, dtype, (1, 16, 16), 16, 2, 6, 10, (5, 3))
-    attributes = {"window_size": 16, "shift_size": 5}
-    launch = plan_kernel("group_shifted_window_attention", tensors, attributes, 2)
-    assert launch.num_warps == (8 if dtype == torch.float32 else 16)
-    check(run, "group_shifted_window_attention", tensors, attributes, 2)
+    given = arguments(generator, dtype, GROUP, 16, 5, (1, 16, 16), 2, 6, 10, (5, 3))
+    assert plan_kernel(GROUP, *given, 2).num_warps == (8 if dtype == torch.float32 else 16)
+    check(run, GROUP, *given, 2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
-def test_semantic_operators_at_window_32(run: Run, generator: Generator, dtype: torch.dtype) -> None:
-    x = integers(generator, dtype, 1, 32, 32, 24)
-    qkv, table = attention_case(generator, dtype, (1, 32, 32), 32, 1, 30)
-    number = {"window_size": 32, "shift_size": 16}
-    dictionary = run("key_semantic_dictionary", [x], number | {"top_k": 512})
-    assert torch.equal(dictionary, reference("key_semantic_dictionary", [x], number | {"top_k": 512}))
-    attributes = number | {"num_heads": 1}
-    check(run, "key_semantic_attention", [qkv, dictionary, table], attributes)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
-@pytest.mark.parametrize(("key", "width"), [(16, 30), (32, 8)], ids=["agileir", "agileir_light"])
-def test_group_attention_over_several_windows(
-    run: Run, generator: Generator, dtype: torch.dtype, key: int, width: int
-) -> None:
-    tensors = group_case(generator, dtype, (1, 32, 16), 16, 3, key, width)
-    attributes = {"window_size": 16, "shift_size": 8}
-    check(run, "group_shifted_window_attention", tensors, attributes)
+@pytest.mark.parametrize(
+    "case",
+    [
+        (DICTIONARY, 32, 16, (1, 32, 32), 24, 512),
+        (KEYS, 32, 16, (1, 32, 32), 1, 30, 512),
+        (GROUP, 16, 8, (1, 32, 16), 3, 16, 30),
+        (GROUP, 16, 8, (1, 32, 16), 3, 32, 8),
+    ],
+    ids=case_id,
+)
+def test_large_windows_and_several(run: Run, generator: Generator, dtype: torch.dtype, case: tuple[Any, ...]) -> None:
+    check(run, case[0], *arguments(generator, dtype, *case))
 
 
 def test_logits_and_sums_beyond_the_range_of_float16(run: Run) -> None:
@@ -309,17 +238,17 @@ def test_logits_and_sums_beyond_the_range_of_float16(run: Run) -> None:
     everything = torch.full((1, 256, 16), 2**16 - 1, dtype=torch.int32)
     heads = {"window_size": 16, "shift_size": 0, "num_heads": 1}
     for operator, tensors in {
-        "shifted_window_attention": [qkv, table],
-        "key_semantic_attention": [qkv, everything, table],
+        ATTENTION: [qkv, table],
+        KEYS: [qkv, everything, table],
     }.items():
         assert torch.equal(run(operator, tensors, heads), qkv[..., 16:]), operator
     bias = torch.tensor([200.0] * 16 + [1000.0 + channel for channel in range(8)]).half()
     nothing = torch.zeros(1, 24, 8).half(), bias[None], torch.zeros(1, 8, 1, 1).half(), bias[None, :8], table
-    result = run("group_shifted_window_attention", [qkv[..., :8], *nothing], {"window_size": 16, "shift_size": 0})
+    result = run(GROUP, [qkv[..., :8], *nothing], {"window_size": 16, "shift_size": 0})
     assert torch.equal(result, qkv[..., 16:])
 
 
 def test_similarities_beyond_the_range_of_float16(run: Run, generator: Generator) -> None:
     tensors = [integers(generator, torch.float16, 1, 8, 8, 20) * 100]
     attributes = {"window_size": 8, "shift_size": 4, "top_k": 20}
-    check(run, "key_semantic_dictionary", tensors, attributes)
+    check(run, DICTIONARY, tensors, attributes)

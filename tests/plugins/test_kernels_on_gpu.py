@@ -45,8 +45,7 @@ def inputs(call: Call, height: int, width: int) -> list[Tensor]:
 
 def run(call: Call, tensors: list[Tensor], **changes: int) -> Tensor:
     attributes = dict(call.attributes) | changes
-    result: Tensor = BY_TORCH_NAME[call.operator].torch_operator()(*tensors, *attributes.values())
-    return result
+    return BY_TORCH_NAME[call.operator].torch_operator()(*tensors, *attributes.values())
 
 
 @pytest.mark.parametrize("call", ONE_AN_OPERATOR, ids=lambda call: call.operator)

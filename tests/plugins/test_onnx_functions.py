@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import re
 from functools import cache
@@ -18,6 +19,8 @@ from agileir_export.plugins import DOMAIN, NAMESPACE_ATTRIBUTE, OPERATORS, VERSI
 from agileir_export.plugins.catalogue import by_name
 from agileir_export.plugins.registry import MINIMUM_OPSET
 
+from .cases import Group, Heads, group_tensors, heads_tensors, normal, random_dictionary, seeded
+
 OPSETS = (18, 20, 23)
 TYPES = {torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16, torch.int32: TensorProto.INT32}
 NAMES = sorted(OPERATORS)
@@ -29,11 +32,10 @@ MORE = {
 """What bodies are written for, in tests of the text alone."""
 
 
+EVERY = pytest.mark.parametrize("operator", OPERATORS.values(), ids=list(OPERATORS))
+
+
 # ---- one-node models ----
-
-
-def torch_operator(operator: Operator) -> Any:
-    return operator.torch_operator()
 
 
 def function(operator: Operator, opset: int = MINIMUM_OPSET) -> onnx.FunctionProto:
@@ -96,7 +98,7 @@ def run(name: str, tensors: tuple[Tensor, ...], attributes: tuple[int, ...], ops
 
 def compare(name: str, tensors: tuple[Tensor, ...], attributes: tuple[int, ...], opset: int = MINIMUM_OPSET) -> None:
     """Asserts that the function body gives what the torch operator gives, as well as the type can hold it."""
-    expected = torch_operator(OPERATORS[name])(*tensors, *attributes)
+    expected = OPERATORS[name].torch_operator()(*tensors, *attributes)
     actual = run(name, tensors, attributes, opset)
     assert actual.dtype == expected.dtype
     assert actual.shape == expected.shape
@@ -145,52 +147,31 @@ GRIDS = [
 GRID_IDS = ["-".join(map(str, grid)) for grid in GRIDS]
 
 
-def normal(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+Arguments = tuple[tuple[Tensor, ...], tuple[int, ...]]
 
 
-def group_tensors(
-    grid: Grid, groups: int, key: int, value: int, kernel: tuple[int, int]
-) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
-    rows = 2 * key + value
-    tensors = (
-        normal(1, *grid.image, groups * value),
-        normal(2, groups, rows, value) * value**-0.5,
-        normal(3, groups, rows) * 0.5,
-        normal(4, groups, key, *kernel) * (kernel[0] * kernel[1]) ** -0.5,
-        normal(5, groups, key) * 0.5,
-        normal(6, (2 * grid.window - 1) ** 2, groups),
-    )
-    return tensors, (grid.window, grid.shift)
+def group_arguments(grid: Grid, groups: int, key: int, value: int, kernel: tuple[int, int]) -> Arguments:
+    return group_tensors(Group(*grid, groups, value, key, kernel), 2), (grid.window, grid.shift)
 
 
-def heads_tensors(grid: Grid, heads: int, width: int) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    tensors = normal(1, *grid.image, 3 * heads * width), normal(2, (2 * grid.window - 1) ** 2, heads)
-    return tensors, (grid.window, grid.shift, heads)
-
-
-def any_dictionary(grid: Grid) -> Tensor:
-    """Sets of every size from 1 to N, also such as no top-k would choose."""
-    tokens = grid.window**2
-    count = grid.batch * grid.rows * grid.columns
-    generator = torch.Generator().manual_seed(3)
-    rank = torch.rand((count, tokens, tokens), generator=generator).argsort(-1)
-    size = torch.randint(1, tokens + 1, (count, tokens, 1), generator=generator)
-    chosen = torch.nn.functional.pad(rank < size, (0, -tokens % 16)).unflatten(-1, (-1, 16))
-    return (chosen.int() << torch.arange(16)).sum(-1).int()
+def heads_arguments(grid: Grid, heads: int, width: int) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...]]:
+    """Queries to values, sets that no top-k would choose, the table, and the attributes."""
+    case = Heads(*grid, heads, width)
+    qkv, table = heads_tensors(case)
+    return qkv, random_dictionary(case), table, (grid.window, grid.shift, heads)
 
 
 def half(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(tensor.half() if tensor.is_floating_point() else tensor for tensor in tensors)
 
 
-def all_arguments(grid: Grid) -> dict[str, tuple[tuple[Tensor, ...], tuple[int, ...]]]:
+def all_arguments(grid: Grid) -> dict[str, Arguments]:
     """Arguments of every operator over one grid."""
-    (qkv, table), heads = heads_tensors(grid, 3, 4)
-    features = normal(7, *grid.image, 6).mul(100).round().div(16)  # exact products, in half precision too
+    qkv, chosen, table, heads = heads_arguments(grid, 3, 4)
+    features = normal(seeded(7), *grid.image, 6).mul(100).round().div(16)  # exact products, in half precision too
     return {
-        "GroupShiftedWindowAttention": group_tensors(grid, 3, 4, 5, (3, 5)),
-        "KeySemanticAttention": ((qkv, any_dictionary(grid), table), heads),
+        "GroupShiftedWindowAttention": group_arguments(grid, 3, 4, 5, (3, 5)),
+        "KeySemanticAttention": ((qkv, chosen, table), heads),
         "KeySemanticDictionary": ((features,), (grid.window, grid.shift, max(1, grid.window**2 // 3))),
         "ShiftedWindowAttention": ((qkv, table), heads),
     }
@@ -219,15 +200,14 @@ def test_opsets(name: str, opset: int) -> None:
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 3), (1, 7)], ids=str)
 @pytest.mark.parametrize(("groups", "key", "value"), [(1, 3, 4), (2, 1, 6), (6, 8, 2), (4, 2, 1)])
 def test_groups_widths_and_filters(groups: int, key: int, value: int, kernel: tuple[int, int]) -> None:
-    compare("GroupShiftedWindowAttention", *group_tensors(Grid(1, 2, 1, 4, 1), groups, key, value, kernel))
+    compare("GroupShiftedWindowAttention", *group_arguments(Grid(1, 2, 1, 4, 1), groups, key, value, kernel))
 
 
 @pytest.mark.parametrize(("heads", "width"), [(1, 5), (2, 1), (6, 3), (8, 2)])
 def test_heads(heads: int, width: int) -> None:
-    grid = Grid(2, 1, 2, 4, 1)
-    (qkv, table), attributes = heads_tensors(grid, heads, width)
+    qkv, chosen, table, attributes = heads_arguments(Grid(2, 1, 2, 4, 1), heads, width)
     compare("ShiftedWindowAttention", (qkv, table), attributes)
-    compare("KeySemanticAttention", (qkv, any_dictionary(grid), table), attributes)
+    compare("KeySemanticAttention", (qkv, chosen, table), attributes)
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=GRID_IDS)
@@ -235,10 +215,10 @@ def test_heads(heads: int, width: int) -> None:
 def test_dictionary_bits_are_equal(features: str, grid: Grid) -> None:
     """Whole numbers: similarities are exact, and their ties as well."""
     x = {
-        "ties": normal(8, *grid.image, 3).round().clamp(-1, 1),
+        "ties": normal(seeded(8), *grid.image, 3).round().clamp(-1, 1),
         "flat": torch.full((*grid.image, 3), 1.5),
         "zero": torch.zeros(*grid.image, 3),
-        "distinct": normal(9, *grid.image, 3).mul(100).round(),
+        "distinct": normal(seeded(9), *grid.image, 3).mul(100).round(),
     }[features]
     tokens = grid.window**2
     for top_k in sorted({1, 2, max(1, tokens // 3), max(1, tokens - 1), tokens, tokens + 5}):
@@ -267,7 +247,7 @@ def test_the_short_body_is_taken_only_where_every_region_holds_all() -> None:
 @pytest.mark.parametrize("shift", [0, 2])
 def test_words_of_a_dictionary_stay_words_where_features_overflow(shift: int, top_k: int) -> None:
     """A network that overflows in half precision has to give a bad picture, and not an index out of range."""
-    x = normal(11, 1, 8, 8, 4)
+    x = normal(seeded(11), 1, 8, 8, 4)
     for value in (torch.nan, torch.inf):
         x[:, :3, 1:7] = value
         words = run("KeySemanticDictionary", (x,), (4, shift, top_k))
@@ -277,7 +257,7 @@ def test_words_of_a_dictionary_stay_words_where_features_overflow(shift: int, to
 @pytest.mark.parametrize("shift", [0, 4])
 def test_dictionary_of_a_real_window(shift: int) -> None:
     """256 tokens and 48 channels as in a network; sums of float32 in another order may swap near ties."""
-    x = torch.nn.functional.layer_norm(normal(10, 1, 16, 32, 48), (48,))
+    x = torch.nn.functional.layer_norm(normal(seeded(10), 1, 16, 32, 48), (48,))
     expected = OPERATORS["KeySemanticDictionary"].torch_operator()(x, 16, shift, 64)
     actual = run("KeySemanticDictionary", (x,), (16, shift, 64))
     differ = ((actual ^ expected)[..., None] >> torch.arange(16)) & 1
@@ -286,7 +266,7 @@ def test_dictionary_of_a_real_window(shift: int) -> None:
 
 def test_a_dictionary_of_all_tokens_is_window_attention() -> None:
     for grid in (Grid(2, 2, 2, 4, 1), Grid(1, 1, 2, 7, 3)):
-        (qkv, table), attributes = heads_tensors(grid, 2, 3)
+        qkv, _, table, attributes = heads_arguments(grid, 2, 3)
         dictionary = run("KeySemanticDictionary", (qkv,), (grid.window, grid.shift, grid.window**2))
         restricted = run("KeySemanticAttention", (qkv, dictionary, table), attributes)
         torch.testing.assert_close(
@@ -310,18 +290,18 @@ def test_one_model_runs_at_every_size(name: str) -> None:
 def test_mask_adds_minus_100_and_does_not_remove() -> None:
     """Logits that differ by more than 100, exact in float32: a token of another region can win."""
     grid = Grid(1, 2, 2, 3, 1)
-    qkv = normal(1, *grid.image, 24).mul(4).round()
-    table = normal(2, 25, 2).mul(60).round()
+    qkv = normal(seeded(1), *grid.image, 24).mul(4).round()
+    table = normal(seeded(2), 25, 2).mul(60).round()
     compare("ShiftedWindowAttention", (qkv, table), (3, 1, 2))
-    compare("KeySemanticAttention", (qkv, any_dictionary(grid), table), (3, 1, 2))
+    compare("KeySemanticAttention", (qkv, random_dictionary(Heads(*grid, 2, 4)), table), (3, 1, 2))
 
 
 # ---- schemas ----
 
 
-@pytest.mark.parametrize("operator", OPERATORS.values(), ids=list(OPERATORS))
+@EVERY
 def test_names_equal_the_torch_schema(operator: Operator) -> None:
-    schema, arguments = operator.schema(), torch_operator(operator).default._schema.arguments
+    schema, arguments = operator.schema(), operator.torch_operator().default._schema.arguments
     tensors = [argument.name for argument in arguments if str(argument.type) == "Tensor"]
     numbers = [argument.name for argument in arguments if str(argument.type) == "int"]
     assert [argument.name for argument in arguments] == tensors + numbers
@@ -332,7 +312,7 @@ def test_names_equal_the_torch_schema(operator: Operator) -> None:
     assert not schema.attributes[NAMESPACE_ATTRIBUTE].required
 
 
-@pytest.mark.parametrize("operator", OPERATORS.values(), ids=list(OPERATORS))
+@EVERY
 def test_the_schema_is_registered_with_onnx(operator: Operator) -> None:
     schema = operator.schema()
     assert onnx.defs.get_schema(operator.name, VERSION, DOMAIN).since_version == VERSION
@@ -346,30 +326,20 @@ def test_the_schema_is_registered_with_onnx(operator: Operator) -> None:
     assert set(constraint.allowed_type_strs) == {"tensor(float)", "tensor(float16)", "tensor(bfloat16)"}
 
 
-@pytest.mark.parametrize("operator", OPERATORS.values(), ids=list(OPERATORS))
+@EVERY
 def test_the_checker_knows_the_operator(operator: Operator) -> None:
     """A node without a required attribute is refused, because the schema is registered."""
     tensors, attributes = all_arguments(Grid(1, 1, 1, 4, 0))[operator.name]
     numbers = dict(zip(operator.attributes, attributes, strict=True))
     statics = operator.statics(dict(zip(operator.inputs, (t.shape for t in tensors), strict=True)), numbers)
-    broken = onnx.ModelProto()
-    broken.CopyFrom(
-        model(
-            operator.name,
-            TensorProto.FLOAT,
-            MINIMUM_OPSET,
-            tuple(t.ndim for t in tensors),
-            tuple(statics.items()),
-            **numbers,
-        )
-    )
+    how = (TensorProto.FLOAT, MINIMUM_OPSET, tuple(t.ndim for t in tensors), tuple(statics.items()))
+    broken = copy.deepcopy(model(operator.name, *how, **numbers))
     del broken.functions[:]
     onnx.checker.check_model(broken)
     (node,) = broken.graph.node
     for missing in operator.attributes:
         kept = [attribute for attribute in node.attribute if attribute.name != missing]
-        incomplete = onnx.ModelProto()
-        incomplete.CopyFrom(broken)
+        incomplete = copy.deepcopy(broken)
         del incomplete.graph.node[0].attribute[:]
         incomplete.graph.node[0].attribute.extend(kept)
         with pytest.raises(onnx.checker.ValidationError, match=missing):
@@ -382,7 +352,7 @@ def test_function_names_are_unique_in_all_domains() -> None:
 
 
 @pytest.mark.parametrize("opset", OPSETS)
-@pytest.mark.parametrize("operator", OPERATORS.values(), ids=list(OPERATORS))
+@EVERY
 def test_bodies_follow_the_rules(operator: Operator, opset: int) -> None:
     body = function(operator, opset)
     assert (body.domain, body.name) == (DOMAIN, operator.name)
@@ -402,15 +372,10 @@ def test_bodies_follow_the_rules(operator: Operator, opset: int) -> None:
     assert len(made) == len(set(made)), "a name is assigned twice"
 
 
-@pytest.mark.parametrize("operator", OPERATORS.values(), ids=list(OPERATORS))
+@EVERY
 def test_every_attribute_reaches_the_body(operator: Operator) -> None:
     """The window size is written into it."""
-    referenced = {
-        attribute.ref_attr_name
-        for node in function(operator).node
-        for attribute in node.attribute
-        if attribute.ref_attr_name
-    }
+    referenced = {attribute.ref_attr_name for node in function(operator).node for attribute in node.attribute} - {""}
     assert referenced | set(WINDOW) == set(operator.attributes)
 
 

@@ -12,9 +12,7 @@ from torch import Tensor
 
 from agileir_export.plugins.attention import plain_attention
 from agileir_export.plugins.group_shifted_window_attention.operator import plain as plain_group
-from agileir_export.plugins.key_semantic_dictionary.operator import (
-    order_preserving_integer,
-)
+from agileir_export.plugins.key_semantic_dictionary.operator import order_preserving_integer
 from agileir_export.plugins.key_semantic_dictionary.operator import plain as plain_dictionary
 
 from . import naive

@@ -37,12 +37,7 @@ def valid(name: str) -> dict[str, Any]:
     return arguments
 
 
-OPERATORS = {
-    "group": group_attention,
-    "window": attention,
-    "dictionary": make_dictionary,
-    "key": key_attention,
-}
+OPERATORS = {"group": group_attention, "window": attention, "dictionary": make_dictionary, "key": key_attention}
 IMAGE = {"group": "x", "window": "qkv", "dictionary": "x", "key": "qkv"}
 WIDTH = {"group": 6, "window": 24, "dictionary": 6, "key": 24}
 
@@ -72,21 +67,14 @@ def refusals() -> list[Any]:
         if name == "dictionary":
             continue
         heads = 3 if name == "group" else 2
-        shapes = {
-            "rows": (48, heads),
-            "columns": (49, heads + 1),
-            "transposed": (heads, 49),
-            "expanded": (heads, 16, 16),
-        }
+        transposed, expanded = (heads, 49), (heads, 16, 16)
+        shapes = {"rows": (48, heads), "columns": (49, heads + 1), "transposed": transposed, "expanded": expanded}
         for label, shape in shapes.items():
             words = f"bias_table 49 {heads} {' '.join(map(str, shape))}"
             add(name, f"table-{label}", words, bias_table=ones(shape))
-        half = {"bias_table": ones(49, heads, dtype=torch.float16)}
-        add(name, "mixed-types", "float32 float16", **half)
-        whole = {"bias_table": ones(49, heads, dtype=torch.int32)}
-        add(name, "integer-table", "float32 int32", **whole)
-        elsewhere = {"bias_table": ones(49, heads, device="meta")}
-        add(name, "mixed-devices", "cpu meta", **elsewhere)
+        add(name, "mixed-types", "float32 float16", bias_table=ones(49, heads, dtype=torch.float16))
+        add(name, "integer-table", "float32 int32", bias_table=ones(49, heads, dtype=torch.int32))
+        add(name, "mixed-devices", "cpu meta", bias_table=ones(49, heads, device="meta"))
 
     for name in ("window", "key"):
         add(name, "heads-do-not-divide", "24 5", num_heads=5, bias_table=ones(49, 5))

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import io
 import json
 import os
 import signal
@@ -22,23 +23,9 @@ from ..scripts import load_script
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
-AGILE = {
-    "embed_dim": 8,
-    "depths": (2,),
-    "num_heads": (2,),
-    "key_dims": (4,),
-    "window_size": 4,
-    "upsampler": "pixelshuffledirect",
-}
-UNET = {
-    "embed_dim": 8,
-    "depths": (1, 1),
-    "final_depth": 1,
-    "head_dim": 8,
-    "window_size": 4,
-    "top_k": 5,
-    "task": "denoising",
-}
+SMALL = {"embed_dim": 8, "window_size": 4}
+AGILE = {**SMALL, "depths": (2,), "num_heads": (2,), "key_dims": (4,), "upsampler": "pixelshuffledirect"}
+UNET = {**SMALL, "depths": (1, 1), "final_depth": 1, "head_dim": 8, "top_k": 5, "task": "denoising"}
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +63,10 @@ def arguments(images, out, *more, preset="micro_x2", steps=6):
         *("--batch", "2", "--patch", "8", "--warmup", "2", "--held-out", "1", "--device", "cpu"),
         *("--every", "2", "--validate-every", "4", *more),
     ]
+
+
+def settings(tool, **named):
+    return tool.Settings(patch=8, ema=0.9, clip=1.0, seed=0, attention="plain", amp=False, start="", **named)
 
 
 def weights(folder, preset="micro_x2"):
@@ -119,12 +110,8 @@ def test_another_seed_gives_other_weights(tool, images, tmp_path):
 
 @pytest.mark.parametrize("preset", ["micro_x2", "micro_dn"])
 def test_loss_falls(tool, images, tmp_path, preset):
-    settings = tool.Settings(
-        **dict(preset=preset, data=str(images), steps=60, batch=4, patch=8, lr=5e-3, warmup=5),
-        **dict(ema=0.9, clip=1.0, sigma=25.0 if preset == "micro_dn" else 0.0, seed=0, held_out=1),
-        **dict(attention="plain", amp=False, start=""),
-    )
-    run = tool.Run(settings, tmp_path)
+    how = dict(preset=preset, data=str(images), steps=60, batch=4, lr=5e-3, warmup=5, held_out=1)
+    run = tool.Run(settings(tool, **how, sigma=25.0 if preset == "micro_dn" else 0.0), tmp_path)
     before = run.validate()
     losses = [run.advance()[0] for _ in range(60)]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
@@ -165,11 +152,8 @@ def test_averages_follow_their_definition(tool):
 
 
 def test_schedule_rises_then_falls_to_zero(tool):
-    settings = tool.Settings(
-        **dict(preset="", data="", steps=100, batch=1, patch=8, lr=1.0, warmup=10, ema=0.9),
-        **dict(clip=1.0, sigma=0.0, seed=0, held_out=0, attention="plain", amp=False, start=""),
-    )
-    rates = [settings.learning_rate(step) for step in range(100)]
+    how = settings(tool, preset="", data="", steps=100, batch=1, lr=1.0, warmup=10, held_out=0, sigma=0.0)
+    rates = [how.learning_rate(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] < 1e-3
 
@@ -179,23 +163,13 @@ def test_full_disk_keeps_the_last_checkpoint(tool, images, tmp_path, monkeypatch
     before = (tmp_path / "last.pt").read_bytes()
     open_file = Path.open
 
-    class Full:
-        def __init__(self, stream):
-            self.stream = stream
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            self.stream.close()
-
+    class Full(io.FileIO):
         def write(self, data):
-            self.stream.write(data[: len(data) // 2])
+            super().write(data[: len(data) // 2])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def full(path, mode="r", *rest, **named):
-        stream = open_file(path, mode, *rest, **named)
-        return Full(stream) if "x" in mode else stream
+        return Full(path, mode) if "x" in mode else open_file(path, mode, *rest, **named)
 
     monkeypatch.setattr(Path, "open", full)
     assert tool.main(arguments(images, tmp_path, "--resume", steps=4)) == OutputError.exit_code
@@ -207,23 +181,21 @@ def test_full_disk_keeps_the_last_checkpoint(tool, images, tmp_path, monkeypatch
 
 
 def test_bad_data_folders(tool, tmp_path):
-    with pytest.raises(InputError, match="no folder"):
-        tool.TrainingImages(tmp_path / "none", 2, 3, 8, 0.0, 1)
-    with pytest.raises(InputError, match="holds no image"):
-        tool.TrainingImages(tmp_path, 2, 3, 8, 0.0, 1)
+    def refused(kind, message, place=tmp_path, scale=2, held_out=1, **more):
+        with pytest.raises(kind, match=message):
+            tool.TrainingImages(place, scale, 3, 8, 0.0, held_out, **more)
+
+    refused(InputError, "no folder", tmp_path / "none")
+    refused(InputError, "holds no image")
     (tmp_path / "broken.png").write_bytes(b"no image at all")
-    with pytest.raises(ImageError, match=r"broken\.png"):
-        tool.TrainingImages(tmp_path, 2, 3, 8, 0.0, 1)
+    refused(ImageError, r"broken\.png")
     Image.new("RGB", (40, 12)).save(tmp_path / "broken.png")
-    with pytest.raises(ImageError, match=r"broken\.png has 40x12 pixels.*16x16"):
-        tool.TrainingImages(tmp_path, 2, 3, 8, 0.0, 0)
-    with pytest.raises(ImageError, match="40x12"):
-        tool.TrainingImages(tmp_path, 2, 3, 8, 0.0, 0, skip_small=True)
+    refused(ImageError, r"broken\.png has 40x12 pixels.*16x16", held_out=0)
+    refused(ImageError, "40x12", held_out=0, skip_small=True)
     Image.new("RGB", (40, 16)).save(tmp_path / "large.png")
     assert len(tool.TrainingImages(tmp_path, 2, 3, 8, 0.0, 0, skip_small=True).training) == 1
     (tmp_path / "large.png").unlink()
-    with pytest.raises(InputError, match="1 images, and 1 are kept"):
-        tool.TrainingImages(tmp_path, 1, 3, 8, 0.0, 1)
+    refused(InputError, "1 images, and 1 are kept", scale=1)
 
 
 def test_command_line_errors_have_exit_codes_and_no_traceback(tool, images, tmp_path, capsys):
