@@ -24,14 +24,25 @@ from typing import Any
 from .entry import CONTENT, DESCRIPTION, VERSION, CacheEntry, damage, read_entry, synchronise, write_through
 from .facts import Difference, Facts, differences, facts_key, likeness
 
-__all__ = ["DRAWERS", "ENGINES", "PREPARED", "RANGES", "SEAMS", "Cache", "CacheEntry", "CacheWarning", "default_folder"]
+__all__ = [
+    "DRAWERS",
+    "ENGINES",
+    "MEMORY",
+    "PREPARED",
+    "RANGES",
+    "SEAMS",
+    "Cache",
+    "CacheEntry",
+    "CacheWarning",
+    "default_folder",
+]
 
 ENVIRONMENT_VARIABLE = "AGILEIR_EXPORT_CACHE"
 
-ENGINES, PREPARED, RANGES, SEAMS = "engines", "sources", "ranges", "seams"
-DRAWERS = (ENGINES, PREPARED, RANGES, SEAMS)
+ENGINES, PREPARED, RANGES, SEAMS, MEMORY = "engines", "sources", "ranges", "seams", "memory"
+DRAWERS = (ENGINES, PREPARED, RANGES, SEAMS, MEMORY)
 """Built engines; ONNX files made from models on the way to one; what calibration measured on pictures; how well tiles
-fit together."""
+fit together; how much memory runners take."""
 
 TEMPORARY = ".unfinished-"
 LOCKS = ".locks"

@@ -24,6 +24,7 @@ __all__ = [
     "collected",
     "common_options",
     "given",
+    "memory_bytes",
     "model_options",
     "path_option",
     "stacked",
@@ -32,6 +33,8 @@ __all__ = [
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Size = tuple[int, int]
+
+UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
@@ -67,6 +70,20 @@ class TileType(SizeType):
         if value in ("auto", "off"):
             return value
         return super().convert(f"{value}x{value}" if str(value).isdecimal() else value, param, ctx)
+
+
+def memory_bytes(ctx: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    """``4GiB`` in bytes: a number of bytes, kB, MB, GB, KiB, MiB or GiB.
+
+    Raises:
+        click.BadParameter: Something else.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*([KMG]I?B)?B?", text.strip().upper())
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not an amount of memory such as 4GiB or 512MB.", ctx, option)
+    return int(float(match[1]) * UNITS[match[2] or ""])
 
 
 def _sets(attribute: str, of: Callable[[Any], Any] = bool) -> Callable[[click.Context, click.Parameter, Any], None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .options import Size, SizeType, common_options, given, model_options, path_option, stacked
+from .options import Size, SizeType, common_options, given, memory_bytes, model_options, path_option, stacked
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -24,18 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["trt"]
 
 PRECISIONS = {"--fp32": "float32", "--tf32": "float32", "--fp16": "float16", "--bf16": "bfloat16", "--int8": "int8"}
-
-UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-
-
-def _bytes(ctx: click.Context, option: click.Parameter, text: str | None) -> int | None:
-    """``4GiB`` in bytes: a number of bytes, kB, MB, GB, KiB, MiB or GiB."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*([KMG]I?B)?B?", text.strip().upper())
-    if match is None:
-        raise click.BadParameter(f"{text!r} is not an amount of memory such as 4GiB or 512MB.", ctx, option)
-    return int(float(match[1]) * UNITS[match[2] or ""])
 
 
 def _gpus(_: click.Context, option: click.Parameter, listed: str | None) -> tuple[str, ...]:
@@ -104,7 +91,7 @@ build_options = stacked(
         "--workspace",
         "workspace_bytes",
         metavar="BYTES",
-        callback=_bytes,
+        callback=memory_bytes,
         help="Most memory a kernel may take for itself, as in 4GiB.",
     ),
     click.option(

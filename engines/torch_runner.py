@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from ..models import ModelSpec, Restorer
+from .process_memory import give_back_large_blocks
 from .runner import Images, check_images
 
 __all__ = ["TorchRunner"]
 
 
 class TorchRunner:
-    """Runs a model in PyTorch, eagerly.
+    """Runs a model in PyTorch, eagerly; on a CPU, freed tensors go back to the system (`give_back_large_blocks`).
 
     Args:
         model: The model, used as it is.
@@ -24,6 +25,11 @@ class TorchRunner:
     def __init__(self, model: Restorer, device: str = "cpu") -> None:
         self.model = model.to(device).eval()
         self.device = device
+        if device == "cpu":
+            give_back_large_blocks()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TorchRunner, (self.model, self.device)
 
     @property
     def spec(self) -> ModelSpec:

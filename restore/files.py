@@ -29,6 +29,7 @@ from ..images.resizing import resize_bicubic
 from ..images.transparency import visible_colour
 from ..parity.images import to_channels
 from ..progress import Progress, silent
+from .out_of_memory import is_out_of_memory
 from .seams import SEAM_PSNR
 from .tiled_runner import Tile, TiledRunner
 
@@ -151,8 +152,8 @@ def restore_image(runner: Runner, image: Image) -> Image:
             restored = to_channels(runner.run(np.repeat(pixels, channels, 0)[None])[0][:3], 1)
     except AgileIRError:
         raise
-    except Exception as error:  # PyTorch raises RuntimeError, ONNX Runtime classes that share no base but Exception
-        if not isinstance(error, MemoryError) and "alloc" not in str(error).lower():
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
         height, width = pixels.shape[1:]
         raise EnvironmentProblem(

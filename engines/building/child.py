@@ -22,6 +22,7 @@ from ...export.artifact import parse_onnx
 from ...progress import Progress
 from ..failures import BuildFailed, Failure
 from ..logger import ERRORS, make_logger
+from ..process_memory import PEAK, process_memory
 from ..targets import load_target
 from .builder import build
 from .request import BuildRequest
@@ -106,14 +107,5 @@ def _run(request: BuildRequest, folder: Path, progress: Progress) -> dict[str, A
         "layers": built.layers,
         "inspection": built.inspection,
         "seconds": time.perf_counter() - started,
-        "peak_memory_bytes": peak_memory(),
+        "peak_memory_bytes": process_memory(PEAK),
     }
-
-
-def peak_memory() -> int | None:
-    """Most memory this process has held, in bytes; None where the system does not tell."""
-    status = Path("/proc/self/status")  # resource.ru_maxrss would count the parent's memory from before exec, too
-    if not status.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
-    return int(lines["VmHWM"].split()[0]) * 1024 if "VmHWM" in lines else None

@@ -40,6 +40,7 @@ def create_session(
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.enable_mem_pattern = False  # it keeps a block for the second run beside what the first left: twice the peak
     if threads is not None:
         options.intra_op_num_threads = threads
     if in_order:
@@ -94,6 +95,10 @@ class OnnxRuntimeRunner:
     def __init__(self, source: str | Path | OnnxArtifact, threads: int | None = None) -> None:
         self.artifact = source if isinstance(source, OnnxArtifact) else read_artifact(source)
         self.session = faithful_session(self.artifact.model, threads, self.artifact.name)
+        self._threads = threads
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnnxRuntimeRunner, (self.artifact, self._threads)
 
     @property
     def spec(self) -> ModelSpec:

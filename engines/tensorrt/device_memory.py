@@ -94,6 +94,10 @@ class DeviceMemory(Protocol):
             OutOfDeviceMemory: There is not as much.
         """
 
+    def free_bytes(self) -> int:
+        """Bytes of the GPU that are free now."""
+        ...
+
     def upload(self, block: Block, host: NDArray[Any]) -> None:
         """Queues a copy to the GPU; `host` is contiguous, page-locked, and must not change before `synchronize`."""
 

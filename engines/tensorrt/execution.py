@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,6 +107,15 @@ class Executor:
         self._memory.download(result, self._output.block)
         self._memory.synchronize()
         return result
+
+    def device_bytes(self, profile: int, shape: tuple[int, ...]) -> int:
+        """Device memory that a call with images of a shape needs: the context's working memory, input and output.
+
+        Raises:
+            InternalError: TensorRT refuses the shape.
+        """
+        state = self._state(profile, shape)
+        return state.scratch_bytes + 4 * (math.prod(shape) + math.prod(state.output_shape))
 
     def close(self) -> None:
         """Gives back graphs, contexts and buffers."""

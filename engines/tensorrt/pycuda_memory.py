@@ -79,6 +79,10 @@ class PycudaMemory:
             raise OutOfDeviceMemory(f"{nbytes:,} bytes of page-locked memory", "The machine", f"{error}.") from error
         return host
 
+    def free_bytes(self) -> int:
+        """See `DeviceMemory.free_bytes`."""
+        return int(self._cuda.mem_get_info()[0])
+
     def upload(self, block: Block, host: NDArray[Any]) -> None:
         """See `DeviceMemory.upload`."""
         self._cuda.memcpy_htod_async(block.address, host, self._stream)

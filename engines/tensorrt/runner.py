@@ -84,17 +84,53 @@ class TensorRTRunner:
         scale = self.spec.scale
         output = np.empty((batch, images.shape[1], height * scale, width * scale), np.float32)
         with self._lock:
-            if self._executor is None:
-                raise InputError(f"The runner of {self.artifact.path} is closed.", fix="Open it again.")
+            executor = self._open()
             with self._memory.current():
                 for start, count in zip(range(0, batch, fit.step), fit.chunks(batch), strict=True):
                     chunk = padded[start : start + fit.step]
                     wanted = len(chunk)
                     if wanted < count:
                         chunk = np.concatenate([chunk, np.repeat(chunk[-1:], count - wanted, axis=0)])
-                    result = self._executor(fit.profile, chunk)
+                    result = executor(fit.profile, chunk)
                     output[start : start + wanted] = result[:wanted, :, : height * scale, : width * scale]
         return output
+
+    def device_bytes(self, batch: int, rows: int, columns: int) -> int | None:
+        """Device memory that running images of a size needs, as the engine tells it; nothing is run.
+
+        Beside it, the host holds input and output page-locked.
+
+        Args:
+            batch: Images at once.
+            rows: Their height (pixels).
+            columns: Their width (pixels).
+
+        Returns:
+            None for images outside every profile.
+
+        Raises:
+            InputError: The runner is closed.
+            InternalError: TensorRT refuses the shape.
+        """
+        multiple = self.spec.pad_multiple
+        fit = fit_profile(self.artifact.profiles, batch, rows + -rows % multiple, columns + -columns % multiple)
+        if fit is None:
+            return None
+        shape = (max(fit.chunks(batch)), self.spec.channels, fit.rows, fit.columns)
+        with self._lock:
+            executor = self._open()
+            with self._memory.current():
+                return executor.device_bytes(fit.profile, shape)
+
+    def free_bytes(self) -> int:
+        """Device memory that is free now."""
+        with self._memory.current():
+            return self._memory.free_bytes()
+
+    def _open(self) -> Executor:
+        if self._executor is None:
+            raise InputError(f"The runner of {self.artifact.path} is closed.", fix="Open it again.")
+        return self._executor
 
     def describe(self) -> dict[str, Any]:
         """See `Runner.describe`."""

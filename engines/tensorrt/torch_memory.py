@@ -64,6 +64,10 @@ class TorchMemory:
             raise OutOfDeviceMemory(f"{nbytes:,} bytes of page-locked memory", "The machine", str(error)) from error
         return host
 
+    def free_bytes(self) -> int:
+        """See `DeviceMemory.free_bytes`."""
+        return int(torch.cuda.mem_get_info(self._device)[0])
+
     def upload(self, block: Block, host: NDArray[Any]) -> None:
         """See `DeviceMemory.upload`."""
         with torch.cuda.stream(self._stream):

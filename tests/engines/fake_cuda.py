@@ -120,6 +120,9 @@ class NumpyMemory:
         assert self.gpu.current
         return np.full(nbytes, 0xCD, np.uint8)
 
+    def free_bytes(self) -> int:
+        return self.gpu.limit - self.gpu.used
+
     def upload(self, block: Block, host: np.ndarray[Any, Any]) -> None:
         assert self.gpu.current
         source = host.reshape(-1).view(np.uint8)

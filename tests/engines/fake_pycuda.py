@@ -111,7 +111,22 @@ def driver(gpu: Gpu, devices: int = 1, broken: str = "") -> ModuleType:
         target = dest.reshape(-1).view(np.uint8)
         gpu.stream.queue(lambda: np.copyto(target, gpu.at(src, target.nbytes)))
 
-    contents = (Error, MemoryError, LogicError, DeviceAllocation, Context, Device, Stream, init, mem_alloc)
+    def mem_get_info() -> tuple[int, int]:
+        assert gpu.current
+        return gpu.limit - gpu.used, gpu.limit
+
+    contents = (
+        Error,
+        MemoryError,
+        LogicError,
+        DeviceAllocation,
+        Context,
+        Device,
+        Stream,
+        init,
+        mem_alloc,
+        mem_get_info,
+    )
     for each in (*contents, pagelocked_empty, memcpy_htod_async, memcpy_dtoh_async):
         setattr(module, each.__name__, each)
     return module  # type: ignore[no-any-return]

@@ -103,6 +103,7 @@ def module(gpu: Gpu, available: bool = True) -> Any:
         is_available=lambda: available,
         device_count=lambda: 1,
         get_device_capability=lambda device: (8, 9),
+        mem_get_info=lambda device: (gpu.limit - gpu.used, gpu.limit),
         get_device_name=lambda device: "Torch on NumPy",
         Stream=Stream,
         CUDAGraph=CUDAGraph,
