@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..models import ModelSpec, Restorer
-from .process_memory import give_back_large_blocks
+from ..process_memory import give_back_large_blocks
 from .runner import Images, check_images
 
 __all__ = ["TorchRunner"]

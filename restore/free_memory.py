@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..engines.process_memory import ADDRESSES, process_memory
+from ..process_memory import ADDRESSES, process_memory
 
 __all__ = ["free_memory"]
 

@@ -16,12 +16,12 @@ import numpy as np
 
 from ..cache import MEMORY, NETWORK, Cache, Facts, program_facts
 from ..engines.artifact import EngineArtifact
-from ..engines.process_memory import RESIDENT, process_memory
 from ..engines.profiles import static_profile
 from ..engines.runner import Runner
 from ..engines.tensorrt.runner import TensorRTRunner
 from ..errors import EnvironmentProblem
 from ..export.artifact import OnnxArtifact
+from ..process_memory import RESIDENT, process_memory
 from ..progress import Progress, silent
 from .free_memory import free_memory
 from .peak_memory import Measure, Peak, cuda_device, measuring, padded_pixels
@@ -65,7 +65,7 @@ class MemoryPlan:
     def predict(self, rows: int, columns: int, batch: int = 1) -> int:
         """Most bytes that running images of a size takes, above what is held before the runner's first run.
 
-        The images are not counted, the result is.
+        Images and result are counted.
 
         Args:
             rows: Height of the images (pixels), padded or not.

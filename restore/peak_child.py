@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.process_memory import PEAK, RESIDENT, process_memory, restart_peak
 from ..engines.runner import Runner
+from ..process_memory import PEAK, RESIDENT, process_memory, restart_peak
 
 __all__ = ["main"]
 

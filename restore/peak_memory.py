@@ -22,7 +22,7 @@ from ..errors import EnvironmentProblem
 if TYPE_CHECKING:
     from ..engines.torch_runner import TorchRunner
 
-__all__ = ["Measure", "Peak", "cuda_device", "measuring"]
+__all__ = ["Measure", "Peak", "cuda_device", "measuring", "padded_pixels"]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ ROOMS = (
     "plugins",
 )
 """From the top to the bottom: a room imports itself and what stands after it."""
-GROUND = ("cache", "images", "json_form", "lazy", "files", "progress", "version", "errors")
+GROUND = ("cache", "images", "json_form", "lazy", "files", "process_memory", "progress", "version", "errors")
 """Below every room: what knows nothing of models; each imports only what stands after it."""
 ORDER = (*ROOMS, *GROUND)
 BESIDE_THE_PACKAGE = {"tests", "benchmarks", "tools", "docs"}

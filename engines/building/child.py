@@ -19,10 +19,10 @@ from typing import Any
 
 from ...errors import AgileIRError, InternalError
 from ...export.artifact import parse_onnx
+from ...process_memory import PEAK, process_memory
 from ...progress import Progress
 from ..failures import BuildFailed, Failure
 from ..logger import ERRORS, make_logger
-from ..process_memory import PEAK, process_memory
 from ..targets import load_target
 from .builder import build
 from .request import BuildRequest
