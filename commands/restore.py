@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import TileType, common_options, model_options
+from ..errors import InputError
+from .options import TileType, common_options, memory_bytes, model_options
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ __all__ = ["restore"]
     metavar="DB",
     help="Quality at the seams of tiles against the whole picture.",
 )
+@click.option(
+    "--memory",
+    metavar="BYTES",
+    callback=memory_bytes,
+    help="With --tile auto: measure what the model takes, and keep to so much in all, as in 4GiB.",
+)
 @model_options
 @common_options
 @click.pass_obj
@@ -59,6 +66,7 @@ def restore(
     tile: Tile,
     overlap: int | None,
     seam_psnr: float,
+    memory: int | None,
     options: LoadOptions,
 ) -> None:
     """Restore pictures, or all pictures of folders, with an exported file (fast) or a model (PyTorch).
@@ -71,14 +79,17 @@ def restore(
     measured: see docs/tiles.md.
     """
     from ..engines.opening import open_runner
-    from ..restore import TiledRunner, plan_outputs, restore_planned
+    from ..restore import TiledRunner, memory_plan, plan_outputs, restore_planned
 
+    if memory is not None and tile != "auto":
+        raise InputError("--memory chooses a tile, and --tile has chosen one.", fix="Leave one of the two out.")
     with terminal.working():
         pairs = plan_outputs(images, output, overwrite)
     with terminal.working(f"Loading {source}"):
         runner = open_runner(source, options)
     with terminal.working("Restoring") as progress:
-        tiled = TiledRunner(runner, tile, overlap, seam_psnr, progress=progress)
+        room = None if memory is None else memory_plan(runner, memory, progress=progress)
+        tiled = TiledRunner(runner, tile, overlap, seam_psnr, room, progress=progress)
         done = restore_planned(tiled, pairs, overwrite, progress)
     sizes = [f"{f.size_in[0]}x{f.size_in[1]} -> {f.size_out[0]}x{f.size_out[1]}" for f in done]
     rows = [(f.output, size, f"{f.seconds:.2f} s") for f, size in zip(done, sizes, strict=True)]

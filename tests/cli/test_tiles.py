@@ -83,3 +83,30 @@ def test_verify_with_a_tile(trial: Path) -> None:
         result = run("verify", trial, *options, *wrong)
         assert result.exit_code == 2
         assert message in result.stderr
+
+
+def test_memory_chooses_the_tile(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from agileir_export import restore
+
+    asked: list[int] = []
+
+    def planned(runner: object, budget: int, **_: object) -> restore.MemoryPlan:
+        asked.append(budget)
+        return restore.MemoryPlan(0.0, 1.0, multiple=4, room=1000)
+
+    monkeypatch.setattr(restore, "memory_plan", planned)
+    result = run("restore", files["onnx"], "in.png", "-o", "a.png", "--memory", "2KiB", "--overlap", 4)
+    assert result.exit_code == 0
+    assert asked == [2048]
+    assert "tiles of" in result.stderr
+    assert read_image("a.png").pixels.shape == (3, 80, 100)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(("--memory", "much"), "is not an amount of memory"), (("--memory", "1GiB", "--tile", "off"), "has chosen one")],
+)
+def test_no_budget(options: tuple[str, ...], said: str, files: dict[str, Path]) -> None:
+    result = run("restore", files["onnx"], "in.png", "-o", "a.png", *options)
+    assert result.exit_code == 2
+    assert said in result.stderr
