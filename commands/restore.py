@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import InputError
 from .options import TileType, common_options, memory_size, model_options
 from .terminal import Terminal
 
@@ -47,7 +48,12 @@ __all__ = ["restore"]
     metavar="DB",
     help="Quality at the seams of tiles against the whole picture.",
 )
-@click.option("--memory", callback=memory_size, metavar="BYTES", help="Most memory to take, as in 4GiB. Default: all.")
+@click.option(
+    "--memory",
+    callback=memory_size,
+    metavar="BYTES",
+    help="With --tile auto: most memory to take in all, as in 4GiB. Default: what is free.",
+)
 @model_options
 @common_options
 @click.pass_obj
@@ -72,6 +78,8 @@ def restore(
     A picture that is larger than the file or engine takes, or than fits, is restored in tiles, whose overlap is
     measured: see docs/tiles.md.
     """
+    if memory is not None and tile != "auto":
+        raise InputError("--memory chooses a tile, and --tile has chosen one.", fix="Leave one of the two out.")
     from ..engines.opening import open_runner
     from ..restore import PlannedRoom, TiledRunner, plan_outputs, restore_planned
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from agileir_export.images.files import Image, read_image, write_image
+from agileir_export.restore import MemoryPlan
 
 from ..export import networks
 from .command import document, run
@@ -83,3 +84,28 @@ def test_verify_with_a_tile(trial: Path) -> None:
         result = run("verify", trial, *options, *wrong)
         assert result.exit_code == 2
         assert message in result.stderr
+
+
+def test_memory_chooses_the_tile(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def planned(runner: object, budget: int, **_: object) -> MemoryPlan:
+        asked.append(budget)
+        return MemoryPlan(0.0, 1.0, multiple=4, room=1000)
+
+    monkeypatch.setattr("agileir_export.restore.tiled_runner.memory_plan", planned)
+    result = run("restore", files["onnx"], "in.png", "-o", "a.png", "--memory", "2KiB", "--overlap", 4)
+    assert result.exit_code == 0
+    assert asked == [2048]
+    assert "tiles of" in result.stderr
+    assert read_image("a.png").pixels.shape == (3, 80, 100)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(("--memory", "much"), "is not an amount of memory"), (("--memory", "1GiB", "--tile", "off"), "has chosen one")],
+)
+def test_no_budget(options: tuple[str, ...], said: str, files: dict[str, Path]) -> None:
+    result = run("restore", files["onnx"], "in.png", "-o", "a.png", *options)
+    assert result.exit_code == 2
+    assert said in result.stderr

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from agileir_export.cache import Cache
 from agileir_export.engines import Runner, TorchRunner
 from agileir_export.engines.tensorrt.fitting import Fit, fit_profile
 from agileir_export.errors import AgileIRError, EnvironmentProblem, InputError, InternalError, Unsupported
 from agileir_export.images.resizing import pad_to_multiple, pad_to_size
+from agileir_export.restore import memory_plan
 
 from ..export import networks
 from .fake_cuda import Gpu
@@ -84,6 +86,29 @@ def test_batches_go_through_in_steps(
     images = networks.images(batch, 3, 8, 8)
     np.testing.assert_array_equal(runner.run(images), doubled(images))
     assert seen == chunks
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 7, 11), (9, 16, 20)], ids=str)
+def test_memory_is_known_beforehand(shape: tuple[int, int, int], module: Module, tmp_path: Path) -> None:
+    """What the engine tells is what a run allocates on the GPU; nothing is run for it."""
+    runner, _ = open_engine(write_engine(tmp_path, [FREE]), module)
+    free = runner.free_bytes()
+    told = runner.device_bytes(*shape)
+    assert told is not None and told > 0
+    assert runner.free_bytes() == free
+    batch, rows, columns = shape
+    runner.run(networks.images(batch, 3, rows, columns))
+    assert free - runner.free_bytes() == pytest.approx(told, abs=1)
+    assert runner.device_bytes(1, 99, 99) is None
+
+
+def test_a_plan_asks_the_engine(module: Module, tmp_path: Path) -> None:
+    runner, _ = open_engine(write_engine(tmp_path, [FREE]), module)
+    plan = memory_plan(runner, 10**6, cache=Cache(tmp_path / "cache"))
+    told = runner.device_bytes(1, 16, 20)
+    assert told is not None
+    assert plan.predict(16, 20) == pytest.approx(told, rel=0.15)
+    assert plan.room == 10**6
 
 
 def test_padding_to_a_size() -> None:
