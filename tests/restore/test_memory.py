@@ -121,7 +121,7 @@ def test_a_child_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     plan = memory_plan(Holds(), 2**40, cache=Cache(tmp_path), progress=lambda step, *_: said.append(step))
     assert len(said) == 3
     assert plan.bytes_per_pixel == pytest.approx(2024, rel=0.05), "2000, and three float32 planes in and out"
-    assert plan.base_bytes == pytest.approx(20 * MIB, rel=0.1)
+    assert plan.base_bytes == pytest.approx(20 * MIB, abs=4 * MIB), "and what an allocator keeps beside"
     again = memory_plan(Holds(), 2**40, cache=Cache(tmp_path), progress=lambda step, *_: said.append(step))
     assert len(said) == 3, "it is in the cache"
     assert (again.base_bytes, again.bytes_per_pixel) == (plan.base_bytes, plan.bytes_per_pixel)
