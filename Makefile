@@ -1,6 +1,6 @@
 # Everything a newcomer needs from a machine that has only Python >= 3.10:
 #   make demo     export a model, verify it on real images, restore one of them
-#   make test     lint and tests, about 13 minutes
+#   make test     lint and tests, about 9 minutes
 # `make help` lists the rest.
 
 PYTHON       ?=
@@ -33,7 +33,7 @@ DEMO_RESULT := demo/$(basename $(notdir $(DEMO_IMAGE)))_restored.png
 
 help:
 	@echo 'make demo     environment, export $(DEMO_MODEL), verify it on images, restore one'
-	@echo 'make test     environment, ruff, pytest: about 13 minutes on two cores'
+	@echo 'make test     environment, ruff, pytest: about 9 minutes on two cores'
 	@echo 'make lint     ruff check and ruff format --check'
 	@echo 'make types    mypy'
 	@echo 'make short    a choice of the tests, about 3 minutes: what another Python or other releases would break'
