@@ -29,6 +29,10 @@ DTYPES = ("float16", "bfloat16", "float32")
 HEADER = ["operator", "preset", "type", "threads", "shared bytes", *(f"sm_{each}" for each in ARCHITECTURES)]
 
 
+BLACKWELL = 100
+"""First compute capability (times ten) of the Blackwell generation."""
+
+
 @dataclass(frozen=True)
 class Resources:
     """Of one kernel on one architecture: registers a thread, bytes spilled (stores), bytes of static shared memory."""
@@ -61,6 +65,12 @@ def find_ptxas() -> str:
     return found
 
 
+def _assembler(ptxas: str, architecture: int) -> str:
+    """The assembler of an architecture: Triton carries a newer one for Blackwell, and uses it there."""
+    newer = Path(ptxas).with_name("ptxas-blackwell")
+    return str(newer) if architecture >= BLACKWELL and newer.is_file() else ptxas
+
+
 def compile_call(call: Call, dtype: str, tactic: int = 1) -> CompiledKernel:
     """The kernel of a call on images of unknown size, in one tensor type."""
     module = kernel_module(call.operator)
@@ -83,7 +93,14 @@ def assemble(ptx: str, architecture: int, ptxas: str) -> Resources:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "kernel.ptx")
         source.write_text(ptx)
-        command = [ptxas, "-v", f"-arch=sm_{architecture}", "-o", str(Path(folder, "kernel.cubin")), str(source)]
+        command = [
+            _assembler(ptxas, architecture),
+            "-v",
+            f"-arch=sm_{architecture}",
+            "-o",
+            str(Path(folder, "kernel.cubin")),
+            str(source),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InternalError(f"ptxas refuses the kernel for sm_{architecture}: {done.stderr.strip()}")

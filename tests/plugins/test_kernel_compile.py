@@ -44,9 +44,8 @@ def entry_parameters(ptx: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\.param\s+\.(\w+)", match["list"]))
 
 
-SPILLED_AT_MOST = 4 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9) else 16
-"""Bytes a thread: the kernels were fitted to the newest compiler, with which one spills a register (AgileIR lightest in
-half precision, on sm_120); older ones spill a little here and there."""
+SPILLED_AT_MOST = 0 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9) else 16
+"""Bytes a thread: the kernels were fitted to the newest compiler; older ones spill a little here and there."""
 
 OPT_IN_BYTES = 99 * 1024
 """Shared memory that a block can have, with an opt-in, on the GPU since Ampere that has least (CUDA guide)."""
@@ -74,7 +73,7 @@ def ptxas() -> str:
 
 
 @pytest.mark.parametrize(("call", "dtype"), cases(*CALLS, *STRAIGHT, *COARSER))
-def test_kernel_assembles_everywhere(call: Call, dtype: str, ptxas: str) -> None:
+def test_kernel_assembles_everywhere_without_spills(call: Call, dtype: str, ptxas: str) -> None:
     compiled = kernel_table.compile_call(call, dtype)
     assert compiled.shared_bytes <= MAX_SHARED_BYTES
     inputs = len(call.shapes(1, call.attributes["window_size"], call.attributes["window_size"]))
@@ -100,7 +99,7 @@ def test_a_group_waits_for_the_whole_output_of_the_group_before() -> None:
     (*CALLS, *STRAIGHT, *COARSER),
     ids=lambda call: f"{call.operator}-{call.label}".replace(" ", "_"),
 )
-def test_every_tactic_can_be_launched_without_an_opt_in(call: Call, dtype: str, ptxas: str) -> None:
+def test_every_tactic_can_be_launched_without_an_opt_in_and_spills_nothing(call: Call, dtype: str, ptxas: str) -> None:
     for tactic in range(2, len(kernel_module(call.operator).TACTICS) + 1):
         compiled = kernel_table.compile_call(call, dtype, tactic)
         assert compiled.shared_bytes <= MAX_SHARED_BYTES
