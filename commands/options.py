@@ -69,6 +69,8 @@ class TileType(SizeType):
         """
         if value in ("auto", "off"):
             return value
+        if str(value).isdecimal() and int(value) == 0:
+            self.fail(f"{value!r} is no side of a tile: give auto, off, or at least 1 pixel.", param, ctx)
         return super().convert(f"{value}x{value}" if str(value).isdecimal() else value, param, ctx)
 
 

@@ -184,7 +184,7 @@ def parse_onnx(data: bytes, path: Path) -> onnx.ModelProto:
         path: The file.
 
     Raises:
-        OnnxFileError: Not ONNX, or damaged.
+        OnnxFileError: Not ONNX, damaged, or without the files of its weights.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -200,7 +200,13 @@ def parse_onnx(data: bytes, path: Path) -> onnx.ModelProto:
         ) from error
     if not model.graph.node or not model.graph.input:
         raise OnnxFileError(f"{path}: not an ONNX file: it holds no graph with an input.", fix="Check the path.")
-    load_external_data_for_model(model, str(path.parent))
+    try:
+        load_external_data_for_model(model, str(path.parent))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise OnnxFileError(
+            f"{path}: the file of its weights beside it cannot be read: {error}.",
+            fix="Put the file back beside it, or export it again.",
+        ) from error
     return model
 
 

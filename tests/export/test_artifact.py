@@ -7,6 +7,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -206,3 +207,19 @@ def test_reading_loads_no_torch(tmp_path: Path) -> None:
     program += "print('torch' in sys.modules)"
     answer = run_python("-c", program, str(path))
     assert answer.stdout.strip() == "False"
+
+
+def test_weights_in_a_file_beside_it(tmp_path: Path) -> None:
+    """They are a part of the artifact, and their absence is told."""
+    path = tmp_path / "a.onnx"
+    model = small()
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.arange(4096, dtype=np.float32), "beside"))
+    onnx.save(model, path, save_as_external_data=True, location="a.data", size_threshold=0)
+    before = read_artifact(path)
+    assert len(before.data) > 4 * 4096 > path.stat().st_size
+    data = bytearray((tmp_path / "a.data").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "a.data").write_bytes(data)
+    assert read_artifact(path).sha256 != before.sha256, "changed weights are another file"
+    (tmp_path / "a.data").unlink()
+    refused(path, "the file of its weights")
