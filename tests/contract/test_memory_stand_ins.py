@@ -58,7 +58,8 @@ def wrapper(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_pycuda_has_what_the_stand_in_offers(wrapper: str) -> None:
     offered = fake_pycuda.driver(Gpu())
     names = {name for name, value in vars(offered).items() if callable(value) and not name.startswith("_")}
-    exposed = set(re.findall(r'py::def\("(\w+)"', wrapper)) | set(re.findall(r"DECLARE_EXC\((\w+)", wrapper))
+    exposed = set(re.findall(r'py::def\("(\w+)"', wrapper))
+    exposed |= set(re.findall(r"(?:DEF_SIMPLE_FUNCTION|DECLARE_EXC)\((\w+)", wrapper))
     exposed |= {
         name
         for declaration in re.findall(r"class_<([^;]*?)\)", wrapper)
