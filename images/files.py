@@ -11,12 +11,24 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import EnvironmentProblem, ImageError, OutputError
 from ..files import check_output, write_atomic
-from .codecs import IMAGE_SUFFIXES, LARGEST_SIDE, READ_SUFFIXES, decode, encode, lost, size_of
+from .codecs import (
+    IMAGE_SUFFIXES,
+    LARGEST_SIDE,
+    READ_SUFFIXES,
+    decode,
+    encode,
+    encoding_bytes,
+    lost,
+    sample_bits,
+    size_of,
+)
 from .picture import MAX_PIXELS, Image, Refused
 
 __all__ = [
@@ -25,10 +37,13 @@ __all__ = [
     "MAX_PIXELS",
     "READ_SUFFIXES",
     "Image",
+    "check_finite",
     "check_side",
+    "encoding_bytes",
     "list_images",
     "read_image",
     "read_size",
+    "sample_bits",
     "sample_images",
     "write_image",
 ]
@@ -100,18 +115,14 @@ def write_image(path: str | os.PathLike[str], image: Image, overwrite: bool = Fa
             f"Cannot write {path}: the suffix {path.suffix!r} names no image format known here.",
             fix="Use one of " + " ".join(IMAGE_SUFFIXES) + ".",
         )
-    planes = [image.pixels] if image.alpha is None else [image.pixels, image.alpha]
-    bad = sum(int(plane.size - np.isfinite(plane).sum()) for plane in planes)
-    if bad:
-        raise OutputError(
-            f"Cannot write {path}: {bad} of its values are NaN or infinite.",
-            why="The model or engine that made them overflowed.",
-            fix="Run it in float32, or find the block that overflows with the parity report.",
-        )
+    _, height, width = image.pixels.shape
+    check_side(path, height, width)
+    for plane in (image.pixels, image.alpha):
+        if plane is not None:
+            check_finite(plane, f"Cannot write {path}: ")
     try:
         data = encode(path.suffix.lower(), image)
     except Exception as error:  # encoders raise OSError, ValueError, struct.error, their own, ...
-        _, height, width = image.pixels.shape
         raise OutputError(
             f"Cannot write {path}: a {width}x{height} picture does not go into this format.",
             why=f"The encoder says: {_one_line(error)}.",
@@ -121,6 +132,25 @@ def write_image(path: str | os.PathLike[str], image: Image, overwrite: bool = Fa
     missing = lost(path.suffix.lower(), image)
     if missing:
         LOGGER.info(f"{path} is written without {'; '.join(missing)}: the format does not hold it.")
+
+
+def check_finite(values: npt.NDArray[Any], before: str = "") -> None:
+    """Refuses pixels that no file holds.
+
+    Args:
+        values: Pixels, of any shape.
+        before: What the error begins with.
+
+    Raises:
+        OutputError: Some are NaN or infinite.
+    """
+    bad = int(values.size - np.isfinite(values).sum())
+    if bad:
+        raise OutputError(
+            f"{before}{bad} of its values are NaN or infinite.",
+            why="The model or engine that made them overflowed.",
+            fix="Run it in float32, or find the block that overflows with the parity report.",
+        )
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ TIFF_TAGS = (DESCRIPTION, 271, 272, ORIENTATION, 305, 306, 315, 33432)
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])")
 
 
-def rescaled(image: Image, pixels: npt.NDArray[np.float32], alpha: npt.NDArray[np.float32] | None) -> Image:
+def rescaled(image: Image, pixels: npt.NDArray[Any], alpha: npt.NDArray[np.float32] | None) -> Image:
     """The picture with new pixels of another size: the same size on paper and under the microscope.
 
     The density grows with the picture. Descriptions that microscopes measure with follow: OME-XML's SizeX, SizeY,
@@ -33,7 +34,7 @@ def rescaled(image: Image, pixels: npt.NDArray[np.float32], alpha: npt.NDArray[n
 
     Args:
         image: The picture before.
-        pixels: float32 [C, H, W].
+        pixels: [C, H, W], see `Image`.
         alpha: float32 [1, H, W], or None.
     """
     (height, width), (new_height, new_width) = image.pixels.shape[1:], pixels.shape[1:]
@@ -128,7 +129,7 @@ def upright(image: Image) -> Image:
     if way == 1:
         return image
 
-    def turned(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def turned(planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if way >= 5:
             planes = planes.swapaxes(1, 2)
         rows = -1 if way in (3, 4, 7, 8) else 1

@@ -18,6 +18,7 @@ __all__ = [
     "check_size",
     "from_samples",
     "on_white",
+    "quantised",
     "sound_density",
     "to_samples",
 ]
@@ -76,8 +77,9 @@ class Image:
     r"""One still picture and what has to travel with it.
 
     Attributes:
-        pixels: float32 [C, H, W] in 0..1, C = 1 (grey) or 3 (RGB), in the file's own encoding
-            (gamma is neither removed nor added) and orientation (the EXIF tag is not applied).
+        pixels: [C, H, W], C = 1 (grey) or 3 (RGB), in the file's own encoding (gamma is neither removed nor added) and
+            orientation (the EXIF tag is not applied). float32 in 0..1; or, of what is only to be written, uint8 or
+            uint16 samples, which take a quarter or half of the memory (`quantised`).
         alpha: Opacity, float32 [1, H, W] in 0..1, not multiplied into `pixels`; None if opaque.
         bit_depth: 8 or 16 bits a sample: what the file had, and what `write_image` aims for.
         exif: EXIF block, ``b"Exif\0\0"`` and then a TIFF structure; None if there is none.
@@ -92,7 +94,7 @@ class Image:
         ValueError: A shape, dtype or bit depth is not one of the above.
     """
 
-    pixels: npt.NDArray[np.float32]
+    pixels: npt.NDArray[Any]
     alpha: npt.NDArray[np.float32] | None = None
     bit_depth: int = 8
     exif: bytes | None = None
@@ -105,9 +107,9 @@ class Image:
     def __post_init__(self) -> None:
         """Check shapes, dtypes and bit depth."""
         shape = self.pixels.shape
-        if self.pixels.dtype != np.float32 or len(shape) != 3 or shape[0] not in (1, 3):
+        if self.pixels.dtype not in (np.float32, np.uint8, np.uint16) or len(shape) != 3 or shape[0] not in (1, 3):
             found = f"{self.pixels.dtype} {list(shape)}"
-            raise ValueError(f"pixels must be float32 [1 or 3, H, W], not {found}")
+            raise ValueError(f"pixels must be float32, uint8 or uint16 [1 or 3, H, W], not {found}")
         if 0 in shape:
             raise ValueError(f"pixels must not be empty, shape {list(shape)}")
         alpha = self.alpha
@@ -140,24 +142,41 @@ def from_samples(samples: npt.NDArray[Any], exif: bytes | None, icc_profile: byt
     return Image(planes, alpha, bits, exif or None, icc_profile or None)
 
 
+def quantised(values: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
+    """Values of 0..1, which are clamped to that, as uint8 or uint16, rounded to nearest; samples as they are."""
+    kind = np.uint8 if bits == 8 else np.uint16
+    if values.dtype == kind:
+        return values
+    samples: npt.NDArray[Any] = np.rint(np.clip(_floats(values), 0, 1) * np.float32(2**bits - 1)).astype(kind)
+    return samples
+
+
 def to_samples(image: Image, bits: int) -> npt.NDArray[Any]:
     """The picture as uint8 or uint16 [H, W, C], alpha last."""
+    if image.alpha is None and image.pixels.dtype == (np.uint8 if bits == 8 else np.uint16):
+        return np.ascontiguousarray(image.pixels.transpose(1, 2, 0))
     planes = [image.pixels] if image.alpha is None else [image.pixels, image.alpha]
     _, height, width = image.pixels.shape
     samples = np.empty((height, width, sum(map(len, planes))), np.uint8 if bits == 8 else np.uint16)
     for top in range(0, height, BAND):  # a large picture has no room for a second one in float32
-        band = np.concatenate([plane[:, top : top + BAND] for plane in planes])
-        scaled = np.rint(np.clip(band, 0, 1) * np.float32(2**bits - 1))
-        samples[top : top + BAND] = scaled.transpose(1, 2, 0)
+        band = np.concatenate([quantised(plane[:, top : top + BAND], bits) for plane in planes])
+        samples[top : top + BAND] = band.transpose(1, 2, 0)
     return samples
 
 
 def on_white(image: Image) -> Image:
     """The picture over a white page, opaque (Porter and Duff 1984, "over")."""
     assert image.alpha is not None
-    pixels = np.clip(image.pixels, 0, 1)
+    pixels = np.clip(_floats(image.pixels), 0, 1)
     pixels = 1 + (pixels - 1) * np.clip(image.alpha, 0, 1)
     return replace(image, pixels=pixels, alpha=None)
+
+
+def _floats(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Samples as float32 in 0..1."""
+    if values.dtype == np.float32:
+        return values
+    return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
 
 
 def check_size(width: int, height: int) -> None:

@@ -110,10 +110,9 @@ def encode_with_pillow(suffix: str, image: Image, profile: bytes | None) -> byte
     samples = to_samples(image, 8)
     if suffix == ".webp" and samples.shape[2] < 3:  # WebP knows no grey
         samples = samples[:, :, [0, 0, 0, *range(1, samples.shape[2])]]
-    picture: PillowImage = pillow.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else samples)
     options: dict[str, Any]
     if jpeg:
-        options = {"format": "JPEG", "quality": 95, "subsampling": 0, "comment": jpeg_comment(image)}
+        options = {"format": "JPEG", "comment": jpeg_comment(image)}
     elif suffix == ".webp":
         options = {"format": "WEBP", "lossless": True, "exact": True, "xmp": image.xmp or b""}
     else:
@@ -126,8 +125,26 @@ def encode_with_pillow(suffix: str, image: Image, profile: bytes | None) -> byte
         options["exif"] = exif
         options["icc_profile"] = profile
     stream = BytesIO()
+    if samples.shape[2] == 1:
+        samples = samples[:, :, 0]
+    picture: PillowImage = pillow.fromarray(samples[:1, :1] if jpeg else samples)
     picture.save(stream, **options)
-    return _with_segments(stream.getvalue(), image) if jpeg else stream.getvalue()
+    if not jpeg:
+        return stream.getvalue()
+    # Of Pillow's the segments with the metadata; of libjpeg-turbo itself the picture, which Pillow would copy.
+    import imagecodecs
+
+    scan = memoryview(imagecodecs.jpeg8_encode(samples, level=95, subsampling="444"))
+    head = _with_segments(stream.getvalue(), image)
+    return b"".join((head[: _tables(head)], scan[_tables(scan) :]))
+
+
+def _tables(data: bytes | memoryview) -> int:
+    """Where the quantisation tables of a JPEG stand, behind all metadata (ITU-T T.81, annex B)."""
+    place = 2
+    while data[place + 1] != 0xDB:
+        place += 2 + int(struct.unpack_from(">H", data, place + 2)[0])
+    return place
 
 
 def jpeg_comment(image: Image) -> bytes:

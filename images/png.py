@@ -100,7 +100,7 @@ def encode_png(image: Image, profile: bytes | None) -> bytes:
     """A PNG of 8 or 16 bits with everything that the picture carries; see `codecs.encode`."""
     import imagecodecs
 
-    data = bytes(imagecodecs.png_encode(to_samples(image, image.bit_depth)))
+    data = memoryview(imagecodecs.png_encode(to_samples(image, image.bit_depth)))
     chunks = b"".join(_chunk(kind, content) for kind, content in image.colour)
     if profile is not None:
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
@@ -120,7 +120,7 @@ def encode_png(image: Image, profile: bytes | None) -> bytes:
             chunks += _chunk(b"tEXt", name + b"\0" + text.encode("latin-1"))
         except UnicodeEncodeError:
             chunks += _chunk(b"iTXt", name + b"\0\0\0\0\0" + text.encode())
-    return data[:_HEADER_END] + chunks + data[_HEADER_END:]
+    return b"".join((data[:_HEADER_END], chunks, data[_HEADER_END:]))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

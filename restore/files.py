@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..engines.runner import Runner
+from ..engines.runner import Images, Runner
 from ..errors import AgileIRError, EnvironmentProblem, OutputError
 from ..files import check_output
 from ..images.files import (
@@ -18,13 +19,17 @@ from ..images.files import (
     LARGEST_SIDE,
     READ_SUFFIXES,
     Image,
+    check_finite,
     check_side,
+    encoding_bytes,
     list_images,
     read_image,
     read_size,
+    sample_bits,
     write_image,
 )
 from ..images.metadata import rescaled
+from ..images.picture import quantised
 from ..images.resizing import resize_bicubic
 from ..images.transparency import visible_colour
 from ..parity.images import to_channels
@@ -32,6 +37,7 @@ from ..progress import Progress, silent
 from .out_of_memory import is_out_of_memory
 from .seams import SEAM_PSNR
 from .tiled_runner import Tile, TiledRunner
+from .tiling import Part
 
 __all__ = ["Restored", "plan_outputs", "restore_file", "restore_image", "restore_pictures", "restore_planned"]
 
@@ -129,7 +135,7 @@ def _check_pairs(pairs: Sequence[tuple[Path, Path]]) -> None:
         wanted[place] = source
 
 
-def restore_image(runner: Runner, image: Image) -> Image:
+def restore_image(runner: Runner, image: Image, bits: int | None = None, beside: int = 0) -> Image:
     """Restores one picture; alpha is resized bicubically, bit depth, EXIF and profile are kept.
 
     Colours under full transparency are those of the nearest visible pixel before the network sees them, and the number
@@ -138,30 +144,55 @@ def restore_image(runner: Runner, image: Image) -> Image:
     A grey picture goes through a colour model as three equal channels and comes back as their luma; a colour picture
     goes through a grey model channel by channel.
 
+    Args:
+        runner: What restores.
+        image: The picture.
+        bits: 8 or 16 for a result in samples of as many bits, tile by tile: a large one takes much more in float32.
+        beside: Bytes that will be taken for the result's file, for which a `TiledRunner` leaves room.
+
     Raises:
+        OutputError: The result is to be samples, and has values that are NaN or infinite.
         EnvironmentProblem: The picture needs more memory than there is.
     """
     scale, channels = runner.spec.scale, runner.spec.channels
     pixels = visible_colour(image.pixels, image.alpha)
+    by_channel = channels == 1 < len(pixels)
+    batch = pixels[:, None] if by_channel else np.broadcast_to(pixels, (channels, *pixels.shape[1:]))[None]
+    batch = np.ascontiguousarray(batch)
+    height, width = pixels.shape[1:]
+    shape = (height * scale, width * scale, len(pixels))
+    kind = np.float32 if bits is None else np.uint8 if bits == 8 else np.uint16
+    restored = np.empty(shape if bits else (shape[2], *shape[:2]), kind)  # the order that codecs want
+    if bits:
+        restored = restored.transpose(2, 0, 1)
     try:
-        if len(pixels) == channels:
-            restored = runner.run(pixels[None])[0]
-        elif channels == 1:
-            restored = runner.run(np.ascontiguousarray(pixels[:, None]))[:, 0]
-        else:
-            restored = to_channels(runner.run(np.repeat(pixels, channels, 0)[None])[0][:3], 1)
+        parts = _parts(runner, batch, restored.nbytes + beside)
+        for top, left, part in parts:
+            one = part[:, 0] if by_channel else part[0]
+            if len(one) > len(pixels):
+                one = to_channels(one[:3], 1)
+            place = restored[:, top : top + one.shape[1], left : left + one.shape[2]]
+            if bits:
+                check_finite(one, "The picture cannot be restored: ")
+                place[...] = quantised(one, bits)
+            else:
+                np.clip(one, 0, 1, out=place)
     except AgileIRError:
         raise
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        height, width = pixels.shape[1:]
         raise EnvironmentProblem(
             f"A picture of {height}x{width} pixels needs more memory than there is.",
             fix="Restore it in smaller tiles (--tile), or use a machine with more memory.",
         ) from error
     alpha = None if image.alpha is None else np.clip(resize_bicubic(image.alpha, scale), 0, 1)
-    return rescaled(image, np.clip(restored, 0, 1, out=restored), alpha)
+    return rescaled(image, restored, alpha)
+
+
+def _parts(runner: Runner, batch: Images, beside: int) -> Iterable[Part]:
+    """What a runner makes of images, in finished parts."""
+    return runner.parts(batch, beside) if isinstance(runner, TiledRunner) else [(0, 0, runner.run(batch))]
 
 
 def restore_file(runner: Runner, source: Path, output: Path, overwrite: bool = False) -> Restored:
@@ -172,13 +203,16 @@ def restore_file(runner: Runner, source: Path, output: Path, overwrite: bool = F
         OutputError: The output cannot be written.
         EnvironmentProblem: The picture needs more memory than there is.
     """
-    image = read_image(source)
+    image, suffix = read_image(source), output.suffix.lower()
+    channels, height, width = image.pixels.shape
+    size = height * runner.spec.scale, width * runner.spec.scale
+    bits = sample_bits(suffix, image)
     start = time.perf_counter()
-    restored = restore_image(runner, image)
+    samples = math.prod(size) * channels * (bits or 8) // 8
+    image = restore_image(runner, image, bits, encoding_bytes(suffix, samples))
     seconds = time.perf_counter() - start
-    write_image(output, restored, overwrite)
-    sizes = [(int(i.pixels.shape[1]), int(i.pixels.shape[2])) for i in (image, restored)]
-    return Restored(source, output, sizes[0], sizes[1], seconds)
+    write_image(output, image, overwrite)
+    return Restored(source, output, (height, width), size, seconds)
 
 
 def restore_pictures(

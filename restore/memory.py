@@ -26,7 +26,7 @@ from ..progress import Progress, silent
 from .free_memory import free_memory
 from .peak_memory import Measure, Peak, cuda_device, measuring, padded_pixels
 
-__all__ = ["ERROR", "SHARE", "MemoryPlan", "fit", "memory_plan"]
+__all__ = ["ERROR", "SHARE", "MemoryPlan", "fit", "memory_plan", "on_gpu", "room_bytes"]
 
 ERROR = 1.3
 """How much more than predicted may be taken: the most that was measured (docs/performance.md), as ONNX Runtime's arena
@@ -78,50 +78,67 @@ class MemoryPlan:
         padded = (rows + -rows % self.multiple) * (columns + -columns % self.multiple)
         return round(self.base_bytes + self.bytes_per_pixel * batch * padded)
 
-    def fits(self, rows: int, columns: int, batch: int = 1) -> bool:
-        """Whether images of a size can be run at once, were as much more taken as `ERROR` says."""
-        return self.predict(rows, columns, batch) * ERROR <= self.room
+    def fits(self, rows: int, columns: int, batch: int = 1, beside: int = 0) -> bool:
+        """Whether images of a size can be run at once, were as much more taken as `ERROR` says.
 
-    def largest_tile(self, multiple: int) -> int:
+        Args:
+            rows: Height of the images (pixels).
+            columns: Their width.
+            batch: How many there are.
+            beside: Bytes that something else will take meanwhile.
+        """
+        return self.predict(rows, columns, batch) * ERROR + beside <= self.room
+
+    def largest_tile(self, multiple: int, beside: int = 0) -> int:
         """The greatest side of a square tile that fits, in input pixels.
 
         Args:
             multiple: What the side is to be a multiple of (pixels).
+            beside: Bytes that something else will take meanwhile.
 
         Raises:
             EnvironmentProblem: Not even one of a side of `multiple` fits.
         """
-        if not self.fits(multiple, multiple):
+        if not self.fits(multiple, multiple, beside=beside):
+            taken = f", {beside / 2**20:.0f} MiB of it for the picture and its file" if beside else ""
             raise EnvironmentProblem(
                 f"There is no memory for a tile of {multiple}x{multiple} pixels: it takes "
-                f"{self.predict(multiple, multiple) / 2**20:.0f} MiB, and {max(self.room, 0) / 2**20:.0f} MiB may be "
-                "taken.",
-                fix="Allow more memory, end other programs, or take a smaller model.",
+                f"{(self.predict(multiple, multiple) + beside) / 2**20:.0f} MiB{taken}, and "
+                f"{max(self.room, 0) / 2**20:.0f} MiB may be taken.",
+                fix="Allow more memory, end other programs, or take a smaller model"
+                + ("; a JPEG or a TIFF takes less than a PNG to write." if beside else "."),
             )
         low, high = 1, 2
-        while self.fits(high * multiple, high * multiple):
+        while self.fits(high * multiple, high * multiple, beside=beside):
             low, high = high, 2 * high
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self.fits(middle * multiple, middle * multiple) else (low, middle)
+            fits = self.fits(middle * multiple, middle * multiple, beside=beside)
+            low, high = (middle, high) if fits else (low, middle)
         return low * multiple
 
 
 def memory_plan(
-    runner: Runner, budget: int | None = None, *, cache: Cache | None = None, progress: Progress = silent
+    runner: Runner,
+    budget: int | None = None,
+    *,
+    room: int | None = None,
+    cache: Cache | None = None,
+    progress: Progress = silent,
 ) -> MemoryPlan:
     """Plans the memory of a runner. What was measured on this machine is kept, and not measured again.
 
     Args:
         runner: What will run, freshly opened. On a CPU it must be possible to pickle it.
         budget: Most bytes that this process may hold (on a CPU), or the runner on its GPU; None for all that is free.
+        room: What `room_bytes` said earlier, if it did.
         cache: Where measurements lie; unless given, a drawer of the cache.
         progress: Told when something is measured.
 
     Raises:
         EnvironmentProblem: The system does not tell what is free or what a process holds, or nothing could be measured.
     """
-    room = _room(runner, budget)
+    room = room_bytes(runner, budget) if room is None else room
     facts, cache = _facts(runner), cache or Cache(drawer=MEMORY)
     entry = cache.find(facts)
     if entry is None:
@@ -150,8 +167,16 @@ def fit(peaks: Sequence[Peak]) -> tuple[float, float]:
     return float(base), float(slope)
 
 
-def _room(runner: Runner, budget: int | None) -> int:
-    """Bytes that may be taken above the present."""
+def room_bytes(runner: Runner, budget: int | None = None) -> int:
+    """Bytes that may be taken above the present.
+
+    Args:
+        runner: What will run.
+        budget: See `memory_plan`.
+
+    Raises:
+        EnvironmentProblem: The system does not tell what is free.
+    """
     if isinstance(runner, TensorRTRunner):
         return int(runner.free_bytes() * SHARE) if budget is None else budget
     if (device := cuda_device(runner)) is not None:
@@ -168,6 +193,11 @@ def _room(runner: Runner, budget: int | None) -> int:
             f"{platform.system()} does not tell how much memory is free.", fix="Say how large tiles may be."
         )
     return int(free * SHARE)
+
+
+def on_gpu(runner: Runner) -> bool:
+    """Whether a runner's memory is that of a GPU."""
+    return isinstance(runner, TensorRTRunner) or cuda_device(runner) is not None
 
 
 def _measure(runner: Runner, room: int, progress: Progress) -> list[Peak]:

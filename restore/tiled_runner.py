@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -15,11 +16,11 @@ from ..engines.runner import Images, Runner, check_images
 from ..errors import EnvironmentProblem, InputError
 from ..models.spec import ModelSpec
 from ..progress import Progress, silent
-from .memory import MemoryPlan, memory_plan
+from .memory import MemoryPlan, memory_plan, on_gpu, room_bytes
 from .out_of_memory import is_out_of_memory
 from .seams import SEAM_PSNR, SeamTable, SeamWarning, seam_table
 from .tiles import TilePlan, plan_tiles
-from .tiling import run_in_tiles, taken_sizes
+from .tiling import Part, assembled, restored_parts, restored_shape, taken_sizes
 
 __all__ = ["PlannedRoom", "Room", "Tile", "TiledRunner"]
 
@@ -43,10 +44,10 @@ SMALLEST = 4
 class Room(Protocol):
     """What the memory holds."""
 
-    def fits(self, rows: int, columns: int, batch: int = 1) -> bool:
-        """Whether images of a size, in input pixels, can be run at once."""
+    def fits(self, rows: int, columns: int, batch: int = 1, beside: int = 0) -> bool:
+        """Whether images of a size, in input pixels, can be run at once, with so many bytes taken beside them."""
 
-    def largest_tile(self, multiple: int) -> int:
+    def largest_tile(self, multiple: int, beside: int = 0) -> int:
         """The greatest side of a square tile that fits, a multiple of a number; input pixels."""
 
 
@@ -61,29 +62,41 @@ class PlannedRoom:
 
     def __init__(self, runner: Runner, budget: int | None = None, progress: Progress = silent) -> None:
         self._runner, self._budget, self._progress = runner, budget, progress
+        self._room: int | EnvironmentProblem
+        try:
+            self._room = room_bytes(runner, budget)  # now, before pictures are read
+        except EnvironmentProblem as problem:
+            self._room = problem
 
     @cached_property
     def _plan(self) -> MemoryPlan | None:
         """None where the system does not tell what is free, or what a process holds."""
         try:
-            return memory_plan(self._runner, self._budget, progress=self._progress)
+            if isinstance(self._room, EnvironmentProblem):
+                raise self._room
+            return memory_plan(self._runner, self._budget, room=self._room, progress=self._progress)
         except EnvironmentProblem as problem:
             LOG.warning("Memory is not planned: %s Pictures are restored in tiles of %d pixels.", problem.what, TILE)
             return None
 
-    def fits(self, rows: int, columns: int, batch: int = 1) -> bool:
-        """See `Room.fits`."""
+    def fits(self, rows: int, columns: int, batch: int = 1, beside: int = 0) -> bool:
+        """See `Room.fits`. What pictures take beside is not the GPU's, where one runs."""
         if self._budget is None and batch * rows * columns <= SMALL * SMALL:
             return True
-        return self._plan is not None and self._plan.fits(rows, columns, batch)
+        return self._plan is not None and self._plan.fits(rows, columns, batch, self._held(beside))
 
-    def largest_tile(self, multiple: int) -> int:
+    def largest_tile(self, multiple: int, beside: int = 0) -> int:
         """See `Room.largest_tile`.
 
         Raises:
             EnvironmentProblem: Not even the smallest tile fits.
         """
-        return max(TILE // multiple, 4) * multiple if self._plan is None else self._plan.largest_tile(multiple)
+        if self._plan is None:
+            return max(TILE // multiple, 4) * multiple
+        return self._plan.largest_tile(multiple, self._held(beside))
+
+    def _held(self, beside: int) -> int:
+        return 0 if on_gpu(self._runner) else beside
 
 
 @dataclass(frozen=True)
@@ -152,14 +165,30 @@ class TiledRunner:
         Raises:
             InputError: The images do not fit the model, or a given overlap not the tile.
         """
+        shape = restored_shape(self.runner, images)
+        return assembled(self.parts(images, 4 * math.prod(shape)), shape)
+
+    def parts(self, images: Images, beside: int = 0) -> Iterator[Part]:
+        """`run` in finished parts, which do not overlap and fill the picture: one where it goes whole.
+
+        Where memory runs out, smaller tiles begin anew, and their parts are those that count.
+
+        Args:
+            images: See `Runner.run`.
+            beside: Bytes that the caller will hold beside images and tiles: what it makes of the parts.
+
+        Raises:
+            InputError: The images do not fit the model, or a given overlap not the tile.
+        """
         check_images(images, self.spec)
         while True:
-            chosen = self.plan(images.shape[2], images.shape[3])
+            chosen = self.plan(images.shape[2], images.shape[3], beside + images.nbytes)
             try:
                 if chosen is None:
-                    return self.runner.run(images)
-                plan, batch = chosen
-                return run_in_tiles(self.runner, images, plan, batch, self.progress)
+                    yield 0, 0, self.runner.run(images)
+                else:
+                    yield from restored_parts(self.runner, images, *chosen, self.progress)
+                return
             except Exception as error:
                 if not self._auto or not is_out_of_memory(error):
                     raise
@@ -170,17 +199,23 @@ class TiledRunner:
                 LOG.warning("Memory ran out: tiles of %d pixels from here on", smaller)
                 self._wanted = smaller, smaller
 
-    def plan(self, rows: int, columns: int) -> tuple[TilePlan, int] | None:
+    def plan(self, rows: int, columns: int, beside: int = 0) -> tuple[TilePlan, int] | None:
         """How a picture is cut and how many tiles are run at once; None where it goes through as it is.
+
+        Args:
+            rows: Height of the picture (pixels).
+            columns: Its width.
+            beside: Bytes that are taken beside the tiles.
 
         Raises:
             InputError: A given overlap does not fit the tile.
+            EnvironmentProblem: Not even a small tile fits.
         """
         multiple = self.spec.pad_multiple
         padded = _up(rows, multiple), _up(columns, multiple)
         if self._off:
             return None
-        choices = self._choices(padded)
+        choices = self._choices(padded, beside)
         whole = [choice for choice in choices if choice.holds(padded)]
         if whole and not taken_sizes(self.runner):
             return None
@@ -192,31 +227,33 @@ class TiledRunner:
         *_, batch, plan = min(options, key=lambda option: option[:2])
         return plan, batch
 
-    def _choices(self, padded: tuple[int, int]) -> list[_Choice]:
+    def _choices(self, padded: tuple[int, int], beside: int) -> list[_Choice]:
         """Tiles of every kind that the runner takes, as large as was asked for or as the memory holds."""
         multiple = self.spec.pad_multiple
         sizes: Sequence[Profile] = taken_sizes(self.runner)
         if not sizes:
-            return [_Choice((multiple, multiple), self._greatest((multiple, multiple), padded, self.room), 1)]
+            return [_Choice((multiple, multiple), self._greatest((multiple, multiple), padded, self.room, beside), 1)]
         found = []
         for size in sizes:
             (_, *smallest), (most, *largest) = size.minimum, size.maximum
             least = smallest[0], smallest[1]
             limit = max(min(padded[0], largest[0]), least[0]), max(min(padded[1], largest[1]), least[1])
-            found.append(_Choice(least, self._greatest(least, limit, None), most))
+            found.append(_Choice(least, self._greatest(least, limit), most))
         return found
 
-    def _greatest(self, least: tuple[int, int], limit: tuple[int, int], room: Room | None) -> tuple[int, int]:
+    def _greatest(
+        self, least: tuple[int, int], limit: tuple[int, int], room: Room | None = None, beside: int = 0
+    ) -> tuple[int, int]:
         """The largest tile between two sizes that was asked for, or that the memory holds.
 
         An engine has room for its profiles: it is asked for none.
         """
         if self._wanted is not None:
             wanted = self._wanted
-        elif room is None or room.fits(*limit):
+        elif room is None or room.fits(*limit, beside=beside):
             return limit
         else:
-            wanted = (room.largest_tile(self.spec.pad_multiple),) * 2
+            wanted = (room.largest_tile(self.spec.pad_multiple, beside),) * 2
         return max(min(wanted[0], limit[0]), least[0]), max(min(wanted[1], limit[1]), least[1])
 
     def _overlap_of(self, tile: tuple[int, int], padded: tuple[int, int]) -> int:

@@ -8,6 +8,7 @@ the half that is farther from its own edge, with a short ramp in the middle.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -65,16 +66,31 @@ class Cuts:
         pixels = np.arange(start * scale, stop * scale)
         return self._risen(pixels, index - 1, scale) - self._risen(pixels, index, scale)
 
-    def _risen(self, pixels: NDArray[np.intp], seam: int, scale: int) -> NDArray[np.float32]:
-        """Share of all that stands after a seam; the picture's beginning and end count as seams."""
+    def ramp(self, seam: int, scale: int = 1) -> tuple[int, int]:
+        """Where one tile hands over to the next: the pixel from which on both count, and the first of the next alone.
+
+        Ramps do not overlap, however close tiles begin: at most two tiles count at a pixel.
+
+        Args:
+            seam: Number of the tile before the seam; -1, and the last tile, stand for the picture's own ends.
+            scale: Output pixels per input pixel, in which the answer counts.
+        """
         if not 0 <= seam < len(self.origins) - 1:
-            return np.full(len(pixels), seam < 0, np.float32)
-        share = self.overlap * scale // RAMP_SHARE
-        ramp = 1 << (share.bit_length() - 1) if share else 0
-        first = (round(2 * self.seams[seam]) * scale - ramp) // 2
-        if not ramp:
+            end = 0 if seam < 0 else self.length * scale
+            return end, end
+        seams = self.seams
+        apart = min((after - before for before, after in pairwise(seams)), default=math.inf)
+        share = int(min(self.overlap * scale // RAMP_SHARE, apart * scale))
+        width = 1 << (share.bit_length() - 1) if share else 0
+        first = (round(2 * seams[seam]) * scale - width) // 2
+        return first, first + width
+
+    def _risen(self, pixels: NDArray[np.intp], seam: int, scale: int) -> NDArray[np.float32]:
+        """Share of all that stands after a seam."""
+        first, alone = self.ramp(seam, scale)
+        if first == alone:
             return (pixels >= first).astype(np.float32)
-        risen: NDArray[np.float32] = np.clip((pixels - first + 0.5) / ramp, 0, 1).astype(np.float32)
+        risen: NDArray[np.float32] = np.clip((pixels - first + 0.5) / (alone - first), 0, 1).astype(np.float32)
         return risen
 
 

@@ -1,6 +1,7 @@
 import struct
 import zlib
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -401,3 +402,19 @@ def test_image_checks_itself(change, message):
     fields = {"pixels": np.zeros((3, 4, 4), np.float32), **change}
     with pytest.raises(ValueError, match=message):
         Image(**fields)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_jpeg_is_what_pillow_writes(tmp_path, channels):
+    """The picture is encoded without Pillow's copies; the bytes are the same."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() if channels == 3 else None
+    image = replace(picture(channels), icc_profile=profile)
+    write_image(tmp_path / "a.jpg", image)
+    samples = (image.pixels * 255).round().astype(np.uint8).transpose(1, 2, 0)
+    with pillow.open(tmp_path / "a.jpg") as opened:
+        kept = {key: opened.info[key] for key in ("exif", "icc_profile") if key in opened.info}
+    stream = BytesIO()
+    pillow.fromarray(samples[:, :, 0] if channels == 1 else samples).save(
+        stream, format="JPEG", quality=95, subsampling=0, **kept
+    )
+    assert (tmp_path / "a.jpg").read_bytes() == stream.getvalue()

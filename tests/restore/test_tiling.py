@@ -25,7 +25,7 @@ from agileir_export.parity.metrics import psnr
 from agileir_export.restore import MemoryPlan, PlannedRoom, TiledRunner, restore_pictures, seams
 from agileir_export.restore.seams import SeamTable, SeamWarning, known_seams, measure_seams, seam_psnr, seam_table
 from agileir_export.restore.tiles import TilePlan, cut, plan_tiles
-from agileir_export.restore.tiling import restored_bands, run_in_tiles
+from agileir_export.restore.tiling import restored_parts, run_in_tiles
 
 from ..export import networks
 
@@ -95,15 +95,16 @@ def test_tiles_with_enough_overlap_are_the_whole_picture(size: tuple[int, int], 
     assert max(shape[0] for shape in runner.shapes[1:]) <= 2 * batch
 
 
-def test_bands_come_as_soon_as_they_are_finished() -> None:
-    runner, images = Blurring(), pictures(1, 3, 64, 24)
-    plan = plan_tiles((64, 24), (16, 16), 8, 4)
-    counts, heights = [], []
-    for band in restored_bands(runner, images, plan):
-        counts.append(len(runner.shapes))
-        heights.append(band.shape[2])
-    assert counts == [2, 4, 6, 8, 10, 12, 14]
-    assert heights == [16] * 6 + [32]
+@pytest.mark.parametrize("size, tile, overlap", [((64, 24), 16, 8), ((40, 61), 20, 12), ((96, 32), 32, 28)])
+def test_parts_come_with_their_tile_and_fill_the_picture_once(size: tuple[int, int], tile: int, overlap: int) -> None:
+    runner, images = Blurring(), pictures(1, 3, *size)
+    plan = plan_tiles(size, (tile, tile), overlap, 4)
+    filled = np.zeros([2 * side for side in size], int)
+    for number, (top, left, part) in enumerate(restored_parts(runner, images, plan), 1):
+        assert len(runner.shapes) == number
+        filled[top : top + part.shape[2], left : left + part.shape[3]] += 1
+    assert number == plan.count
+    assert (filled == 1).all()
 
 
 @pytest.mark.parametrize("kind", ["agileir", "semanir", "semanir-unet", "swinir-light"])
@@ -178,10 +179,10 @@ class Scarce:
     def __init__(self, side: int) -> None:
         self.side = side
 
-    def fits(self, rows: int, columns: int, batch: int = 1) -> bool:
+    def fits(self, rows: int, columns: int, batch: int = 1, beside: int = 0) -> bool:
         return batch * rows * columns <= self.side**2
 
-    def largest_tile(self, multiple: int) -> int:
+    def largest_tile(self, multiple: int, beside: int = 0) -> int:
         return self.side // multiple * multiple
 
 
