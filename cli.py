@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import warnings
 from typing import Any
@@ -21,7 +22,7 @@ from .commands.restore import restore
 from .commands.terminal import Terminal
 from .commands.trt import trt
 from .commands.verify import verify
-from .errors import AgileIRError, InternalError
+from .errors import AgileIRError, InternalError, system_error
 from .version import __version__
 
 __all__ = ["main"]
@@ -40,16 +41,28 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         terminal = ctx.ensure_object(Terminal)
+        terminal.as_json |= "--json" in ctx.args  # usage errors come before options are read
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a full disk says so here
+            return result
         except AgileIRError as error:
             terminal.error(error)
             ctx.exit(error.exit_code)
+        except click.UsageError as error:
+            terminal.refused(error.format_message())
+            raise
         except (KeyboardInterrupt, click.Abort):
             terminal.note("Interrupted; no file was left half-written.")
             ctx.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
+        except OSError as error:  # of the system, about a file or stream; what the package foresees is typed already
+            problem = system_error(error)
+            if error.filename is None:  # that of stdout: what it still holds goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            terminal.error(problem)
+            ctx.exit(problem.exit_code)
         except Exception as error:
             unexpected = InternalError(
                 f"{type(error).__name__}: {error}",

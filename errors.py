@@ -6,6 +6,8 @@ Exit codes of the command line: 0 success, 1 parity, budget or audit missed, 2 b
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import ClassVar
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "OutputError",
     "ParityMissed",
     "Unsupported",
+    "system_error",
 ]
 
 
@@ -119,3 +122,20 @@ class InternalError(AgileIRError):
 
     code = "internal"
     exit_code = 5
+
+
+def system_error(error: OSError) -> AgileIRError:
+    """The typed error of one that the system raised, where nobody foresaw it.
+
+    Returns:
+        `OutputError` where a disk is full or cannot be written, `InputError` where a name is at fault (too long, no
+        folder, no permission), else `EnvironmentProblem`.
+    """
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    what = f"{error.strerror or type(error).__name__}{': ' if names else '.'}{' and '.join(names)}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        return OutputError(what, fix="Free some space, or write to another disk.")
+    named = (errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EINVAL)
+    if error.errno in named:
+        return InputError(what, fix="Check the name and its permissions.")
+    return EnvironmentProblem(what, why="The system refuses it.", fix="Try again, or look at the disk and the network.")

@@ -1,15 +1,22 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and never over what is read or is no file.
+
+One rule for all that is written: only regular files are replaced, and that is logged; a symbolic link is followed, so
+that what it points to is replaced and the link stays.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .errors import OutputError
 
-__all__ = ["check_output", "write_atomic", "write_together"]
+__all__ = ["check_output", "check_separate", "real", "write_atomic", "write_together"]
+
+LOG = logging.getLogger(__name__)
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -20,24 +27,64 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:
         overwrite: Whether an existing file may be replaced.
 
     Raises:
-        OutputError: The file exists and may not be replaced, is a folder, or its folder is
-            missing or read-only.
+        OutputError: The file exists and may not be replaced, is a folder or another thing that is no file, or its
+            folder is missing or read-only.
     """
-    path = Path(path)
-    if path.is_dir():
+    path, place = Path(path), real(path)
+    if place.is_dir():
         raise OutputError(f"Cannot write {path}: it is a folder.", fix="Name a file.")
-    if not overwrite and (path.exists() or path.is_symlink()):
-        raise OutputError(f"{path} exists already.", fix="Name another, or allow overwriting.")
-    if not path.parent.is_dir():
+    if place.exists() and not place.is_file():
+        raise OutputError(f"Cannot write {path}: it is a device, a pipe or a socket.", fix="Name a file.")
+    if not overwrite and (place.exists() or place.is_symlink()):
+        raise OutputError(f"{path} exists already.", fix="Name another, or allow overwriting (--overwrite).")
+    folder = (place if path.is_symlink() else path).parent
+    if not folder.is_dir():
         raise OutputError(
-            f"Cannot write {path}: there is no folder {path.parent}.",
+            f"Cannot write {path}: there is no folder {folder}.",
             fix="Create the folder first.",
         )
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(
-            f"Cannot write {path}: the folder {path.parent} is read-only.",
+            f"Cannot write {path}: the folder {folder} is read-only.",
             fix="Choose another folder or change its permissions.",
         )
+
+
+def real(path: str | os.PathLike[str]) -> Path:
+    """Where a path leads, symbolic links followed; one that leads round in a circle stays as it is."""
+    return Path(os.path.realpath(path))
+
+
+def check_separate(outputs: Mapping[str, Path], inputs: Iterable[Path]) -> None:
+    """Refuses outputs that would destroy what the same command reads, or each other.
+
+    Args:
+        outputs: Files that are going to be written, by what the user calls them, such as ``"--html"``.
+        inputs: What is read.
+
+    Raises:
+        OutputError: Two are the same file, by whatever names.
+    """
+    read = {_identity(path): path for path in inputs}
+    written: dict[object, str] = {}
+    for name, path in outputs.items():
+        identity = _identity(path)
+        if identity in read:
+            raise OutputError(
+                f"{name} {path} would replace what is read: {read[identity]}.", fix="Choose another name."
+            )
+        if identity in written:
+            raise OutputError(f"{written[identity]} and {name} are both {path}.", fix="Give each its own name.")
+        written[identity] = name
+
+
+def _identity(path: Path) -> object:
+    """The same for all names of a file: hard and symbolic links, detours through folders."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return real(path)
+    return found.st_dev, found.st_ino
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes, overwrite: bool = False) -> None:
@@ -72,12 +119,15 @@ def write_together(files: Mapping[Path, bytes], overwrite: bool = False) -> None
     try:
         for path, data in files.items():
             check_output(path, overwrite)
-            temporary[path] = path.parent / f".agileir-{secrets.token_hex(8)}.tmp"
+            temporary[path] = real(path).parent / f".agileir-{secrets.token_hex(8)}.tmp"
             with temporary[path].open("xb") as stream:
                 stream.write(data)
         for path, written in temporary.items():
             check_output(path, overwrite)
-            written.replace(path)
+            replaced = path.exists()
+            written.replace(real(path))
+            if replaced:
+                LOG.info(f"{path} was there and has been replaced")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .options import VerificationOptions, common_options, given, model_options, path_option, verification_options
+from .options import Verb, VerificationOptions, common_options, given, model_options, path_option, verification_options
 from .terminal import Terminal
 from .verify import exit_on_miss, verify_file
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["bundle"]
 
 
-@click.command(short_help="Put a model and its engines into one folder for deployment.")
+@click.command(cls=Verb, short_help="Put a model and its engines into one folder for deployment.")
 @click.argument("source", metavar="MODEL_OR_ONNX")
 @path_option("-o", "--output", required=True, help="Folder to make.")
 @path_option(

@@ -11,7 +11,18 @@ import click
 
 from ..calib.options import METHODS, CalibrationOptions
 from ..errors import InputError
-from .options import Command, SizeType, collected, common_options, given, model_options, path_option, stacked
+from .options import (
+    Command,
+    SizeType,
+    Verb,
+    collected,
+    common_options,
+    given,
+    model_options,
+    output_option,
+    path_option,
+    stacked,
+)
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -85,14 +96,14 @@ method_options = stacked(
 )
 
 
-@click.command(short_help="Make an INT8 file within a budget in dB.")
+@click.command(cls=Verb, short_help="Make an INT8 file within a budget in dB.")
 @click.argument("source", metavar="MODEL_OR_ONNX")
-@path_option("-o", "--output", required=True, help="ONNX file to write or replace.")
+@output_option("-o", "--output", required=True, help="ONNX file to write or replace.")
 @images_options
 @method_options
 @path_option("--recipe", metavar="FILE", help="Apply an earlier recipe; nothing is measured.")
-@path_option("--save-recipe", metavar="FILE", help="Write the recipe (JSON).")
-@path_option("--plot", metavar="FILE", help="Write layer against dB (SVG).")
+@output_option("--save-recipe", metavar="FILE", suffixes=(".json",), help="Write the recipe (JSON).")
+@output_option("--plot", metavar="FILE", suffixes=(".svg",), help="Write layer against dB (SVG).")
 @click.option("--no-cache", is_flag=True, help="Do not keep what was found on each image.")
 @click.option("--static", type=SizeType(), metavar="HxW", help="For a model: one size only (rows x columns, batch 1).")
 @model_options
@@ -140,10 +151,7 @@ def calibrate(
             fix="Export it with --static, or leave the option out.",
         )
     check_source(output, source)
-    files = [file for file in (output, save_recipe, plot) if file is not None]
-    if len({file.absolute() for file in files}) < len(files):
-        raise InputError("Two of -o, --save-recipe and --plot name the same file.", fix="Give each its own name.")
-    for file in files[1:]:
+    for file in filter(None, (save_recipe, plot)):
         check_output(file, overwrite=True)
     how.check()
     earlier = None if recipe is None else read_recipe(recipe)

@@ -11,10 +11,11 @@ from ..errors import InputError, OutputError
 from .options import (
     Size,
     SizeType,
+    Verb,
     VerificationOptions,
     common_options,
     model_options,
-    path_option,
+    output_option,
     verification_options,
 )
 from .terminal import Terminal
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["onnx"]
 
 
-@click.command(short_help="Export a model to ONNX and verify the file.")
+@click.command(cls=Verb, short_help="Export a model to ONNX and verify the file.")
 @click.argument("model")
-@path_option("-o", "--output", required=True, help="ONNX file to write or replace.")
+@output_option("-o", "--output", required=True, help="ONNX file to write or replace.")
 @model_options
 @click.option("--fp16", is_flag=True, help="Compute in float16; input and output stay float32.")
 @click.option("--bf16", is_flag=True, help="Compute in bfloat16; input and output stay float32.")

@@ -12,20 +12,24 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from ..files import check_separate
 from ..models.options import ATTENTION_FORMS, LoadOptions
 from .terminal import Terminal
 
 __all__ = [
     "Command",
+    "OutputType",
     "Size",
     "SizeType",
     "TileType",
+    "Verb",
     "VerificationOptions",
     "collected",
     "common_options",
     "given",
     "memory_size",
     "model_options",
+    "output_option",
     "path_option",
     "stacked",
     "verification_options",
@@ -35,6 +39,56 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Size = tuple[int, int]
 
 UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+class OutputType(click.Path):
+    """A file that the verb writes.
+
+    Args:
+        suffixes: Those it may have, in lower case; empty for any.
+        beside: Suffixes of further files that are written next to it, appended to its name.
+    """
+
+    def __init__(self, suffixes: tuple[str, ...] = (), beside: tuple[str, ...] = ()) -> None:
+        super().__init__(path_type=Path)
+        self.suffixes, self.beside = suffixes, beside
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path.
+
+        Raises:
+            click.BadParameter: Its suffix is that of another kind of file.
+        """
+        path = Path(str(super().convert(value, param, ctx)))
+        if self.suffixes and path.suffix.lower() not in self.suffixes:
+            self.fail(f"{str(value)!r} does not end in {' or '.join(self.suffixes)}.", param, ctx)
+        return path
+
+
+class Verb(click.Command):
+    """A verb that writes no output over what it reads, nor over another output."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the verb.
+
+        Raises:
+            OutputError: An output is an input, or another output.
+        """
+        outputs: dict[str, Path] = {}
+        inputs: list[Path] = []
+        for parameter in self.params:
+            value = ctx.params.get(parameter.name or "")
+            if isinstance(parameter.type, OutputType):
+                if value is not None:
+                    outputs[parameter.opts[0]] = value
+                    for suffix in parameter.type.beside:
+                        outputs[f"{parameter.opts[0]} with {suffix}"] = value.with_name(value.name + suffix)
+                continue
+            for each in value if isinstance(value, tuple) else (value,):
+                if isinstance(each, str | Path) and Path(each).is_file():
+                    inputs.append(Path(each))
+        check_separate(outputs, inputs)
+        return super().invoke(ctx)
 
 
 class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
@@ -135,6 +189,13 @@ common_options = stacked(
 """Understood before and after the verb."""
 
 
+def output_option(
+    *names: str, suffixes: tuple[str, ...] = (), beside: tuple[str, ...] = (), **settings: Any
+) -> Callable[[Command], Command]:
+    """An option for a file that is written, see `OutputType`: a `click.option` with the other settings."""
+    return click.option(*names, type=OutputType(suffixes, beside), **settings)
+
+
 def path_option(*names: str, **settings: Any) -> Callable[[Command], Command]:
     """An option for a path: a `click.option` with the other settings."""
     return click.option(*names, type=click.Path(path_type=Path), **settings)
@@ -216,6 +277,11 @@ def verification_options(command: Command) -> Command:
         click.option(
             "--min-psnr", type=float, metavar="DB", help="Floor of the ONNX rungs instead of the ladder's own."
         ),
-        path_option("--html", metavar="FILE", help="Write the report as a page with pictures, too."),
+        output_option(
+            "--html",
+            metavar="FILE",
+            suffixes=(".html", ".htm"),
+            help="Write the report as a page with pictures, too.",
+        ),
     )
     return options(collected(command, "verification", VerificationOptions))

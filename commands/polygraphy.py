@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from ..errors import InputError, OutputError
-from .options import Size, SizeType, common_options, path_option
+from ..errors import InputError
+from .options import Size, SizeType, Verb, common_options, output_option, path_option
 from .terminal import Terminal
 
 __all__ = ["polygraphy"]
 
 
-@click.command(short_help="Write the command that compares with NVIDIA's polygraphy.")
+@click.command(cls=Verb, short_help="Write the command that compares with NVIDIA's polygraphy.")
 @click.argument("model", metavar="ONNX", type=click.Path(path_type=Path))
 @path_option(
     "--against",
@@ -29,7 +29,7 @@ __all__ = ["polygraphy"]
 )
 @click.option("--size", type=SizeType(), metavar="HxW", help="Cut pictures to rows x columns. Default: whole pictures.")
 @click.option("--psnr", type=float, metavar="DB", help="Floor in dB instead of the parity ladder's.")
-@path_option("-o", "--output", help="Script to write. Default: print it.")
+@output_option("-o", "--output", help="Script to write. Default: print it.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing script.")
 @common_options
 @click.pass_obj
@@ -67,13 +67,6 @@ def polygraphy(
     target = "trt" if trt else "rtx" if rtx else None
     if output is not None:
         check_output(output, overwrite)
-        compared = [file for file in (model, against) if file is not None and file.exists()]
-        if output.exists() and any(output.samefile(file) for file in compared):
-            raise OutputError(
-                f"{output} is a file that the script compares.",
-                why="The script would replace it.",
-                fix="Choose another name.",
-            )
     with terminal.working("Looking at the pictures"):
         comparison = plan_comparison(model, target, against=against, images=images, size=size, floor=psnr)
     script = comparison.script()

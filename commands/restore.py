@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import InputError
-from .options import TileType, common_options, memory_size, model_options
+from .options import TileType, Verb, common_options, memory_size, model_options
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["restore"]
 
 
-@click.command(short_help="Restore pictures.")
+@click.command(cls=Verb, short_help="Restore pictures.")
 @click.argument("source", metavar="MODEL_OR_ONNX")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(

@@ -42,11 +42,13 @@ class Terminal:
         verbosity: -1 quiet, 0 normal, 1 verbose.
         as_json: The result is one JSON document on stdout.
         debug: Errors show their traceback.
+        unfinished: What the verb has done so far, in the JSON document of an error, too.
     """
 
     verbosity: int = 0
     as_json: bool = False
     debug: bool = False
+    unfinished: dict[str, Any] = field(default_factory=dict)
     _answered: bool = field(default=False, init=False)
 
     @contextmanager
@@ -157,4 +159,9 @@ class Terminal:
             if text:
                 print(f"  {text}", file=sys.stderr)
         if not self._answered:
-            self.result({"error": error.to_json()})
+            self.result({**self.unfinished, "error": error.to_json()})
+
+    def refused(self, message: str) -> None:
+        """A command line that is not understood, as the JSON document; click tells people."""
+        fix = "See --help."
+        self.result({"error": {"code": "usage", "exit_code": 2, "what": message, "why": "", "fix": fix}})

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .options import Size, SizeType, common_options, given, memory_size, model_options, path_option, stacked
+from .options import (
+    Size,
+    SizeType,
+    Verb,
+    common_options,
+    given,
+    memory_size,
+    model_options,
+    output_option,
+    path_option,
+    stacked,
+)
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -94,9 +105,8 @@ build_options = stacked(
         callback=memory_size,
         help="Most memory a kernel may take for itself, as in 4GiB.",
     ),
-    click.option(
+    output_option(
         "--timing-cache",
-        type=click.Path(path_type=Path, dir_okay=False),
         help="File of kernel timings, read and updated (tensorrt).",
     ),
     click.option("--version-compatible", is_flag=True, help="Run under later versions of TensorRT, too (tensorrt)."),
@@ -118,9 +128,9 @@ build_options = stacked(
 )
 
 
-@click.command(short_help="Build a TensorRT or TensorRT-RTX engine and audit it.")
+@click.command(cls=Verb, short_help="Build a TensorRT or TensorRT-RTX engine and audit it.")
 @click.argument("source", metavar="MODEL_OR_ONNX")
-@path_option("-o", "--output", required=True, help="Plan to write or replace.")
+@output_option("-o", "--output", required=True, beside=(".json",), help="Plan to write or replace.")
 @click.option(
     "--target",
     type=click.Choice(["auto", "tensorrt", "rtx"]),
@@ -132,7 +142,7 @@ build_options = stacked(
 @calibration_options
 @profile_options
 @build_options
-@path_option("--keep-onnx", metavar="FILE", help="Write the converted ONNX file, too.")
+@output_option("--keep-onnx", metavar="FILE", suffixes=(".onnx",), help="Write the converted ONNX file, too.")
 @click.option("--keep-failed", is_flag=True, help="Write the engine even if it fails its audit.")
 @click.option("--no-cache", is_flag=True, help="Neither take the engine from the cache nor keep it there.")
 @click.option("--dry-run", is_flag=True, help="Show what would be built and what is missing here.")

@@ -8,7 +8,16 @@ import click
 
 from ..errors import InputError, ParityMissed
 from ..files import check_output, write_atomic
-from .options import Size, TileType, VerificationOptions, common_options, given, model_options, verification_options
+from .options import (
+    Size,
+    TileType,
+    Verb,
+    VerificationOptions,
+    common_options,
+    given,
+    model_options,
+    verification_options,
+)
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["exit_on_miss", "verify", "verify_file"]
 
 
-@click.command(short_help="Compare ONNX files and engines with the models they came from.")
+@click.command(cls=Verb, short_help="Compare ONNX files and engines with the models they came from.")
 @click.argument("sources", nargs=-1, required=True, metavar="MODEL_OR_FILE...")
 @click.option("--reference", metavar="MODEL", help="Model a file came from, where the file cannot tell.")
 @model_options
@@ -54,21 +63,23 @@ def verify(
         if len(sources) > 1:
             raise InputError("--html writes the page of one report.", fix="Verify one file at a time.")
         check_output(verification.html, overwrite=True)
-    reports, shown = [], {}
+    reports: list[ParityReport] = []
+    shown: list[dict[str, Any]] = []
+    terminal.unfinished = {"reports": shown}
     for source in sources:
         terminal.note(f"Opening {source}")
         if is_engine(source):
             if blocks:
                 raise InputError("--blocks looks into ONNX files.", fix="Leave it out, or verify the ONNX file.")
             reports.append(_verify_engine(terminal, source, reference, options, verification, tiles, tile))
+            shown.append(reports[-1].to_json())
             continue
         model, artifact = open_pair(source, reference, options)
         reports.append(verify_file(terminal, source, model, artifact, verification, tiles=tiles, tile=tile)[0])
+        shown.append(reports[-1].to_json())
         if blocks:
-            shown[source] = _show_blocks(terminal, source, model, artifact, verification)
-    passed = all(report.passed for report in reports)
-    found = [r.to_json() | ({"blocks": shown[r.subject]} if r.subject in shown else {}) for r in reports]
-    terminal.result({"passed": passed, "reports": found})
+            shown[-1]["blocks"] = _show_blocks(terminal, source, model, artifact, verification)
+    terminal.result({"passed": all(report.passed for report in reports), "reports": shown})
     exit_on_miss(reports)
 
 

@@ -168,3 +168,42 @@ def test_warnings_of_others_are_for_the_verbose(monkeypatch: pytest.MonkeyPatch)
     assert "old thing" not in run("doctor").stderr
     assert "warning: old thing" in run("doctor", "-v").stderr
     assert warnings.showwarning is before
+
+
+@pytest.mark.parametrize(
+    "arguments", [("onnx",), ("models", "--jsn"), ("verify",), ("export",), ("onnx", "x", "--static", "0x0")]
+)
+@pytest.mark.parametrize("before", [False, True])
+def test_usage_errors_are_a_document_too(arguments: tuple[str, ...], before: bool) -> None:
+    result = run(*(("--json", *arguments) if before else (*arguments, "--json")))
+    told = document(result)["error"]
+    assert result.exit_code == told["exit_code"] == 2
+    assert told["code"] == "usage" and told["what"] in result.stderr
+    assert set(told) == {"code", "exit_code", "what", "why", "fix"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("info", "{long}"),
+        ("onnx", "{long}.pth", "-o", "a.onnx"),
+        ("onnx", "{swinir}", "-o", "{long}.onnx"),
+        ("verify", "{long}.onnx"),
+        ("restore", "{onnx}", "{long}.png", "-o", "a.png"),
+        ("restore", "{onnx}", "{picture}", "-o", "{long}.png"),
+        ("trt", "{onnx}", "-o", "{long}.plan"),
+        ("calibrate", "{onnx}", "-o", "a.onnx", "--recipe", "{long}"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_name_that_no_system_takes(arguments: tuple[str, ...], files: dict[str, Path]) -> None:
+    result = run(*(argument.format_map({**files, "long": "x" * 256}) for argument in arguments))
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output and written() == []
+
+
+def test_what_was_verified_before_an_error_is_told(files: dict[str, Path]) -> None:
+    arguments = ("verify", files["onnx"], files["broken"], "--reference", files["swinir"], "--size", "8x8")
+    told = document(run(*arguments, "--json"))
+    assert told["error"]["exit_code"] == 2
+    assert [report["subject"] for report in told["reports"]] == [str(files["onnx"])]

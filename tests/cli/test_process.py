@@ -130,3 +130,14 @@ def test_a_real_preset_from_export_to_picture(files: dict[str, Path], tmp_path: 
     assert agileir("verify", file, "--size", "20x9").returncode == 0
     assert agileir("restore", file, files["picture"], "-o", picture).returncode == 0
     assert picture.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("arguments", [["models"], ["models", "--json"], ["doctor", "--json"], ["models", "-h"]])
+def test_a_full_disk_behind_stdout(arguments: list[str]) -> None:
+    command = [sys.executable, "-c", START, *arguments]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: No space left on device.")
+    assert "Traceback" not in result.stderr and "Exception ignored" not in result.stderr
