@@ -14,7 +14,7 @@ from ..engines.runner import Images
 from ..errors import InputError
 from ..images.files import sample_images
 from ..parity.images import middle, verification_images
-from ..parity.task import degrade
+from ..parity.task import degrade, without_truth
 from .crops import Reader, choose_crops, list_files
 from .quality import Picture, fit_to_graph
 
@@ -118,17 +118,19 @@ def gather(
     """
     spec = artifact.spec
     reader = Reader(spec.channels)
-    degradable = degrade(np.zeros((spec.channels, spec.scale, spec.scale), np.float32), spec) is not None
-    if ground_truth and not degradable:
+    unknown = without_truth(spec)
+    degradable = unknown is None
+    if ground_truth and unknown:
         raise InputError(
-            f"Ground truth is of no use for {spec.name}: how its inputs (task {spec.task}) are made is not known.",
+            f"Ground truth is of no use for {spec.name}: {unknown}.",
             fix="Give inputs of the model with --images; the file is then judged by its parity alone.",
         )
     notes = []
     trained = artifact.provenance.get("random_weights") is None
     if not (degradable and trained):
-        reason = f"how inputs of the task {spec.task} are made is not known" if trained else "the weights are random"
-        notes.append(f"judged by parity alone: {reason}")
+        notes.append(f"judged by parity alone: {unknown if trained else 'the weights are random'}")
+    elif images and not ground_truth:
+        notes.append("the loss is measured on the packaged pictures: --images have no ground truth, --ground-truth has")
     gallery = _Gallery(artifact, reader, trained)
     samples = [file for _, file in sample_images()]
     crops = [

@@ -120,6 +120,8 @@ def verify_file(
 
         report, section = _with_tiles(terminal, report, OnnxRuntimeRunner(artifact), verification, tile)
     terminal.table(f"Parity of {subject}", COLUMNS, report_rows(report))
+    for note in report.notes:
+        terminal.note(note)
     text = ""
     if page or verification.html is not None:
         from ..parity.page import report_page

@@ -24,7 +24,7 @@ from .metrics import key_agreement, max_steps, nonfinite, psnr
 from .probe import OnnxProbe, block_output, dictionary_tensors, ordered_blocks, record_dictionaries
 from .ranges import padded
 from .report import Measure, ParityReport, Rung, TaskRung
-from .task import TASK_LOSS, task_rung
+from .task import TASK_LOSS, task_rung, without_truth
 
 __all__ = ["measure", "verify"]
 
@@ -75,12 +75,15 @@ def verify(
     semantic = any(dictionaries)
     comparison = _Comparison(artifact, model, images, truths, dictionaries if semantic else None, progress)
     rungs += comparison.semantic_rungs(min_psnr) if semantic else [comparison.plain_rung(candidate, min_psnr)]
+    notes: list[str] = []
     if artifact.provenance.get("random_weights") is None and "height" not in artifact.fixed_sizes:
         progress("ground truth")
         if (task := task_rung(reference, candidate, TASK_LOSS[artifact.precision])) is not None:
             rungs.append(task)
+        elif reason := without_truth(artifact.spec):
+            notes.append(f"Not judged against ground truth: {reason}.")
     runners = {"reference": reference.describe(), "candidate": candidate.describe()}
-    return ParityReport(subject or str(artifact.path), artifact.spec, tuple(rungs), runners)
+    return ParityReport(subject or str(artifact.path), artifact.spec, tuple(rungs), runners, tuple(notes))
 
 
 def _same_model(folded: Restorer, artifact: OnnxArtifact) -> None:

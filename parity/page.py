@@ -77,6 +77,7 @@ def report_page(
 {_misses(report)}
 <h2>Rungs</h2>
 {_rungs(report)}
+{"".join(f"<p>{escape(note)}</p>" for note in report.notes)}
 <h2>PSNR of each picture</h2>
 {"".join(_plot(rung) for rung in rungs)}
 <h2>Pictures</h2>

@@ -144,12 +144,14 @@ class ParityReport(JsonForm):
         spec: Its spec.
         rungs: The steps, in order.
         runners: What ran, by role.
+        notes: What was left out, and why.
     """
 
     subject: str
     spec: ModelSpec
     rungs: tuple[Rung | TaskRung, ...]
     runners: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -14,7 +14,7 @@ from .images import to_channels
 from .metrics import psnr, psnr_y
 from .report import TaskMeasure, TaskRung
 
-__all__ = ["TASK_LOSS", "degrade", "task_metric", "task_rung"]
+__all__ = ["TASK_LOSS", "degrade", "task_metric", "task_rung", "without_truth"]
 
 TASK_LOSS = {"float32": 0.01, "float16": 0.02, "bfloat16": 0.1, "int8": 0.1}
 """dB that a file may lose against ground truth, by its precision."""
@@ -22,17 +22,26 @@ TASK_LOSS = {"float32": 0.01, "float16": 0.02, "bfloat16": 0.1, "int8": 0.1}
 SEED = 0
 
 
+def without_truth(spec: ModelSpec) -> str | None:
+    """Why a model cannot be judged against ground truth, in words; None where it can."""
+    if spec.channels not in (1, 3):
+        return f"there is no ground truth of {spec.channels} channels: the packaged pictures are RGB"
+    if spec.task == "super-resolution" or (spec.task == "denoising" and spec.noise_level is not None):
+        return None
+    return f"what degrades a picture of the task {spec.task} is not known"
+
+
 def degrade(truth: Images, spec: ModelSpec) -> Images | None:
-    """The input from which a model is to restore `truth` [C, H, W]; None where the task has no known degradation.
+    """The input from which a model is to restore `truth` [C, H, W]; None where that is not known (`without_truth`).
 
     Super-resolution: MATLAB bicubic, rounded to 8 bits. Denoising at a known level: Gaussian noise of fixed seed.
     """
+    if without_truth(spec) is not None:
+        return None
     if spec.task == "super-resolution":
         return resize_bicubic(truth, 1 / spec.scale, quantize=True)
-    if spec.task == "denoising" and spec.noise_level is not None:
-        noise = np.random.default_rng(SEED).standard_normal(truth.shape)
-        return (truth + noise * spec.noise_level / 255).astype(np.float32)
-    return None
+    noise = np.random.default_rng(SEED).standard_normal(truth.shape)
+    return (truth + noise * (spec.noise_level or 0) / 255).astype(np.float32)
 
 
 def task_metric(spec: ModelSpec) -> Callable[[Images, Images], float]:
@@ -48,7 +57,7 @@ def task_metric(spec: ModelSpec) -> Callable[[Images, Images], float]:
 def task_rung(
     reference: Runner, candidate: Runner, loss: float, accepts: Callable[[int, int], bool] = lambda rows, columns: True
 ) -> TaskRung | None:
-    """Reference and candidate against the packaged pictures; None where the task's degradation is not known.
+    """Reference and candidate against the packaged pictures; None where there is none (`without_truth`).
 
     Measured by `task_metric`.
 
