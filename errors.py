@@ -1,7 +1,7 @@
 """Typed errors: each says what happened, why, and what to do, and carries a stable code and an exit code.
 
-Exit codes of the command line: 0 success, 1 parity, budget or audit missed, 2 bad input, 3 unsupported here,
-4 environment, 5 internal.
+Exit codes of the command line: 0 success, 1 parity, budget or audit missed or some of the pictures failed, 2 bad input,
+3 unsupported here, 4 environment, 5 internal.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ __all__ = [
     "OnnxFileError",
     "OutputError",
     "ParityMissed",
+    "PicturesFailed",
     "Unsupported",
 ]
 
@@ -60,6 +61,13 @@ class AuditMissed(AgileIRError):
     """A built engine does not compute in the precision that was asked for."""
 
     code = "audit.missed"
+    exit_code = 1
+
+
+class PicturesFailed(AgileIRError):
+    """Of several pictures, some could not be restored; the rest is done."""
+
+    code = "restore.failed"
     exit_code = 1
 
 

@@ -1,15 +1,22 @@
 """Restore: pictures through a runner, files in and files out, in tiles where they do not fit."""
 
-from .files import Restored, plan_outputs, restore_file, restore_image, restore_pictures, restore_planned
+from .files import FolderOptions, Plan, Restored, plan_outputs, restore_file, restore_image
+from .folder import Restoration, Skipped, restore_pictures, restore_planned
 from .memory import MemoryPlan, memory_plan
 from .out_of_memory import is_out_of_memory
+from .pipeline import Failed
 from .tiled_runner import PlannedRoom, Room, TiledRunner
 
 __all__ = [
+    "Failed",
+    "FolderOptions",
     "MemoryPlan",
+    "Plan",
     "PlannedRoom",
+    "Restoration",
     "Restored",
     "Room",
+    "Skipped",
     "TiledRunner",
     "is_out_of_memory",
     "memory_plan",

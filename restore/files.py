@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..engines.runner import Runner
-from ..errors import AgileIRError, EnvironmentProblem, OutputError
+from ..errors import AgileIRError, EnvironmentProblem, InputError, OutputError
 from ..files import check_output
 from ..images.files import (
     IMAGE_SUFFIXES,
@@ -19,7 +19,6 @@ from ..images.files import (
     READ_SUFFIXES,
     Image,
     check_side,
-    list_images,
     read_image,
     read_size,
     write_image,
@@ -28,12 +27,11 @@ from ..images.metadata import rescaled
 from ..images.resizing import resize_bicubic
 from ..images.transparency import visible_colour
 from ..parity.images import to_channels
-from ..progress import Progress, silent
+from .journal import begun_outputs
 from .out_of_memory import is_out_of_memory
-from .seams import SEAM_PSNR
-from .tiled_runner import Tile, TiledRunner
+from .sources import find_pictures
 
-__all__ = ["Restored", "plan_outputs", "restore_file", "restore_image", "restore_pictures", "restore_planned"]
+__all__ = ["FolderOptions", "Plan", "Restored", "check_sizes", "plan_outputs", "restore_file", "restore_image"]
 
 
 @dataclass(frozen=True)
@@ -55,36 +53,109 @@ class Restored:
     seconds: float
 
 
-def plan_outputs(images: Sequence[str | Path], output: str | Path, overwrite: bool) -> list[tuple[Path, Path]]:
+@dataclass(frozen=True)
+class FolderOptions:
+    """How pictures are found, and what becomes of those that are there already or cannot be restored.
+
+    Attributes:
+        overwrite: Existing files may be replaced.
+        recursive: Folders are searched with all that is in them, and the tree is mirrored.
+        resume: What an earlier run into the same folder finished, with the same runner and from sources that have not
+            changed since, is left as it is; what it had begun is restored again.
+        skip_existing: A picture whose output exists is left out.
+        keep_going: A picture that cannot be restored is named, and the rest is done, instead of its error being raised;
+            None for so where there are several.
+        log: A file to which a line of JSON is appended for every picture.
+    """
+
+    overwrite: bool = False
+    recursive: bool = False
+    resume: bool = False
+    skip_existing: bool = False
+    keep_going: bool | None = None
+    log: Path | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is going to be restored.
+
+    Attributes:
+        pairs: Every picture with the file it is restored to.
+        folder: The output folder, which has the journal; None where one picture goes to a named file.
+        options: As given.
+    """
+
+    pairs: tuple[tuple[Path, Path], ...]
+    folder: Path | None = None
+    options: FolderOptions = FolderOptions()
+
+    @property
+    def keep_going(self) -> bool:
+        """Whether the rest is done where a picture cannot be restored."""
+        chosen = self.options.keep_going
+        return len(self.pairs) > 1 if chosen is None else chosen
+
+
+def plan_outputs(
+    images: Sequence[str | Path],
+    output: str | Path,
+    options: FolderOptions = FolderOptions(),
+) -> Plan:
     """Pairs every picture with the file it is restored to, before any work is done.
 
     An `output` that is a file, or looks like one by its suffix, takes one picture. Any other is a folder, made if
-    missing, in which every picture keeps its name; one of a format that is not written (GIF, AVIF, JPEG 2000) becomes
-    a PNG (x.gif.png). A new folder whose name has a dot ends with a slash, or takes several pictures.
+    missing with those that mirror a tree, in which every picture keeps its name; one of a format that is not written
+    (GIF, AVIF, JPEG 2000) becomes a PNG (x.gif.png). A new folder whose name has a dot ends with a slash, or takes
+    several pictures.
+
+    Args:
+        images: Files, folders, patterns and lists; see `find_pictures`.
+        output: File or folder.
+        options: See `FolderOptions`.
 
     Raises:
         ImageError: A path holds no picture.
-        OutputError: A target exists (without `overwrite`), is its own source, is wanted twice, or cannot be written.
+        InputError: Options contradict each other.
+        OutputError: A target exists (and may neither be replaced nor stay), is its own source, is wanted twice, or
+            cannot be written.
     """
-    sources, target = list_images(images), Path(output)
+    if options.overwrite and options.skip_existing:
+        raise InputError("Existing files cannot be both replaced and skipped.", fix="Leave one of the two out.")
+    target = Path(output)
+    found = find_pictures(images, options.recursive, target)
     suffix = target.suffix.lower()
-    named_file = suffix in IMAGE_SUFFIXES + READ_SUFFIXES or (len(sources) == 1 and suffix[1:].isalpha())
+    named_file = suffix in IMAGE_SUFFIXES + READ_SUFFIXES or (len(found) == 1 and suffix[1:].isalpha())
     named_folder = str(output).endswith(("/", os.sep))
     is_file = not target.is_dir() and (target.exists() or (named_file and not named_folder))
-    if is_file and len(sources) > 1:
-        raise OutputError(f"{len(sources)} pictures do not go into one file {target}.", fix="Name a folder.")
-    pairs = [(source, target if is_file else target / _name_in_folder(source)) for source in sources]
+    if is_file and len(found) > 1:
+        raise OutputError(f"{len(found)} pictures do not go into one file {target}.", fix="Name a folder.")
+    if is_file and options.resume:
+        raise InputError(f"A single file such as {target} is not resumed.", fix="Leave --resume out, or name a folder.")
+    pairs = [(file, target if is_file else target / place.with_name(_name_in_folder(place))) for file, place in found]
     _check_pairs(pairs)
     if not is_file:
+        _make_folders({target, *(file.parent for _, file in pairs)})
+    ours = begun_outputs(target) if options.resume else set()
+    for _, file in pairs:
+        if not (options.skip_existing and file.is_file()):
+            check_output(file, options.overwrite or file in ours)
+    return Plan(tuple(pairs), None if is_file else target, options)
+
+
+def _make_folders(folders: Iterable[Path]) -> None:
+    """Makes folders that are missing.
+
+    Raises:
+        OutputError: One cannot be made.
+    """
+    for folder in folders:
         try:
-            target.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
-                f"The folder {target} cannot be made: {error.strerror}.", fix="Choose another place."
+                f"The folder {folder} cannot be made: {error.strerror}.", fix="Choose another place."
             ) from error
-    for _, file in pairs:
-        check_output(file, overwrite)
-    return pairs
 
 
 def _name_in_folder(source: Path) -> str:
@@ -179,53 +250,3 @@ def restore_file(runner: Runner, source: Path, output: Path, overwrite: bool = F
     write_image(output, restored, overwrite)
     sizes = [(int(i.pixels.shape[1]), int(i.pixels.shape[2])) for i in (image, restored)]
     return Restored(source, output, sizes[0], sizes[1], seconds)
-
-
-def restore_pictures(
-    runner: Runner,
-    images: str | Path | Sequence[str | Path],
-    output: str | Path,
-    overwrite: bool = False,
-    progress: Progress = silent,
-    *,
-    tile: Tile = "auto",
-    overlap: int | None = None,
-    seam_psnr: float = SEAM_PSNR,
-) -> list[Restored]:
-    """Restores picture files, or all pictures of folders, of any size.
-
-    Args:
-        runner: What restores, see `open_runner`.
-        images: Picture or folder, or several.
-        output: File for one picture, folder for several; see `plan_outputs`.
-        overwrite: Whether existing files may be replaced.
-        progress: Told each picture, and each tile.
-        tile: ``"auto"`` restores whole what fits and cuts the rest into the largest tiles that do; ``"off"`` never
-            cuts; or the greatest side of a tile, or its (rows, columns), in pixels of the picture.
-        overlap: Pixels that neighbouring tiles share at least; None for the fewest that reach `seam_psnr`.
-        seam_psnr: dB at the seams of tiles against the whole picture.
-
-    Returns:
-        What was restored, in order.
-
-    Raises:
-        InputError: The tile or the overlap cannot be.
-        ImageError: A picture cannot be read.
-        OutputError: An output cannot be written.
-        EnvironmentProblem: A picture needs more memory than there is.
-    """
-    named = [images] if isinstance(images, str | Path) else list(images)
-    tiled = TiledRunner(runner, tile, overlap, seam_psnr, progress=progress)
-    return restore_planned(tiled, plan_outputs(named, output, overwrite), overwrite, progress)
-
-
-def restore_planned(
-    runner: Runner, pairs: Sequence[tuple[Path, Path]], overwrite: bool = False, progress: Progress = silent
-) -> list[Restored]:
-    """`restore_pictures` of pictures whose outputs are planned already (`plan_outputs`)."""
-    check_sizes(pairs, runner.spec.scale)
-    done = []
-    for number, (picture, target) in enumerate(pairs, 1):
-        progress(f"{picture.name} ({number} of {len(pairs)})")
-        done.append(restore_file(runner, picture, target, overwrite))
-    return done

@@ -17,7 +17,7 @@ from agileir_export.images.files import IMAGE_SUFFIXES, Image, read_image, write
 from agileir_export.images.picture import Density
 from agileir_export.images.resizing import resize_bicubic
 from agileir_export.models import ModelSpec
-from agileir_export.restore import plan_outputs, restore_file, restore_image, restore_planned
+from agileir_export.restore import FolderOptions, Plan, plan_outputs, restore_file, restore_image, restore_planned
 
 from ..export import networks
 
@@ -241,9 +241,9 @@ def test_a_size_that_will_not_fit_is_refused_first(source: str, target: str, sid
     write_image(tmp_path / "small.png", picture())
     write_image(tmp_path / source, Image(np.zeros((3, 1, side), np.float32)))
     runner = Nearest()
-    pairs = [(tmp_path / "small.png", tmp_path / "s.png"), (tmp_path / source, tmp_path / target)]
+    pairs = (tmp_path / "small.png", tmp_path / "s.png"), (tmp_path / source, tmp_path / target)
     with pytest.raises(OutputError, match=f"{2 * side}x2 picture does not go"):
-        restore_planned(runner, pairs)
+        restore_planned(runner, Plan(pairs))
     assert runner.shapes == []
     assert not (tmp_path / "s.png").exists()
 
@@ -330,7 +330,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def plan(*sources: str, to: str, overwrite: bool = False) -> list[tuple[str, str]]:
-    return [(source.as_posix(), target.as_posix()) for source, target in plan_outputs(sources, to, overwrite)]
+    found = plan_outputs(sources, to, FolderOptions(overwrite)).pairs
+    return [(source.as_posix(), target.as_posix()) for source, target in found]
 
 
 def test_one_picture_to_a_file(here: Path) -> None:
