@@ -6,7 +6,7 @@ Exit codes of the command line: 0 success, 1 parity, budget or audit missed or s
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "AgileIRError",
@@ -45,9 +45,19 @@ class AgileIRError(Exception):
         self.what, self.why, self.fix = what, why, fix
         super().__init__(" ".join(part for part in (what, why, fix) if part))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, self.__dict__)
+
     def to_json(self) -> dict[str, str | int]:
         """The error as a JSON object: code, exit_code, what, why, fix."""
         return {name: getattr(self, name) for name in ("code", "exit_code", "what", "why", "fix")}
+
+
+def _again(kind: type[AgileIRError], args: tuple[Any, ...], state: dict[str, Any]) -> AgileIRError:
+    """An error as it was before it was pickled, whatever its class wants to be made of."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class ParityMissed(AgileIRError):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from ..errors import InputError, PicturesFailed
-from .options import TileType, common_options, memory_size, model_options, path_option
+from .options import TileType, common_options, device_numbers, memory_size, model_options, path_option
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -63,6 +63,12 @@ MOST_ROWS = 20
     metavar="BYTES",
     help="With --tile auto: most memory to take in all, as in 4GiB. Default: what is free.",
 )
+@click.option(
+    "--devices",
+    callback=device_numbers,
+    metavar="N,N,...|all",
+    help="Restore on these GPUs, a process for each. For engines and models.",
+)
 @model_options
 @common_options
 @click.pass_obj
@@ -80,6 +86,7 @@ def restore(
     overlap: int | None,
     seam_psnr: float,
     memory: int | None,
+    devices: tuple[int, ...] | Literal["all"] | None,
     options: LoadOptions,
 ) -> None:
     """Restore pictures, folders, patterns ("photos/**/*.jpg") or lists (@list.txt), a path a line.
@@ -99,10 +106,23 @@ def restore(
     if memory is not None and tile != "auto":
         raise InputError("--memory chooses a tile, and --tile has chosen one.", fix="Leave one of the two out.")
     from ..engines.opening import open_runner
-    from ..restore import FolderOptions, PlannedRoom, TiledRunner, plan_outputs, restore_planned
+    from ..restore import (
+        DeviceRunner,
+        FolderOptions,
+        PlannedRoom,
+        TiledRunner,
+        plan_outputs,
+        restore_on_devices,
+        restore_planned,
+    )
 
     with terminal.working():
         plan = plan_outputs(images, output, FolderOptions(overwrite, recursive, resume, skip_existing, log=log))
+    if devices is not None:
+        opener = DeviceRunner(source, options, tile, overlap, seam_psnr, memory)
+        with terminal.working("Restoring") as progress:
+            found, described = restore_on_devices(opener, None if devices == "all" else devices, plan, progress)
+        return _show(terminal, found, described)
     with terminal.working(f"Loading {source}"):
         runner = open_runner(source, options)
     with terminal.working("Restoring") as progress:

@@ -1,5 +1,6 @@
 """Restore: pictures through a runner, files in and files out, in tiles where they do not fit."""
 
+from .devices import DeviceRunner, restore_on_devices
 from .files import FolderOptions, Plan, Restored, plan_outputs, restore_file, restore_image
 from .folder import Restoration, Skipped, restore_pictures, restore_planned
 from .memory import MemoryPlan, memory_plan
@@ -8,6 +9,7 @@ from .pipeline import Failed
 from .tiled_runner import PlannedRoom, Room, TiledRunner
 
 __all__ = [
+    "DeviceRunner",
     "Failed",
     "FolderOptions",
     "MemoryPlan",
@@ -23,6 +25,7 @@ __all__ = [
     "plan_outputs",
     "restore_file",
     "restore_image",
+    "restore_on_devices",
     "restore_pictures",
     "restore_planned",
 ]

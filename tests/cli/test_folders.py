@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..restore.folders import contents
+from ..restore.small_folders import contents
 from .command import document, run
 
 
@@ -69,3 +69,23 @@ def test_existing_files_are_skipped(tree: list[str], files: dict[str, Path]) -> 
     assert Path("out/a.png").read_bytes() == b"mine"
     refused = run(*arguments, "--skip-existing", "--overwrite")
     assert refused.exit_code == 2 and "both replaced and skipped" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "devices", "code", "message"),
+    [
+        ("onnx", "0", 3, "run by ONNX Runtime on the CPU"),
+        ("swinir", "all", 4, "There is no GPU to restore on"),
+        ("swinir", "one", 2, "'one' names no GPUs"),
+    ],
+)
+def test_devices_want_gpus(
+    source: str, devices: str, code: int, message: str, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = run("restore", files[source], files["picture"], "-o", "a.png", "--devices", devices)
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert not Path("a.png").exists()

@@ -31,7 +31,7 @@ from agileir_export.restore import FolderOptions, Restoration, plan_outputs, res
 from agileir_export.restore.journal import JOURNAL, Journal
 from agileir_export.restore.pipeline import REPEATED
 
-from .folders import BROKEN, Doubling, contents, make_pictures, spoil, start
+from .small_folders import BROKEN, Doubling, contents, make_pictures, spoil, start
 
 LINES = {"begun": ("source", "size", "mtime_ns", "runner"), "done": ("bytes",)}
 

@@ -76,7 +76,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 PROGRAM = """
 import json, sys
 from agileir_export.restore import restore_pictures
-from tests.restore.folders import Doubling
+from small_folders import Doubling
 runner = Doubling(seconds=float(sys.argv[3]))
 print("ready", flush=True)
 found = restore_pictures(runner, sys.argv[1], sys.argv[2], recursive=True, resume="--resume" in sys.argv)
@@ -86,16 +86,50 @@ print(runner.count, len(found.done), len(found.skipped), len(found.failed), flus
 
 def start(source: Path, output: Path, *more: str, seconds: float = 0.0, **settings: Any) -> subprocess.Popen[str]:
     """A process that restores a folder, once its program is loaded."""
-    here = Path(__file__)
-    code = PROGRAM.replace("tests.restore.folders", "folders")
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(source), str(output), str(seconds), *more],
+        [sys.executable, "-c", PROGRAM, str(source), str(output), str(seconds), *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(here.parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
         **settings,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n", process.stderr.read() if process.stderr else ""
     return process
+
+
+class Signing(Doubling):
+    """Writes a line for every picture into a file named as its process."""
+
+    def __init__(self, folder: str, seconds: float) -> None:
+        super().__init__(seconds=seconds)
+        self.folder = Path(folder)
+
+    def run(self, images: Any) -> Any:
+        self.folder.mkdir(exist_ok=True)
+        with (self.folder / str(os.getpid())).open("a") as stream:
+            stream.write("one\n")
+        return super().run(images)
+
+
+class Dying(Doubling):
+    """A black picture kills its process."""
+
+    def run(self, images: Any) -> Any:
+        if not images.any():
+            os.kill(os.getpid(), 9)
+        return super().run(images)
+
+
+class Removing(Doubling):
+    """Removes a folder at some picture."""
+
+    def __init__(self, folder: str, count: int) -> None:
+        super().__init__()
+        self.folder, self.last = Path(folder), count
+
+    def run(self, images: Any) -> Any:
+        if self.count == self.last:
+            self.folder.rename(self.folder.with_name(f"elsewhere-{os.getpid()}"))
+        return super().run(images)
