@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .export import OnnxArtifact, export_onnx, read_artifact
     from .models import LoadOptions, list_models, load_model
     from .parity import ParityReport, verify
-    from .restore import Restored, restore_pictures
+    from .restore import Failed, Restoration, Restored, Skipped, restore_pictures
     from .version import __version__
 
 _HOMES = {
@@ -41,7 +41,7 @@ _HOMES = {
     ".export": ("OnnxArtifact", "export_onnx", "read_artifact"),
     ".models": ("LoadOptions", "list_models", "load_model"),
     ".parity": ("ParityReport", "verify"),
-    ".restore": ("Restored", "restore_pictures"),
+    ".restore": ("Failed", "Restoration", "Restored", "Skipped", "restore_pictures"),
     ".version": ("__version__",),
 }
 
@@ -53,11 +53,14 @@ __all__ = [
     "CalibrationOptions",
     "ConversionRequest",
     "EngineArtifact",
+    "Failed",
     "Int8Request",
     "LoadOptions",
     "OnnxArtifact",
     "ParityReport",
+    "Restoration",
     "Restored",
+    "Skipped",
     "__version__",
     "build_engine",
     "calibrate",

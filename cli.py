@@ -85,7 +85,7 @@ def main(ctx: click.Context) -> None:
     agileir-export restore swinir_x4.onnx photo.jpg -o big.png
 
     \b
-    Exit codes: 0 success, 1 parity, budget or audit missed, 2 bad input, 3 not supported here,
+    Exit codes: 0 success, 1 parity, budget or audit missed or pictures failed, 2 bad input, 3 not supported here,
     4 environment, 5 defect of this program, 130 interrupted.
     """  # noqa: D301
     # From 1.29, ONNX Runtime tells its maker of every session unless the environment forbids it before it is loaded.

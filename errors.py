@@ -1,14 +1,14 @@
 """Typed errors: each says what happened, why, and what to do, and carries a stable code and an exit code.
 
-Exit codes of the command line: 0 success, 1 parity, budget or audit missed, 2 bad input, 3 unsupported here,
-4 environment, 5 internal.
+Exit codes of the command line: 0 success, 1 parity, budget or audit missed or some of the pictures failed, 2 bad input,
+3 unsupported here, 4 environment, 5 internal.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "AgileIRError",
@@ -22,6 +22,7 @@ __all__ = [
     "OnnxFileError",
     "OutputError",
     "ParityMissed",
+    "PicturesFailed",
     "Unsupported",
     "system_error",
 ]
@@ -47,9 +48,19 @@ class AgileIRError(Exception):
         self.what, self.why, self.fix = what, why, fix
         super().__init__(" ".join(part for part in (what, why, fix) if part))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, self.__dict__)
+
     def to_json(self) -> dict[str, str | int]:
         """The error as a JSON object: code, exit_code, what, why, fix."""
         return {name: getattr(self, name) for name in ("code", "exit_code", "what", "why", "fix")}
+
+
+def _again(kind: type[AgileIRError], args: tuple[Any, ...], state: dict[str, Any]) -> AgileIRError:
+    """An error as it was before it was pickled, whatever its class wants to be made of."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class ParityMissed(AgileIRError):
@@ -63,6 +74,13 @@ class AuditMissed(AgileIRError):
     """A built engine does not compute in the precision that was asked for."""
 
     code = "audit.missed"
+    exit_code = 1
+
+
+class PicturesFailed(AgileIRError):
+    """Of several pictures, some could not be restored; the rest is done."""
+
+    code = "restore.failed"
     exit_code = 1
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -26,6 +26,7 @@ __all__ = [
     "VerificationOptions",
     "collected",
     "common_options",
+    "device_numbers",
     "given",
     "memory_size",
     "model_options",
@@ -140,6 +141,21 @@ def memory_size(ctx: click.Context, option: click.Parameter, text: str | None) -
     if match is None:
         raise click.BadParameter(f"{text!r} is not an amount of memory such as 4GiB or 512MB.", ctx, option)
     return int(float(match[1]) * UNITS[match[2] or ""])
+
+
+def device_numbers(
+    ctx: click.Context, option: click.Parameter, text: str | None
+) -> tuple[int, ...] | Literal["all"] | None:
+    """A callback: numbers of GPUs, joined by commas, or the word ``all``.
+
+    Raises:
+        click.BadParameter: Something else.
+    """
+    if text is None or text == "all":
+        return text  # type: ignore[return-value]
+    if re.fullmatch(r"[0-9]{1,4}(,[0-9]{1,4})*", text) is None:
+        raise click.BadParameter(f"{text!r} names no GPUs: give numbers such as 0,1 or all.", ctx, option)
+    return tuple(map(int, text.split(",")))
 
 
 def _sets(attribute: str, of: Callable[[Any], Any] = bool) -> Callable[[click.Context, click.Parameter, Any], None]:

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ..errors import InputError
-from .options import TileType, Verb, common_options, memory_size, model_options
+from ..errors import InputError, PicturesFailed
+from .options import OutputType, TileType, Verb, common_options, device_numbers, memory_size, model_options
 from .terminal import Terminal
 
 if TYPE_CHECKING:
     from ..models import LoadOptions
+    from ..restore import Restoration
     from ..restore.tiled_runner import Tile
 
 __all__ = ["restore"]
 
 
+MOST_ROWS = 20
+"""Restored pictures that are listed one by one."""
+
+
 @click.command(cls=Verb, short_help="Restore pictures.")
 @click.argument("source", metavar="MODEL_OR_ONNX")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=str), required=True, help="File for one picture, folder for several."
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
+@click.option("--skip-existing", is_flag=True, help="Leave out pictures whose output exists.")
+@click.option("--resume", is_flag=True, help="Go on where an earlier run into the same folder ended.")
+@click.option("--recursive", is_flag=True, help="Search folders with all that is in them, and mirror the tree.")
+@click.option("--log", type=OutputType(), metavar="FILE", help="Append a line of JSON for every picture.")
 @click.option(
     "--tile",
     type=TileType(),
@@ -54,6 +63,12 @@ __all__ = ["restore"]
     metavar="BYTES",
     help="With --tile auto: most memory to take in all, as in 4GiB. Default: what is free.",
 )
+@click.option(
+    "--devices",
+    callback=device_numbers,
+    metavar="N,N,...|all",
+    help="Restore on these GPUs, a process for each. For engines and models.",
+)
 @model_options
 @common_options
 @click.pass_obj
@@ -63,13 +78,20 @@ def restore(
     images: tuple[Path, ...],
     output: str,
     overwrite: bool,
+    skip_existing: bool,
+    resume: bool,
+    recursive: bool,
+    log: Path | None,
     tile: Tile,
     overlap: int | None,
     seam_psnr: float,
     memory: int | None,
+    devices: tuple[int, ...] | Literal["all"] | None,
     options: LoadOptions,
 ) -> None:
-    """Restore pictures, or all pictures of folders, with an exported file (fast) or a model (PyTorch).
+    """Restore pictures, folders, patterns ("photos/**/*.jpg") or lists (@list.txt), a path a line.
+
+    MODEL_OR_ONNX is an exported file (fast) or a model (PyTorch).
 
     PNG and TIFF (8 and 16 bits), JPEG, WebP and BMP, and read only: GIF, AVIF and JPEG 2000. Grey, alpha, EXIF, colour
     description and printed size are kept; what a format does not hold is said. The suffix of a single output file
@@ -77,21 +99,61 @@ def restore(
 
     A picture that is larger than the file or engine takes, or than fits, is restored in tiles, whose overlap is
     measured: see docs/tiles.md.
+
+    Of several pictures, one that cannot be restored is named, and the rest is done: the exit code is 1 then. A folder
+    keeps a journal for --resume: see docs/folders.md.
     """
     if memory is not None and tile != "auto":
         raise InputError("--memory chooses a tile, and --tile has chosen one.", fix="Leave one of the two out.")
     from ..engines.opening import open_runner
-    from ..restore import PlannedRoom, TiledRunner, plan_outputs, restore_planned
+    from ..restore import (
+        DeviceRunner,
+        FolderOptions,
+        PlannedRoom,
+        TiledRunner,
+        plan_outputs,
+        restore_on_devices,
+        restore_planned,
+    )
 
     with terminal.working():
-        pairs = plan_outputs(images, output, overwrite)
+        plan = plan_outputs(images, output, FolderOptions(overwrite, recursive, resume, skip_existing, log=log))
+    if devices is not None:
+        opener = DeviceRunner(source, options, tile, overlap, seam_psnr, memory)
+        with terminal.working("Restoring") as progress:
+            found, described = restore_on_devices(opener, None if devices == "all" else devices, plan, progress)
+        return _show(terminal, found, described)
     with terminal.working(f"Loading {source}"):
         runner = open_runner(source, options)
     with terminal.working("Restoring") as progress:
         room = PlannedRoom(runner, memory, progress)
         tiled = TiledRunner(runner, tile, overlap, seam_psnr, room, progress=progress)
-        done = restore_planned(tiled, pairs, overwrite, progress)
-    sizes = [f"{f.size_in[0]}x{f.size_in[1]} -> {f.size_out[0]}x{f.size_out[1]}" for f in done]
-    rows = [(f.output, size, f"{f.seconds:.2f} s") for f, size in zip(done, sizes, strict=True)]
-    terminal.table("Restored", ("file", "rows x columns", "time"), rows)
-    terminal.result({"runner": runner.describe(), "files": [dataclasses.asdict(f) for f in done]})
+        found = restore_planned(tiled, plan, progress, memory=memory)
+    _show(terminal, found, runner.describe())
+
+
+def _show(terminal: Terminal, found: Restoration, runner: dict[str, Any]) -> None:
+    """What was done, skipped and failed.
+
+    Raises:
+        PicturesFailed: Some were not restored.
+    """
+    sizes = [f"{f.size_in[0]}x{f.size_in[1]} -> {f.size_out[0]}x{f.size_out[1]}" for f in found.done]
+    files = [(f.output, size, f"{f.seconds:.2f} s") for f, size in zip(found.done, sizes, strict=True)]
+    if 0 < len(files) <= MOST_ROWS:
+        terminal.table("Restored", ("file", "rows x columns", "time"), files)
+    if found.failed:
+        terminal.table("Failed", ("file", "why"), [(f.source, f"{f.error.what} {f.error.why}") for f in found.failed])
+    total = len(found.done) + len(found.skipped) + len(found.failed)
+    if total > 1 or found.skipped:
+        reasons = Counter(skipped.reason for skipped in found.skipped)
+        rows = [("done", len(found.done)), *((f"skipped: {why}", count) for why, count in reasons.items())]
+        terminal.table("Pictures", ("", "number"), [*rows, ("failed", len(found.failed))])
+        if found.done:
+            terminal.note(f"{len(found.done) / found.seconds:.3g} pictures/s")
+    terminal.result({"runner": runner, **found.to_json()})
+    if found.failed:
+        raise PicturesFailed(
+            f"{len(found.failed)} of {total} pictures could not be restored; the rest is done.",
+            fix="Mend or remove them, and run it again with --resume.",
+        )

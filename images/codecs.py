@@ -10,7 +10,6 @@ is less than half the size of OpenCV, the usual alternative, and raises where Op
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -28,6 +27,7 @@ from .pillow_formats import (
     jpeg_holds_xmp,
 )
 from .png import PNG_SIGNATURE, decode_png, encode_png
+from .quiet import quietly
 from .signatures import foreign_format, is_avif
 from .tiff import TIFF_SIGNATURES, decode_tiff, encode_tiff
 
@@ -73,8 +73,7 @@ def decode(data: bytes) -> Image:
         Refused: It is sound, but too large, several pictures, of an unusual sample type, or of a format not read.
         Exception: Whatever the libraries raise for damaged data.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what concerns pixels is raised; the rest is metadata
+    with quietly():  # what concerns pixels is raised; the rest is metadata
         if data.startswith(PNG_SIGNATURE):
             return decode_png(data)
         if data.startswith(TIFF_SIGNATURES):
@@ -94,10 +93,8 @@ def size_of(file: BinaryIO) -> tuple[int, int] | None:
     from PIL import Image as pillow
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with pillow.open(file) as opened:  # 16-bit colour TIFF included: only the directory is read
-                return opened.size[::-1]
+        with quietly(), pillow.open(file) as opened:  # 16-bit colour TIFF included: only the directory is read
+            return opened.size[::-1]
     except Exception:  # what is wrong with it, reading it will say
         return None
 
@@ -112,8 +109,7 @@ def encode(suffix: str, image: Image) -> bytes:
     Raises:
         Exception: Whatever the libraries raise when the picture does not fit the format.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about damaged EXIF only
+    with quietly():  # about damaged EXIF only
         if suffix == ".bmp":
             image = upright(image)
         _, height, width = image.pixels.shape

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from .picture import EXIF_PREFIX, Density, sound_density
+from .quiet import quietly
 
 if TYPE_CHECKING:
     from PIL.Image import Exif
@@ -41,8 +41,7 @@ def parse_exif(exif: bytes | None) -> Exif:
 
     parsed = pillow.Exif()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about damaged blocks
+        with quietly():  # about damaged blocks
             parsed.load(exif or b"")
             list(parsed.items())
     except Exception:  # struct.error, SyntaxError, KeyError, ...: metadata never stops a picture

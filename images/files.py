@@ -41,6 +41,7 @@ __all__ = [
     "check_side",
     "encoding_bytes",
     "list_images",
+    "natural_key",
     "read_image",
     "read_size",
     "sample_bits",
@@ -268,10 +269,10 @@ def _images_in(folder: Path) -> list[Path]:
     if left_out:
         counted = ", ".join(f"{count} with {suffix}" for suffix, count in sorted(left_out.items()))
         LOGGER.info(f"Of the folder {folder}, {counted} are left out. Files named one by one are taken as they are.")
-    return sorted(files, key=lambda file: _natural_key(file.name))
+    return sorted(files, key=lambda file: natural_key(file.name))
 
 
-def _natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Sorts digits by value and letters without case; the name itself breaks ties."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
     key = [(0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts]

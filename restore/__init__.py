@@ -1,21 +1,32 @@
 """Restore: pictures through a runner, files in and files out, in tiles where they do not fit."""
 
-from .files import Restored, plan_outputs, restore_file, restore_image, restore_pictures, restore_planned
+from .devices import DeviceRunner, restore_on_devices
+from .files import FolderOptions, Plan, plan_outputs
+from .folder import Restoration, Skipped, restore_pictures, restore_planned
 from .memory import MemoryPlan, memory_plan
+from .one_picture import Restored, restore_file, restore_image
 from .out_of_memory import is_out_of_memory
+from .pipeline import Failed
 from .tiled_runner import PlannedRoom, Room, TiledRunner
 
 __all__ = [
+    "DeviceRunner",
+    "Failed",
+    "FolderOptions",
     "MemoryPlan",
+    "Plan",
     "PlannedRoom",
+    "Restoration",
     "Restored",
     "Room",
+    "Skipped",
     "TiledRunner",
     "is_out_of_memory",
     "memory_plan",
     "plan_outputs",
     "restore_file",
     "restore_image",
+    "restore_on_devices",
     "restore_pictures",
     "restore_planned",
 ]

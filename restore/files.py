@@ -1,96 +1,133 @@
-"""Picture files through a runner: colour, grey, alpha and 16 bits in, the same out."""
+"""What is to be restored to which file, and whether it can be, before any work."""
 
 from __future__ import annotations
 
-import math
 import os
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from ..engines.runner import Images, Runner
-from ..errors import AgileIRError, EnvironmentProblem, OutputError
+from ..errors import InputError, OutputError, Unsupported
 from ..files import check_output
 from ..images.files import (
     IMAGE_SUFFIXES,
     LARGEST_SIDE,
     READ_SUFFIXES,
-    Image,
-    check_finite,
     check_side,
-    encoding_bytes,
-    list_images,
-    read_image,
     read_size,
-    sample_bits,
-    write_image,
 )
-from ..images.metadata import rescaled
-from ..images.picture import quantised
-from ..images.resizing import resize_bicubic
-from ..images.transparency import visible_colour
-from ..parity.images import to_channels
-from ..progress import Progress, silent
-from .out_of_memory import is_out_of_memory
-from .seams import SEAM_PSNR
-from .tiled_runner import Tile, TiledRunner
-from .tiling import Part
+from ..images.spectral import TIFF_SUFFIXES, bands_of
+from ..models.spec import ModelSpec
+from .journal import begun_outputs
+from .one_picture import is_spectral
+from .sources import find_pictures
 
-__all__ = ["Restored", "plan_outputs", "restore_file", "restore_image", "restore_pictures", "restore_planned"]
+__all__ = ["FolderOptions", "Plan", "check_pictures", "plan_outputs"]
 
 
 @dataclass(frozen=True)
-class Restored:
-    """One restored file.
+class FolderOptions:
+    """How pictures are found, and what becomes of those that are there already or cannot be restored.
 
     Attributes:
-        source: The picture read.
-        output: The picture written.
-        size_in: (rows, columns) read.
-        size_out: (rows, columns) written.
-        seconds: Time in the runner.
+        overwrite: Existing files may be replaced.
+        recursive: Folders are searched with all that is in them, and the tree is mirrored.
+        resume: What an earlier run into the same folder finished, with the same runner and from sources that have not
+            changed since, is left as it is; what it had begun is restored again.
+        skip_existing: A picture whose output exists is left out.
+        keep_going: A picture that cannot be restored is named, and the rest is done, instead of its error being raised;
+            None for so where there are several.
+        log: A file to which a line of JSON is appended for every picture.
     """
 
-    source: Path
-    output: Path
-    size_in: tuple[int, int]
-    size_out: tuple[int, int]
-    seconds: float
+    overwrite: bool = False
+    recursive: bool = False
+    resume: bool = False
+    skip_existing: bool = False
+    keep_going: bool | None = None
+    log: Path | None = None
 
 
-def plan_outputs(images: Sequence[str | Path], output: str | Path, overwrite: bool) -> list[tuple[Path, Path]]:
+@dataclass(frozen=True)
+class Plan:
+    """What is going to be restored.
+
+    Attributes:
+        pairs: Every picture with the file it is restored to.
+        folder: The output folder, which has the journal; None where one picture goes to a named file.
+        options: As given.
+    """
+
+    pairs: tuple[tuple[Path, Path], ...]
+    folder: Path | None = None
+    options: FolderOptions = FolderOptions()
+
+    @property
+    def keep_going(self) -> bool:
+        """Whether the rest is done where a picture cannot be restored."""
+        chosen = self.options.keep_going
+        return len(self.pairs) > 1 if chosen is None else chosen
+
+
+def plan_outputs(
+    images: Sequence[str | Path],
+    output: str | Path,
+    options: FolderOptions = FolderOptions(),
+) -> Plan:
     """Pairs every picture with the file it is restored to, before any work is done.
 
     An `output` that is a file, or looks like one by its suffix, takes one picture. Any other is a folder, made if
-    missing, in which every picture keeps its name; one of a format that is not written (GIF, AVIF, JPEG 2000) becomes
-    a PNG (x.gif.png). A new folder whose name has a dot ends with a slash, or takes several pictures.
+    missing with those that mirror a tree, in which every picture keeps its name; one of a format that is not written
+    (GIF, AVIF, JPEG 2000) becomes a PNG (x.gif.png). A new folder whose name has a dot ends with a slash, or takes
+    several pictures.
+
+    Args:
+        images: Files, folders, patterns and lists; see `find_pictures`.
+        output: File or folder.
+        options: See `FolderOptions`.
 
     Raises:
         ImageError: A path holds no picture.
-        OutputError: A target exists (without `overwrite`), is its own source, is wanted twice, or cannot be written.
+        InputError: Options contradict each other.
+        OutputError: A target exists (and may neither be replaced nor stay), is its own source, is wanted twice, or
+            cannot be written.
     """
-    sources, target = list_images(images), Path(output)
+    if options.overwrite and options.skip_existing:
+        raise InputError("Existing files cannot be both replaced and skipped.", fix="Leave one of the two out.")
+    target = Path(output)
+    found = find_pictures(images, options.recursive, target)
     suffix = target.suffix.lower()
-    named_file = suffix in IMAGE_SUFFIXES + READ_SUFFIXES or (len(sources) == 1 and suffix[1:].isalpha())
+    named_file = suffix in IMAGE_SUFFIXES + READ_SUFFIXES or (len(found) == 1 and suffix[1:].isalpha())
     named_folder = str(output).endswith(("/", os.sep))
     is_file = not target.is_dir() and (target.exists() or (named_file and not named_folder))
-    if is_file and len(sources) > 1:
-        raise OutputError(f"{len(sources)} pictures do not go into one file {target}.", fix="Name a folder.")
-    pairs = [(source, target if is_file else target / _name_in_folder(source)) for source in sources]
+    if is_file and len(found) > 1:
+        raise OutputError(f"{len(found)} pictures do not go into one file {target}.", fix="Name a folder.")
+    if is_file and options.resume:
+        raise InputError(f"A single file such as {target} is not resumed.", fix="Leave --resume out, or name a folder.")
+    pairs = [(file, target if is_file else target / place.with_name(_name_in_folder(place))) for file, place in found]
     _check_pairs(pairs)
     if not is_file:
+        _make_folders({target, *(file.parent for _, file in pairs)})
+    ours = begun_outputs(target) if options.resume else set()
+    for _, file in pairs:
+        if not (options.skip_existing and file.is_file()):
+            check_output(file, options.overwrite or file in ours)
+    return Plan(tuple(pairs), None if is_file else target, options)
+
+
+def _make_folders(folders: Iterable[Path]) -> None:
+    """Makes folders that are missing.
+
+    Raises:
+        OutputError: One cannot be made.
+    """
+    for folder in folders:
         try:
-            target.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
-                f"The folder {target} cannot be made: {error.strerror}.", fix="Choose another place."
+                f"The folder {folder} cannot be made: {error.strerror}.", fix="Choose another place."
             ) from error
-    for _, file in pairs:
-        check_output(file, overwrite)
-    return pairs
 
 
 def _name_in_folder(source: Path) -> str:
@@ -98,20 +135,30 @@ def _name_in_folder(source: Path) -> str:
     return f"{source.name}.png" if source.suffix.lower() in READ_SUFFIXES else source.name
 
 
-def check_sizes(pairs: Sequence[tuple[Path, Path]], scale: int) -> None:
-    """Says before any work that a restored picture will be too large for its format.
+def check_pictures(pairs: Sequence[tuple[Path, Path]], spec: ModelSpec) -> None:
+    """Says before any work that a picture is none for a model, or that it will be too large for its format.
 
     Args:
         pairs: Pictures and their outputs, of `plan_outputs`.
-        scale: How many times larger the restored pictures are.
+        spec: The model's spec.
 
     Raises:
+        Unsupported: The model takes other channels than grey and colour, and a picture has not as many.
         OutputError: A picture will not go into its format: WebP ends at 16383 pixels a side, JPEG at 65500.
     """
     for source, file in pairs:
-        size = read_size(source) if file.suffix.lower() in LARGEST_SIDE else None
+        suffix = file.suffix.lower()
+        if is_spectral(spec) and (suffix not in TIFF_SUFFIXES or bands_of(source) != spec.channels):
+            found = bands_of(source)
+            has = f"has {found} channels" if found else "is no TIFF"
+            raise Unsupported(
+                f"{spec.name} is a model of {spec.channels} channels: {source} {has}, and goes to a {suffix}.",
+                why="Other pictures have 1 or 3 channels; more are read from TIFF files, and written to them.",
+                fix=f"Give TIFF files of {spec.channels} samples a pixel, and outputs that end in .tif.",
+            )
+        size = read_size(source) if suffix in LARGEST_SIDE else None
         if size is not None:
-            check_side(file, size[0] * scale, size[1] * scale)
+            check_side(file, size[0] * spec.scale, size[1] * spec.scale)
 
 
 def _check_pairs(pairs: Sequence[tuple[Path, Path]]) -> None:
@@ -133,133 +180,3 @@ def _check_pairs(pairs: Sequence[tuple[Path, Path]]) -> None:
                 fix="Restore them one by one, or to different folders.",
             )
         wanted[place] = source
-
-
-def restore_image(runner: Runner, image: Image, bits: int | None = None, beside: int = 0) -> Image:
-    """Restores one picture; alpha is resized bicubically, bit depth, EXIF and profile are kept.
-
-    Colours under full transparency are those of the nearest visible pixel before the network sees them, and the number
-    of pixels an inch grows with the picture.
-
-    A grey picture goes through a colour model as three equal channels and comes back as their luma; a colour picture
-    goes through a grey model channel by channel.
-
-    Args:
-        runner: What restores.
-        image: The picture.
-        bits: 8 or 16 for a result in samples of as many bits, tile by tile: a large one takes much more in float32.
-        beside: Bytes that will be taken for the result's file, for which a `TiledRunner` leaves room.
-
-    Raises:
-        OutputError: The result is to be samples, and has values that are NaN or infinite.
-        EnvironmentProblem: The picture needs more memory than there is.
-    """
-    scale, channels = runner.spec.scale, runner.spec.channels
-    pixels = visible_colour(image.pixels, image.alpha)
-    by_channel = channels == 1 < len(pixels)
-    batch = pixels[:, None] if by_channel else np.broadcast_to(pixels, (channels, *pixels.shape[1:]))[None]
-    batch = np.ascontiguousarray(batch)
-    height, width = pixels.shape[1:]
-    shape = (height * scale, width * scale, len(pixels))
-    kind = np.float32 if bits is None else np.uint8 if bits == 8 else np.uint16
-    restored = np.empty(shape if bits else (shape[2], *shape[:2]), kind)  # the order that codecs want
-    if bits:
-        restored = restored.transpose(2, 0, 1)
-    try:
-        parts = _parts(runner, batch, restored.nbytes + beside)
-        for top, left, part in parts:
-            one = part[:, 0] if by_channel else part[0]
-            if len(one) > len(pixels):
-                one = to_channels(one[:3], 1)
-            place = restored[:, top : top + one.shape[1], left : left + one.shape[2]]
-            if bits:
-                check_finite(one, "The picture cannot be restored: ")
-                place[...] = quantised(one, bits)
-            else:
-                np.clip(one, 0, 1, out=place)
-    except AgileIRError:
-        raise
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise EnvironmentProblem(
-            f"A picture of {height}x{width} pixels needs more memory than there is.",
-            fix="Restore it in smaller tiles (--tile), or use a machine with more memory.",
-        ) from error
-    alpha = None if image.alpha is None else np.clip(resize_bicubic(image.alpha, scale), 0, 1)
-    return rescaled(image, restored, alpha)
-
-
-def _parts(runner: Runner, batch: Images, beside: int) -> Iterable[Part]:
-    """What a runner makes of images, in finished parts."""
-    return runner.parts(batch, beside) if isinstance(runner, TiledRunner) else [(0, 0, runner.run(batch))]
-
-
-def restore_file(runner: Runner, source: Path, output: Path, overwrite: bool = False) -> Restored:
-    """Restores one file to another, written whole or not at all.
-
-    Raises:
-        ImageError: The picture cannot be read.
-        OutputError: The output cannot be written.
-        EnvironmentProblem: The picture needs more memory than there is.
-    """
-    image, suffix = read_image(source), output.suffix.lower()
-    channels, height, width = image.pixels.shape
-    size = height * runner.spec.scale, width * runner.spec.scale
-    bits = sample_bits(suffix, image)
-    start = time.perf_counter()
-    samples = math.prod(size) * channels * (bits or 8) // 8
-    image = restore_image(runner, image, bits, encoding_bytes(suffix, samples))
-    seconds = time.perf_counter() - start
-    write_image(output, image, overwrite)
-    return Restored(source, output, (height, width), size, seconds)
-
-
-def restore_pictures(
-    runner: Runner,
-    images: str | Path | Sequence[str | Path],
-    output: str | Path,
-    overwrite: bool = False,
-    progress: Progress = silent,
-    *,
-    tile: Tile = "auto",
-    overlap: int | None = None,
-    seam_psnr: float = SEAM_PSNR,
-) -> list[Restored]:
-    """Restores picture files, or all pictures of folders, of any size.
-
-    Args:
-        runner: What restores, see `open_runner`.
-        images: Picture or folder, or several.
-        output: File for one picture, folder for several; see `plan_outputs`.
-        overwrite: Whether existing files may be replaced.
-        progress: Told each picture, and each tile.
-        tile: ``"auto"`` restores whole what fits and cuts the rest into the largest tiles that do; ``"off"`` never
-            cuts; or the greatest side of a tile, or its (rows, columns), in pixels of the picture.
-        overlap: Pixels that neighbouring tiles share at least; None for the fewest that reach `seam_psnr`.
-        seam_psnr: dB at the seams of tiles against the whole picture.
-
-    Returns:
-        What was restored, in order.
-
-    Raises:
-        InputError: The tile or the overlap cannot be.
-        ImageError: A picture cannot be read.
-        OutputError: An output cannot be written.
-        EnvironmentProblem: A picture needs more memory than there is.
-    """
-    named = [images] if isinstance(images, str | Path) else list(images)
-    tiled = TiledRunner(runner, tile, overlap, seam_psnr, progress=progress)
-    return restore_planned(tiled, plan_outputs(named, output, overwrite), overwrite, progress)
-
-
-def restore_planned(
-    runner: Runner, pairs: Sequence[tuple[Path, Path]], overwrite: bool = False, progress: Progress = silent
-) -> list[Restored]:
-    """`restore_pictures` of pictures whose outputs are planned already (`plan_outputs`)."""
-    check_sizes(pairs, runner.spec.scale)
-    done = []
-    for number, (picture, target) in enumerate(pairs, 1):
-        progress(f"{picture.name} ({number} of {len(pairs)})")
-        done.append(restore_file(runner, picture, target, overwrite))
-    return done

@@ -6,7 +6,6 @@ whole picture, but hardly anything of what lies far away arrives.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -15,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import NETWORK, SEAMS, Cache, Facts, program_facts
+from ..cache import NETWORK, SEAMS, Cache
 from ..engines.runner import Images, Runner
 from ..images.files import read_image, sample_images
 from ..json_form import json_number
 from ..parity.images import to_channels
 from ..parity.metrics import psnr
 from ..progress import Progress, silent
+from .identity import runner_facts
 from .tiles import Cuts, TilePlan
 from .tiling import run_in_tiles, taken_sizes
 
@@ -182,7 +182,7 @@ def seam_table(runner: Runner, cache: Cache | None = None, progress: Progress = 
         cache: Where tables lie; unless given, a drawer of the cache.
         progress: Told each overlap that is measured.
     """
-    facts = _facts(runner)
+    facts = runner_facts(runner)
     if facts is None:
         return measure_seams(runner, progress)
     cache = cache or Cache(drawer=SEAMS)
@@ -200,17 +200,3 @@ def known_seams(sha256: str, cache: Cache | None = None) -> SeamTable | None:
     entries = (cache or Cache(drawer=SEAMS)).entries()
     found = next((entry for entry in entries if entry.facts.get(NETWORK) == sha256), None)
     return None if found is None else SeamTable.from_json(found.details["seam_psnr"])
-
-
-def _facts(runner: Runner) -> Facts | None:
-    """All that a table depends on; None of a runner that does not say what it runs."""
-    described = runner.describe()
-    network = described.get("sha256")
-    if network is None and (model := getattr(runner, "model", None)) is not None:
-        digest = hashlib.sha256()
-        for name, tensor in model.state_dict().items():
-            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-        network = digest.hexdigest()
-    if network is None:
-        return None
-    return {NETWORK: network, "runner": described, "spec": runner.spec.to_json(), **program_facts()}

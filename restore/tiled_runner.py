@@ -143,6 +143,7 @@ class TiledRunner:
         if overlap is not None and overlap < 0:
             raise InputError(f"An overlap of {overlap} pixels leaves gaps.", fix="Give 0 or more.")
         self.runner, self.progress = runner, progress
+        self.asked = {"tile": tile, "overlap": overlap, "seam_psnr": seam_psnr}
         self.room = room or PlannedRoom(runner, progress=progress)
         self._wanted = _asked(tile, runner.spec.pad_multiple)
         self._off, self._auto, self._cache = tile == "off", tile == "auto", cache

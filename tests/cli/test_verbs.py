@@ -12,6 +12,7 @@ from agileir_export.cli import main
 from agileir_export.export import read_artifact
 from agileir_export.images.files import read_image
 from agileir_export.models import preset_names
+from agileir_export.restore.journal import JOURNAL
 
 from ..export import networks
 from .command import KIND, PRESET, SIZES, VERBS, document, run, written
@@ -205,7 +206,7 @@ def test_restore_a_folder(files: dict[str, Path]) -> None:
     result = run("restore", files["onnx"], files["samples"], "-o", "out")
     assert result.exit_code == 0
     names = sorted(path.name for path in files["samples"].iterdir())
-    assert sorted(path.name for path in Path("out").iterdir()) == names
+    assert sorted(path.name for path in Path("out").iterdir()) == [JOURNAL, *names]
     assert f"Restoring: {names[1]} (2 of 2)" in result.stderr
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image as pillow
 
 from agileir_export.engines import OnnxRuntimeRunner
@@ -17,7 +18,14 @@ from agileir_export.images.files import IMAGE_SUFFIXES, Image, read_image, write
 from agileir_export.images.picture import Density
 from agileir_export.images.resizing import resize_bicubic
 from agileir_export.models import ModelSpec
-from agileir_export.restore import TiledRunner, plan_outputs, restore_file, restore_image, restore_planned
+from agileir_export.restore import (
+    FolderOptions,
+    Plan,
+    plan_outputs,
+    restore_file,
+    restore_image,
+    restore_planned,
+)
 
 from ..export import networks
 
@@ -213,7 +221,6 @@ def test_hidden_colours_are_not_seen(form: str, bits: int, channels: int, output
 
 
 def test_a_key_colour_and_premultiplied_samples(tmp_path: Path) -> None:
-    import tifffile
 
     given = disc(3, 0, 65535)
     assert given.alpha is not None
@@ -241,9 +248,9 @@ def test_a_size_that_will_not_fit_is_refused_first(source: str, target: str, sid
     write_image(tmp_path / "small.png", picture())
     write_image(tmp_path / source, Image(np.zeros((3, 1, side), np.float32)))
     runner = Nearest()
-    pairs = [(tmp_path / "small.png", tmp_path / "s.png"), (tmp_path / source, tmp_path / target)]
+    pairs = (tmp_path / "small.png", tmp_path / "s.png"), (tmp_path / source, tmp_path / target)
     with pytest.raises(OutputError, match=f"{2 * side}x2 picture does not go"):
-        restore_planned(runner, pairs)
+        restore_planned(runner, Plan(pairs))
     assert runner.shapes == []
     assert not (tmp_path / "s.png").exists()
 
@@ -330,7 +337,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def plan(*sources: str, to: str, overwrite: bool = False) -> list[tuple[str, str]]:
-    return [(source.as_posix(), target.as_posix()) for source, target in plan_outputs(sources, to, overwrite)]
+    found = plan_outputs(sources, to, FolderOptions(overwrite)).pairs
+    return [(source.as_posix(), target.as_posix()) for source, target in found]
 
 
 def test_one_picture_to_a_file(here: Path) -> None:
@@ -432,67 +440,3 @@ def test_a_read_only_folder(here: Path) -> None:
     (here / "out").mkdir(mode=0o500)
     with pytest.raises(OutputError, match="read-only"):
         plan("a.png", to="out")
-
-
-# ---- results in samples ----
-
-
-@pytest.mark.parametrize("runner_channels", [1, 3])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("alpha", [False, True])
-def test_a_file_is_what_writing_the_floats_would_make(
-    tmp_path: Path, bits: int, suffix: str, channels: int, runner_channels: int, alpha: bool
-) -> None:
-    """Restoring into samples, in tiles or whole, saves memory and changes no byte."""
-    write_image(tmp_path / "in.png", picture(channels, bits, alpha, exif(6)))
-    runner = Nearest(runner_channels)
-    restore_file(runner, tmp_path / "in.png", tmp_path / f"whole{suffix}")
-    restore_file(TiledRunner(runner, 3, overlap=1), tmp_path / "in.png", tmp_path / f"tiles{suffix}")
-    write_image(tmp_path / f"floats{suffix}", restore_image(runner, read_image(tmp_path / "in.png")))
-    floats = (tmp_path / f"floats{suffix}").read_bytes()
-    assert (tmp_path / f"whole{suffix}").read_bytes() == floats
-    assert (tmp_path / f"tiles{suffix}").read_bytes() == floats
-
-
-@pytest.mark.parametrize("bits, kind", [(8, np.uint8), (16, np.uint16)])
-def test_samples_are_those_of_the_floats(bits: int, kind: type) -> None:
-    given = picture(bits=bits)
-    found = restore_image(Nearest(), given, bits).pixels
-    expected = np.rint(restore_image(Nearest(), given).pixels * (2**bits - 1))
-    assert found.dtype == kind and np.array_equal(found, expected)
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_what_overflowed_becomes_no_file(tmp_path: Path, suffix: str) -> None:
-    class Overflowing(Nearest):
-        def run(self, images: Any) -> Any:
-            restored = super().run(images)
-            restored[0, 0, :2, 0] = np.nan, np.inf
-            return restored
-
-    write_image(tmp_path / "in.png", picture())
-    with pytest.raises(OutputError, match="2 of its values are NaN or infinite"):
-        restore_file(Overflowing(), tmp_path / "in.png", tmp_path / f"out{suffix}")
-    assert not (tmp_path / f"out{suffix}").exists()
-
-
-def test_tiles_leave_room_for_the_picture_and_its_file(tmp_path: Path) -> None:
-    """40 times 60 pixels: 12 bytes each of input, 4 times 3 samples, and what encoding them takes."""
-    asked = []
-
-    class Noting:
-        def fits(self, rows: int, columns: int, batch: int = 1, beside: int = 0) -> bool:
-            asked.append(beside)
-            return False
-
-        def largest_tile(self, multiple: int, beside: int = 0) -> int:
-            assert beside == asked[-1]
-            return 16
-
-    write_image(tmp_path / "in.png", Image(np.zeros((3, 40, 60), np.float32)))
-    for suffix, share in ((".jpg", 0.5), (".png", 2.0)):
-        tiled = TiledRunner(Nearest(), overlap=0, room=Noting())
-        restore_file(tiled, tmp_path / "in.png", tmp_path / f"out{suffix}")
-        assert asked.pop() == 40 * 60 * (12 + 4 * 3 * (1 + share))

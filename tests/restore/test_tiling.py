@@ -291,8 +291,8 @@ def test_files_of_any_size(tmp_path: Path, kept: Path) -> None:
     source = read_image(dict(sample_images())["coffee"])
     write_image(tmp_path / "in.png", dataclasses.replace(source, pixels=source.pixels[:, :90, :]))
     runner = Blurring()
-    done = restore_pictures(runner, tmp_path / "in.png", tmp_path / "tiles.png", tile=(48, 64), seam_psnr=50.0)
-    assert done[0].size_out == (180, 512)
+    found = restore_pictures(runner, tmp_path / "in.png", tmp_path / "tiles.png", tile=(48, 64), seam_psnr=50.0)
+    assert found.done[0].size_out == (180, 512)
     assert {shape[2:] for shape in runner.shapes[-10:]} == {(36, 60)}
     restore_pictures(Blurring(), tmp_path / "in.png", tmp_path / "whole.png", tile="off")
     one, two = (read_image(tmp_path / name).pixels[:, 6:, :-6] for name in ("tiles.png", "whole.png"))
