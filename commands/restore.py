@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import InputError
-from .options import TileType, common_options, memory_size, model_options
+from .options import TileType, common_options, memory_size, model_options, runtime_option
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ __all__ = ["restore"]
     metavar="BYTES",
     help="With --tile auto: most memory to take in all, as in 4GiB. Default: what is free.",
 )
+@runtime_option("auto", "What runs an ONNX file; auto: OpenVINO where it is installed, holds and is faster here.")
 @model_options
 @common_options
 @click.pass_obj
@@ -67,6 +68,7 @@ def restore(
     overlap: int | None,
     seam_psnr: float,
     memory: int | None,
+    runtime: str,
     options: LoadOptions,
 ) -> None:
     """Restore pictures, or all pictures of folders, with an exported file (fast) or a model (PyTorch).
@@ -86,7 +88,7 @@ def restore(
     with terminal.working():
         pairs = plan_outputs(images, output, overwrite)
     with terminal.working(f"Loading {source}"):
-        runner = open_runner(source, options)
+        runner = open_runner(source, options, runtime)
     with terminal.working("Restoring") as progress:
         room = PlannedRoom(runner, memory, progress)
         tiled = TiledRunner(runner, tile, overlap, seam_psnr, room, progress=progress)
