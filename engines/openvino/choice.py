@@ -10,36 +10,28 @@ import json
 import logging
 import math
 import os
-import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ...cache import NETWORK, RUNTIMES, Cache, Facts, installed_version, processor_name
 from ...errors import AgileIRError
 from ...export.artifact import OnnxArtifact
 from ...export.floors import file_floor
-from ...images.files import read_image, sample_images
 from ...version import __version__
 from ..onnxruntime.half_emulation import computes_in_half
 from ..onnxruntime.runner import OnnxRuntimeRunner
+from ..runner import Runner
 from .loading import openvino_version
 from .runner import OpenVinoRunner
-
-if TYPE_CHECKING:
-    from ..runner import Images, Runner
+from .turns import sample_input, take_turns
 
 __all__ = ["Check", "choose_runner", "compare_runtimes"]
 
 LOGGER = logging.getLogger(__name__)
 
-SIDE = 128
-"""Pixels of the picture's sides, unless the file is for one size: below, OpenVINO's dynamic shapes cost too much."""
-
 FASTER = 0.95
 """OpenVINO's time over ONNX Runtime's from which the difference is taken for one."""
-
-ROUNDS, LONGEST = 5, 4.0
-"""Most repetitions, and seconds after which there are no more."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,7 @@ def choose_runner(artifact: OnnxArtifact, cache: Cache | None = None) -> OnnxRun
         except AgileIRError as error:
             LOGGER.info("ONNX Runtime runs %s, not OpenVINO: %s", artifact.name, error.what)
             return onnxruntime or OnnxRuntimeRunner(artifact)
-        kept = {name: value if math.isfinite(value) else str(value) for name, value in asdict(check).items()}
+        kept = {name: str(value) for name, value in asdict(check).items()}  # JSON has no infinity
         cache.store(facts, json.dumps(kept).encode(), kept)
     if check.objection:
         LOGGER.info("ONNX Runtime runs %s, not OpenVINO %s: %s", artifact.name, version, check.objection)
@@ -101,48 +93,18 @@ def choose_runner(artifact: OnnxArtifact, cache: Cache | None = None) -> OnnxRun
 
 
 def compare_runtimes(onnxruntime: Runner, openvino: OpenVinoRunner) -> Check:
-    """Runs the middle of a packaged picture under both, in turns.
+    """Runs a packaged picture under both, in turns.
 
     Args:
         onnxruntime: What is compared with.
         openvino: The same file under OpenVINO.
     """
-    import numpy as np
-
-    images = _picture(openvino.artifact)
-    times: list[list[float]] = [[], []]
-    outputs: list[Images] = []
-    started = time.perf_counter()
-    for number in range(-1, ROUNDS):  # round -1 warms up
-        if number > 0 and time.perf_counter() - started > LONGEST:
-            break
-        outputs = []
-        for index, runner in enumerate((onnxruntime, openvino)):
-            begun = time.perf_counter()
-            outputs.append(runner.run(images))
-            if number >= 0:
-                times[index].append(time.perf_counter() - begun)
+    times, outputs = take_turns((onnxruntime, openvino), sample_input(openvino.artifact))
     first, second = (np.clip(output, 0, 1).astype(np.float64) for output in outputs)
-    error = float(np.mean((first - second) ** 2))  # NaN where a value is
-    psnr = math.inf if error == 0 else -10 * math.log10(error) if error > 0 else -math.inf
-    spec = openvino.spec
-    return Check(psnr, file_floor(openvino.artifact.precision, spec.top_k), min(times[1]) / min(times[0]))
-
-
-def _picture(artifact: OnnxArtifact) -> Images:
-    """The middle of the first packaged picture, ``[1, C, H, W]``, of the sides that the file takes."""
-    import numpy as np
-
-    spec, fixed = artifact.spec, artifact.fixed_sizes
-    rows, columns = (fixed.get(side, max(SIDE, spec.pad_multiple)) for side in ("height", "width"))
-    pixels = read_image(sample_images()[0][1]).pixels
-    if spec.channels == 1:
-        pixels = pixels[1:2]  # green
-    top, left = (max(0, have - want) // 2 for have, want in zip(pixels.shape[1:], (rows, columns), strict=True))
-    middle = pixels[:, top : top + rows, left : left + columns]
-    more = [(0, 0), (0, rows - middle.shape[1]), (0, columns - middle.shape[2])]
-    padded: Images = np.pad(middle, more, mode="symmetric")[None].astype(np.float32)
-    return padded
+    error = float(np.mean((first - second) ** 2))
+    psnr = -math.inf if math.isnan(error) else math.inf if error == 0 else -10 * math.log10(error)
+    floor = file_floor(openvino.artifact.precision, openvino.spec.top_k)
+    return Check(psnr, floor, min(times[1]) / min(times[0]))
 
 
 def _facts(artifact: OnnxArtifact, version: str) -> Facts:
