@@ -34,7 +34,9 @@ def load_openvino() -> Any:
     sys.modules.setdefault(TELEMETRY, None)  # type: ignore[arg-type]  # an import of it then raises ImportError
     try:
         import openvino
-    except ImportError as error:
+
+        openvino.Core  # noqa: B018  # of another module of that name there is none
+    except (ImportError, AttributeError) as error:
         why = "" if not openvino_version() else str(error)
         raise EnvironmentProblem(
             f"OpenVINO {'cannot be loaded' if why else 'is not installed'} in {sys.prefix}.", why=why, fix=INSTALL
