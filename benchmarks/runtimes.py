@@ -5,8 +5,8 @@ Usage (from the root of the repository, with the package and OpenVINO installed)
     python benchmarks/runtimes.py --json runtimes.json
 
 Every packaged model is exported, and calibrated on the packaged samples. Then all variants run in turns on the same
-random image, and the least time of each counts, so that what else runs on the machine matters little. Agreement is PSNR
-against ONNX Runtime in float32. *as it comes* is OpenVINO without our setting of its precision: on processors with
+random image, and the least time of each counts: with one thread the processor's time, so that what else runs on the
+machine matters little, with more of them the time that passes. Agreement is PSNR against ONNX Runtime in float32. *as it comes* is OpenVINO without our setting of its precision: on processors with
 bfloat16 it computes a float32 file in that.
 """
 
@@ -30,7 +30,7 @@ from agileir_export.cache import processor_name
 from agileir_export.calib import CalibrationOptions, calibrate
 from agileir_export.engines import OnnxRuntimeRunner, OpenVinoRunner, Runner
 from agileir_export.engines.openvino.runner import SETTINGS
-from agileir_export.export import OnnxArtifact, export_onnx
+from agileir_export.export import OnnxArtifact, export_onnx, read_artifact
 from agileir_export.models import load_model
 from agileir_export.parity import json_number, psnr
 
@@ -52,7 +52,10 @@ def runners(source: OnnxArtifact, int8: OnnxArtifact, threads: int) -> dict[str,
 def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of the table for one model."""
     source = export_onnx(load_model(name))
-    int8, _ = calibrate(source, options=CalibrationOptions(every_layer=False))
+    if options.int8 is None:
+        int8, _ = calibrate(source, options=CalibrationOptions(every_layer=False))
+    else:
+        int8 = read_artifact(options.int8 / f"{name}.int8.onnx")
     rows = []
     for threads in options.threads:
         variants = runners(source, int8, threads)
@@ -60,11 +63,12 @@ def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
             image = np.random.default_rng(0).random((1, source.spec.channels, side, side), np.float32)
             outputs = {variant: runner.run(image) for variant, runner in variants.items()}
             times: dict[str, list[float]] = {variant: [] for variant in variants}
+            clock = time.process_time if threads == 1 else time.perf_counter
             for _ in range(options.rounds):
                 for variant, runner in variants.items():
-                    started = time.perf_counter()
+                    started = clock()
                     runner.run(image)
-                    times[variant].append(time.perf_counter() - started)
+                    times[variant].append(clock() - started)
             least = {variant: min(seconds) for variant, seconds in times.items()}
             found = {variant: psnr(outputs[REFERENCE], output) for variant, output in outputs.items()}
             rows.append(
@@ -97,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--sides", nargs="+", type=int, default=(128, 256), help="pixels of the image's sides")
+    parser.add_argument("--int8", type=Path, metavar="FOLDER", help="of files MODEL.int8.onnx, calibrated before")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
