@@ -6,8 +6,9 @@ Usage (from the root of the repository, with the package and OpenVINO installed)
 
 Every packaged model is exported, and calibrated on the packaged samples. Then all variants run in turns on the same
 random image, and the least time of each counts: with one thread the processor's time, so that what else runs on the
-machine matters little, with more of them the time that passes. Agreement is PSNR against ONNX Runtime in float32. *as it comes* is OpenVINO without our setting of its precision: on processors with
-bfloat16 it computes a float32 file in that.
+machine matters little, with more of them the time that passes. Agreement is PSNR against ONNX Runtime in float32. *as
+it comes* is OpenVINO without our setting of its precision: on processors with bfloat16 it computes a float32 file in
+that.
 """
 
 from __future__ import annotations
