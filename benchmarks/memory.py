@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from agileir_export.cache import Cache
-from agileir_export.engines import OnnxRuntimeRunner, Runner
-from agileir_export.engines.opening import open_runner
+from agileir_export.engines import Runner
+from agileir_export.engines.opening import open_onnx, open_runner
 from agileir_export.export import export_onnx
 from agileir_export.models import fold, load_model
 from agileir_export.restore import memory_plan
@@ -35,7 +35,8 @@ from agileir_export.restore.peak_memory import measuring
 MIB = 2**20
 MODELS = ("agileir_tiny_x2", "agileir_tiny_x4", "semanir_tiny_x2", "semanir_tiny_dn25")
 SIZES = ((320, 480), (600, 800), (768, 1024))
-PACKAGES = ("torch", "onnxruntime", "numpy", "agileir-export")
+TARGETS = ("onnxruntime", "openvino", "torch")
+PACKAGES = ("torch", "onnxruntime", "openvino", "numpy", "agileir-export")
 
 
 def measure(name: str, target: str, runner: Runner, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
@@ -78,15 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints the table, writes the JSON."""
     parser = argparse.ArgumentParser(description="Predicted against measured peak memory on a CPU.")
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--targets", nargs="+", choices=("onnxruntime", "torch"), default=("onnxruntime", "torch"))
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--sizes", nargs="+", type=size, default=SIZES, metavar="HxW")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     rows = []
     for target in options.targets:
         for name in options.models:
-            made = OnnxRuntimeRunner(export_onnx(fold(load_model(name)))) if target == "onnxruntime" else None
-            rows += measure(name, target, made or open_runner(name), options.sizes)
+            runner = open_runner(name) if target == "torch" else open_onnx(export_onnx(fold(load_model(name))), target)
+            rows += measure(name, target, runner, options.sizes)
     print(table(rows))
     if options.json:
         facts = {

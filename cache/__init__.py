@@ -1,7 +1,19 @@
-"""The cache: engines, prepared files, measured ranges, seams and memory, by all the facts they depend on."""
+"""The cache: engines, prepared files, measured ranges, seams, memory and runtimes, by all the facts they depend on."""
 
-from .facts import NETWORK, Difference, Facts, differences, program_facts
-from .store import DRAWERS, ENGINES, MEMORY, PREPARED, RANGES, SEAMS, Cache, CacheEntry, CacheWarning, default_folder
+from .facts import NETWORK, Difference, Facts, differences, installed_version, processor_name, program_facts
+from .store import (
+    DRAWERS,
+    ENGINES,
+    MEMORY,
+    PREPARED,
+    RANGES,
+    RUNTIMES,
+    SEAMS,
+    Cache,
+    CacheEntry,
+    CacheWarning,
+    default_folder,
+)
 
 __all__ = [
     "DRAWERS",
@@ -10,6 +22,7 @@ __all__ = [
     "NETWORK",
     "PREPARED",
     "RANGES",
+    "RUNTIMES",
     "SEAMS",
     "Cache",
     "CacheEntry",
@@ -18,5 +31,7 @@ __all__ = [
     "Facts",
     "default_folder",
     "differences",
+    "installed_version",
+    "processor_name",
     "program_facts",
 ]

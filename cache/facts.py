@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ __all__ = [
     "library_versions",
     "likeness",
     "package_digest",
+    "processor_name",
     "program_facts",
 ]
 
@@ -100,6 +102,16 @@ def installed_version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def processor_name() -> str:
+    """The name of the CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    named: dict[str, Any] = dict(line.split(":", 1) for line in lines if ":" in line)
+    return next((named[key].strip() for key in named if key.strip() == "model name"), platform.processor())
 
 
 def differences(first: Facts, second: Facts) -> list[Difference]:

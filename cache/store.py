@@ -30,6 +30,7 @@ __all__ = [
     "MEMORY",
     "PREPARED",
     "RANGES",
+    "RUNTIMES",
     "SEAMS",
     "Cache",
     "CacheEntry",
@@ -39,10 +40,10 @@ __all__ = [
 
 ENVIRONMENT_VARIABLE = "AGILEIR_EXPORT_CACHE"
 
-ENGINES, PREPARED, RANGES, SEAMS, MEMORY = "engines", "sources", "ranges", "seams", "memory"
-DRAWERS = (ENGINES, PREPARED, RANGES, SEAMS, MEMORY)
+ENGINES, PREPARED, RANGES, SEAMS, MEMORY, RUNTIMES = "engines", "sources", "ranges", "seams", "memory", "runtimes"
+DRAWERS = (ENGINES, PREPARED, RANGES, SEAMS, MEMORY, RUNTIMES)
 """Built engines; ONNX files made from models on the way to one; what calibration measured on pictures; how well tiles
-fit together; how much memory runners take."""
+fit together; how much memory runners take; how runtimes compare."""
 
 TEMPORARY = ".unfinished-"
 LOCKS = ".locks"

@@ -81,6 +81,8 @@ def doctor(terminal: Terminal) -> None:
     diagnosis = diagnose().to_json()
     installed = [(name, c["version"] or "-", c["distribution"] or "-") for name, c in diagnosis["components"].items()]
     terminal.table("Installed", ("component", "version", "distribution"), installed)
+    if diagnosis["openvino_devices"]:
+        terminal.table("Devices that OpenVINO sees", ("device",), [(name,) for name in diagnosis["openvino_devices"]])
     rows = [(t["name"], "works" if t["works"] else "no", t["why_not"], t["fix"]) for t in diagnosis["targets"]]
     terminal.table("Targets", ("target", "", "why not", "what to do"), rows)
     terminal.result(diagnosis)

@@ -32,6 +32,7 @@ __all__ = [
     "model_options",
     "output_option",
     "path_option",
+    "runtime_option",
     "stacked",
     "verification_options",
 ]
@@ -255,6 +256,15 @@ def model_options(command: Command, attention: str = "--attention") -> Command:
         ),
     )
     return options(collected(command, "options", LoadOptions))
+
+
+RUNTIMES = ("auto", "onnxruntime", "openvino")
+"""`engines.opening.RUNTIMES`, written out so that help loads nothing."""
+
+
+def runtime_option(default: str, help: str) -> Callable[[Command], Command]:
+    """``--runtime``: what runs an ONNX file."""
+    return click.option("--runtime", type=click.Choice(RUNTIMES), default=default, show_default=True, help=help)
 
 
 @dataclass(frozen=True)

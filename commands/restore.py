@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ..errors import InputError, PicturesFailed
-from .options import OutputType, TileType, Verb, common_options, device_numbers, memory_size, model_options
+from .options import (
+    OutputType,
+    TileType,
+    Verb,
+    common_options,
+    device_numbers,
+    memory_size,
+    model_options,
+    runtime_option,
+)
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -69,6 +78,7 @@ MOST_ROWS = 20
     metavar="N,N,...|all",
     help="Restore on these GPUs, a process for each. For engines and models.",
 )
+@runtime_option("auto", "What runs an ONNX file; auto: OpenVINO where it is installed, holds and is faster here.")
 @model_options
 @common_options
 @click.pass_obj
@@ -87,6 +97,7 @@ def restore(
     seam_psnr: float,
     memory: int | None,
     devices: tuple[int, ...] | Literal["all"] | None,
+    runtime: str,
     options: LoadOptions,
 ) -> None:
     """Restore pictures, folders, patterns ("photos/**/*.jpg") or lists (@list.txt), a path a line.
@@ -124,7 +135,7 @@ def restore(
             found, described = restore_on_devices(opener, None if devices == "all" else devices, plan, progress)
         return _show(terminal, found, described)
     with terminal.working(f"Loading {source}"):
-        runner = open_runner(source, options)
+        runner = open_runner(source, options, runtime)
     with terminal.working("Restoring") as progress:
         room = PlannedRoom(runner, memory, progress)
         tiled = TiledRunner(runner, tile, overlap, seam_psnr, room, progress=progress)

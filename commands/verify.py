@@ -16,6 +16,7 @@ from .options import (
     common_options,
     given,
     model_options,
+    runtime_option,
     verification_options,
 )
 from .terminal import Terminal
@@ -37,6 +38,7 @@ __all__ = ["exit_on_miss", "verify", "verify_file"]
 @click.option("--blocks", is_flag=True, help="Show what half precision costs every block; a float32 file as float16.")
 @click.option("--tiles", is_flag=True, help="Compare tiles with the whole picture at their seams, too.")
 @click.option("--tile", type=TileType(), metavar="N|HxW", help="Greatest tile of --tiles. Default: half the picture.")
+@runtime_option("onnxruntime", "openvino: judge the file under OpenVINO, too; auto: where `restore` would take it.")
 @common_options
 @click.pass_obj
 def verify(
@@ -48,6 +50,7 @@ def verify(
     blocks: bool,
     tiles: bool,
     tile: Size | str | None,
+    runtime: str,
 ) -> None:
     """Compare ONNX files and engines with the models they came from, in dB, on real pictures.
 
@@ -71,11 +74,15 @@ def verify(
         if is_engine(source):
             if blocks:
                 raise InputError("--blocks looks into ONNX files.", fix="Leave it out, or verify the ONNX file.")
+            if given("runtime"):
+                raise InputError("--runtime is for ONNX files.", fix="Leave it out, or verify the ONNX file.")
             reports.append(_verify_engine(terminal, source, reference, options, verification, tiles, tile))
             shown.append(reports[-1].to_json())
             continue
         model, artifact = open_pair(source, reference, options)
-        reports.append(verify_file(terminal, source, model, artifact, verification, tiles=tiles, tile=tile)[0])
+        reports.append(
+            verify_file(terminal, source, model, artifact, verification, tiles=tiles, tile=tile, runtime=runtime)[0]
+        )
         shown.append(reports[-1].to_json())
         if blocks:
             shown[-1]["blocks"] = _show_blocks(terminal, source, model, artifact, verification)
@@ -92,6 +99,7 @@ def verify_file(
     page: bool = False,
     tiles: bool = False,
     tile: Size | None = None,
+    runtime: str = "onnxruntime",
 ) -> tuple[ParityReport, str]:
     """Judges a file against its model, shows the table and writes the page that was asked for.
 
@@ -104,21 +112,26 @@ def verify_file(
         page: Whether the page is wanted for another use, too.
         tiles: Whether to compare tiles with the whole picture.
         tile: Greatest size of a tile.
+        runtime: What runs the file; where it is not ONNX Runtime, that has rungs of its own.
 
     Returns:
         The report, and its page (HTML) where it was asked for.
     """
+    from ..engines import OnnxRuntimeRunner
+    from ..engines.opening import open_onnx
     from ..parity import verification_images, verify
     from ..parity.tables import COLUMNS, report_rows
 
     images = verification_images(artifact, verification.images, verification.sizes)
+    runner = open_onnx(artifact, runtime)
+    also = () if isinstance(runner, OnnxRuntimeRunner) else (runner,)
     with terminal.working(f"Verifying {subject}") as progress:
-        report = verify(model, artifact, images, min_psnr=verification.min_psnr, subject=subject, progress=progress)
+        report = verify(
+            model, artifact, images, min_psnr=verification.min_psnr, also=also, subject=subject, progress=progress
+        )
     section = ""
     if tiles:
-        from ..engines import OnnxRuntimeRunner
-
-        report, section = _with_tiles(terminal, report, OnnxRuntimeRunner(artifact), verification, tile)
+        report, section = _with_tiles(terminal, report, runner, verification, tile)
     terminal.table(f"Parity of {subject}", COLUMNS, report_rows(report))
     for note in report.notes:
         terminal.note(note)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_attributes
 from .doctor import diagnose
 from .onnxruntime.runner import OnnxRuntimeRunner, create_session, faithful_session
+from .openvino.runner import OpenVinoRunner
 from .runner import Images, Runner, check_images
 from .tensorrt.runner import TensorRTRunner
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Images",
     "OnnxRuntimeRunner",
+    "OpenVinoRunner",
     "Runner",
     "TensorRTRunner",
     "TorchRunner",

@@ -1,8 +1,8 @@
 """What is installed, which GPU is here, and which targets can work on this machine.
 
-The examination is static: it reads package metadata and asks the driver, and imports no framework,
-so that it answers in a fraction of a second and on a broken installation too. A target `works` when
-everything it needs was found; nothing is built or run to prove it.
+The examination is static: it reads package metadata and asks the driver, and imports no framework but OpenVINO, where
+that is installed, to ask for its devices: so it answers in about a second, and on a broken installation too. A target
+`works` when everything it needs was found; nothing is built or run to prove it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.facts import installed_version
+from ..errors import EnvironmentProblem
 from ..version import RTX_INSTALL, TENSORRT_INSTALL, TENSORRT_RELEASES
 from .cuda_driver import Gpu, probe_gpu
+from .openvino.loading import INSTALL, devices
 
 __all__ = [
     "Component",
@@ -37,6 +39,7 @@ _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx",),
     "onnxscript": ("onnxscript",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml"),
+    "openvino": ("openvino",),
     "onnx-graphsurgeon": ("onnx-graphsurgeon",),
     "polygraphy": ("polygraphy",),
     "tensorrt": ("tensorrt-cu13", "tensorrt-cu12", "tensorrt"),
@@ -84,6 +87,7 @@ class Surroundings:
         components: Component name -> what was found, for every component the doctor knows.
         torch_cuda: CUDA version PyTorch was built for, such as ``"13.0"``; empty for none.
         gpu: Driver and devices.
+        openvino: The devices that OpenVINO sees, or why it does not tell.
     """
 
     python: str
@@ -91,6 +95,7 @@ class Surroundings:
     components: Mapping[str, Component]
     torch_cuda: str
     gpu: Gpu
+    openvino: tuple[str, ...] | EnvironmentProblem = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,7 @@ class Diagnosis:
             },
             "torch_cuda": found.torch_cuda or None,
             "gpu": found.gpu.to_json(),
+            "openvino_devices": [] if isinstance(found.openvino, EnvironmentProblem) else list(found.openvino),
             "targets": [asdict(target) for target in self.targets],
         }
 
@@ -164,6 +170,7 @@ def diagnose(
     gpu: Callable[[], Gpu] | None = None,
     torch_cuda: Callable[[], str] | None = None,
     platform_name: str | None = None,
+    openvino: Callable[[], tuple[str, ...]] = devices,
 ) -> Diagnosis:
     """Examine this machine. The arguments replace the sources of facts, for tests.
 
@@ -172,13 +179,16 @@ def diagnose(
         gpu: Finds driver and devices.
         torch_cuda: CUDA version PyTorch was built for, empty for none.
         platform_name: Operating system and processor, such as ``"Linux x86_64"``.
+        openvino: The devices that OpenVINO sees; asked where it is installed only.
     """
+    components = _installed(version_of or installed_version)
     found = Surroundings(
         python=platform.python_version(),
         platform=platform_name or f"{platform.system()} {platform.machine()}",
-        components=_installed(version_of or installed_version),
+        components=components,
         torch_cuda=(torch_cuda or _torch_cuda)(),
         gpu=(gpu or probe_gpu)(),
+        openvino=_devices(openvino) if components["openvino"].version else (),
     )
     problems = {target: check(found) for target, check in _CHECKS.items()}
     verdicts = (TargetVerdict(name, not problem, *astuple(problem or Problem())) for name, problem in problems.items())
@@ -195,6 +205,13 @@ def _installed(version_of: Callable[[str], str | None]) -> dict[str, Component]:
         versions = ((d, v) for d in distributions if (v := version_of(d)))
         found[name] = Component(name, *next(versions, ("", "")))
     return found
+
+
+def _devices(openvino: Callable[[], tuple[str, ...]]) -> tuple[str, ...] | EnvironmentProblem:
+    try:
+        return openvino()
+    except EnvironmentProblem as problem:
+        return problem
 
 
 def _torch_cuda() -> str:
@@ -216,6 +233,13 @@ def _torch_cuda() -> str:
 @register_check("onnxruntime-cpu")
 def _onnxruntime_cpu(found: Surroundings) -> Problem | None:
     return _missing(found, "onnxruntime", "pip install onnxruntime")
+
+
+@register_check("openvino-cpu")
+def _openvino_cpu(found: Surroundings) -> Problem | None:
+    if isinstance(found.openvino, EnvironmentProblem):
+        return Problem(" ".join(filter(None, (found.openvino.what, found.openvino.why))), found.openvino.fix)
+    return _missing(found, "openvino", INSTALL)
 
 
 @register_check("tensorrt-rtx build")

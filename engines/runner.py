@@ -1,16 +1,19 @@
-"""The protocol every target implements, and the checks all of them share."""
+"""The protocol every target implements, and what they share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..export.artifact import OnnxArtifact
+from ..images.resizing import pad_to_multiple
 from ..models.spec import ModelSpec
 
-__all__ = ["Images", "Runner", "check_images"]
+__all__ = ["Images", "Runner", "check_images", "run_exported"]
 
 Images = NDArray[np.float32]
 
@@ -45,3 +48,30 @@ def check_images(images: Images, spec: ModelSpec) -> None:
             f"The model {spec.name} takes {spec.channels} channel(s), the images have {images.shape[1]}.",
             fix="Convert the images to grey or RGB.",
         )
+
+
+def run_exported(artifact: OnnxArtifact, images: Images, infer: Callable[[Images], Images]) -> Images:
+    """Runs an exported file as `Runner.run` says, whatever executes it.
+
+    Args:
+        artifact: The file.
+        images: The images.
+        infer: Executes the graph on images of sides and a batch that it takes.
+
+    Raises:
+        InputError: The images do not fit the model, or the fixed size of a static file.
+    """
+    check_images(images, artifact.spec)
+    padded, (height, width) = pad_to_multiple(images, artifact.spec.pad_multiple)
+    fixed, scale = artifact.fixed_sizes, artifact.spec.scale
+    wanted = (fixed.get("height", padded.shape[2]), fixed.get("width", padded.shape[3]))
+    if padded.shape[2:] != wanted:
+        raise InputError(
+            f"{artifact.name} was exported for {wanted[0]}x{wanted[1]} pixels, the image is "
+            f"{height}x{width} (padded {padded.shape[2]}x{padded.shape[3]}).",
+            fix="Export without --static, or for this size.",
+        )
+    step = fixed.get("batch", len(padded))
+    parts = [infer(padded[start : start + step]) for start in range(0, len(padded), step)]
+    output: Images = np.concatenate(parts)[..., : height * scale, : width * scale]
+    return output

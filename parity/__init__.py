@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from ..export.floors import FLOORS
 from ..json_form import json_number
 from ..lazy import lazy_attributes
-from .floors import FLOORS
 from .metrics import max_steps, nonfinite, psnr, psnr_y, ssim_y
 from .report import Measure, ParityReport, Rung, TaskMeasure, TaskRung
 

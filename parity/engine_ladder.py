@@ -13,9 +13,9 @@ from ..engines.runner import Runner
 from ..engines.torch_runner import TorchRunner
 from ..errors import InputError
 from ..export.exporter import weights_digest
+from ..export.floors import file_floor
 from ..models import Restorer, fold
 from ..progress import Progress, silent
-from .floors import file_floor
 from .images import ParityImage, load_images
 from .ladder import measure
 from .report import ParityReport, Rung, TaskRung

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engines import Images, OnnxRuntimeRunner
+from ..engines import Images, OnnxRuntimeRunner, Runner
 from ..engines.torch_runner import TorchRunner
 from ..errors import InputError
 from ..export import OnnxArtifact, read_artifact
 from ..export.exporter import weights_digest
+from ..export.floors import AGREEMENT_FLOORS, FLOORS, FOLDED_FLOOR, file_floor, own_dictionary_floor
 from ..models import Restorer, fold
 from ..progress import Progress, silent
 from .bisection import first_broken
-from .floors import AGREEMENT_FLOORS, FLOORS, FOLDED_FLOOR, own_dictionary_floor
 from .images import ParityImage, textured, verification_images
 from .metrics import key_agreement, max_steps, nonfinite, psnr
 from .probe import OnnxProbe, block_output, dictionary_tensors, ordered_blocks, record_dictionaries
@@ -37,6 +37,7 @@ def verify(
     images: Sequence[ParityImage] | None = None,
     *,
     min_psnr: float | None = None,
+    also: Sequence[Runner] = (),
     subject: str | None = None,
     progress: Progress = silent,
 ) -> ParityReport:
@@ -47,6 +48,7 @@ def verify(
         onnx_file: The exported file.
         images: Pictures in the model's channels; the packaged samples at telling sizes where None.
         min_psnr: Floor in dB for the ONNX rungs instead of the ladder's own.
+        also: Other runners of the same file, such as `OpenVinoRunner`, each with rungs of its own.
         subject: What the report calls the file; its path where None.
         progress: Told each step.
 
@@ -75,14 +77,21 @@ def verify(
     semantic = any(dictionaries)
     comparison = _Comparison(artifact, model, images, truths, dictionaries if semantic else None, progress)
     rungs += comparison.semantic_rungs(min_psnr) if semantic else [comparison.plain_rung(candidate, min_psnr)]
+    runners = {"reference": reference.describe(), "candidate": candidate.describe()}
+    for runner in also:
+        described = runner.describe()
+        runners[name := str(described["target"])] = described
+        progress(name)
+        rungs += comparison.own_rung(runner, name, min_psnr)
     notes: list[str] = []
     if artifact.provenance.get("random_weights") is None and "height" not in artifact.fixed_sizes:
         progress("ground truth")
-        if (task := task_rung(reference, candidate, TASK_LOSS[artifact.precision])) is not None:
-            rungs.append(task)
-        elif reason := without_truth(artifact.spec):
+        for judged in (candidate, *also):
+            if (task := task_rung(reference, judged, TASK_LOSS[artifact.precision])) is not None:
+                suffix = "" if judged is candidate else f", under {judged.describe()['target']}"
+                rungs.append(dataclasses.replace(task, name=task.name + suffix))
+        if reason := without_truth(artifact.spec):
             notes.append(f"Not judged against ground truth: {reason}.")
-    runners = {"reference": reference.describe(), "candidate": candidate.describe()}
     return ParityReport(subject or str(artifact.path), artifact.spec, tuple(rungs), runners, tuple(notes))
 
 
@@ -141,6 +150,15 @@ class _Comparison:
     truths: Sequence[Images]
     dictionaries: Sequence[Dictionaries] | None
     progress: Progress
+
+    def own_rung(self, runner: Runner, name: str, min_psnr: float | None) -> list[Rung]:
+        """The file as another runtime runs it: keys are chosen inside, where they cannot be looked at."""
+        precision = self.artifact.precision
+        judged = self if self.dictionaries is None else self.textured()
+        floor = file_floor(precision, self.artifact.spec.top_k) if min_psnr is None else min_psnr
+        outputs = [runner.run(image.pixels[None]) for image in judged.images]
+        measures = tuple(map(measure, judged.images, judged.truths, outputs))
+        return [Rung(f"{name} {precision} = PyTorch", floor, measures)] if measures else []
 
     def plain_rung(self, candidate: OnnxRuntimeRunner, min_psnr: float | None) -> Rung:
         """The file as it is."""

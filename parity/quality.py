@@ -12,12 +12,12 @@ from ..engines import Images
 from ..errors import InputError, Unsupported
 from ..export.artifact import OnnxArtifact
 from ..export.element_types import HALF_TYPES
+from ..export.floors import FLOORS
 from ..export.precision import convert_precision
 from ..json_form import JsonForm
 from ..models import Restorer
 from ..progress import Progress, silent
 from .bisection import AFTER, block_psnr
-from .floors import FLOORS
 from .images import ParityImage
 from .metrics import psnr
 from .probe import block_outputs, dictionary_tensors, ordered_blocks, record_dictionaries

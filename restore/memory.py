@@ -9,12 +9,10 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..cache import MEMORY, NETWORK, Cache, Facts, program_facts
+from ..cache import MEMORY, NETWORK, Cache, Facts, processor_name, program_facts
 from ..engines.artifact import EngineArtifact
 from ..engines.profiles import static_profile
 from ..engines.runner import Runner
@@ -253,16 +251,6 @@ def _facts(runner: Runner) -> Facts:
         "runner": described,
         "spec": runner.spec.to_json(),
         "threads": [os.cpu_count(), os.environ.get("OMP_NUM_THREADS")],
-        "processor": _processor(),
+        "processor": processor_name(),
         **program_facts(),
     }
-
-
-def _processor() -> str:
-    """The name of the CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    named: dict[str, Any] = dict(line.split(":", 1) for line in lines if ":" in line)
-    return next((named[key].strip() for key in named if key.strip() == "model name"), platform.processor())

@@ -9,6 +9,12 @@ from .export import networks
 from .small_samples import cut_samples
 
 
+@pytest.fixture(autouse=True)
+def no_choice_of_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody says which runtime, it is ONNX Runtime: a choice by time would make tests differ from run to run."""
+    monkeypatch.setattr("agileir_export.engines.openvino.choice.openvino_version", lambda: "")
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For the exported files that tests share."""

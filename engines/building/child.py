@@ -22,8 +22,8 @@ from ...export.artifact import parse_onnx
 from ...process_memory import PEAK, process_memory
 from ...progress import Progress
 from ..failures import BuildFailed, Failure
-from ..logger import ERRORS, make_logger
 from ..targets import load_target
+from ..tensorrt.logger import ERRORS, make_logger
 from .builder import build
 from .request import BuildRequest
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ...errors import InputError, OnnxFileError
+from ...errors import OnnxFileError
 from ...export.artifact import OnnxArtifact, read_artifact
-from ...images.resizing import pad_to_multiple
 from ...models.spec import ModelSpec
-from ..runner import Images, check_images
+from ..runner import Images, run_exported
 from .half_emulation import computes_in_half, emulate_half
 
 if TYPE_CHECKING:
@@ -111,24 +108,8 @@ class OnnxRuntimeRunner:
         Raises:
             InputError: The images do not fit the model, or the fixed size of a static file.
         """
-        check_images(images, self.spec)
-        padded, (height, width) = pad_to_multiple(images, self.spec.pad_multiple)
-        fixed = self.artifact.fixed_sizes
-        wanted = (fixed.get("height", padded.shape[2]), fixed.get("width", padded.shape[3]))
-        if padded.shape[2:] != wanted:
-            raise InputError(
-                f"{self.artifact.name} was exported for {wanted[0]}x{wanted[1]} pixels, the image is "
-                f"{height}x{width} (padded {padded.shape[2]}x{padded.shape[3]}).",
-                fix="Export without --static, or for this size.",
-            )
-        step = fixed.get("batch", len(padded))
         name = self.session.get_inputs()[0].name
-        parts = [
-            self.session.run(None, {name: padded[start : start + step]})[0] for start in range(0, len(padded), step)
-        ]
-        scale = self.spec.scale
-        output: Images = np.concatenate(parts)[..., : height * scale, : width * scale]
-        return output
+        return run_exported(self.artifact, images, lambda part: self.session.run(None, {name: part})[0])
 
     def describe(self) -> dict[str, Any]:
         """See `Runner.describe`."""

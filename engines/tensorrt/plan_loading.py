@@ -11,9 +11,9 @@ from ...errors import AgileIRError, EnvironmentProblem, InputError, InternalErro
 from ..artifact import EngineArtifact
 from ..cuda_driver import Gpu, probe_gpu
 from ..failures import MEMORY, explain_load
-from ..logger import ERRORS, make_logger
 from ..targets import TARGETS
 from .device_memory import DeviceMemory, OutOfDeviceMemory
+from .logger import ERRORS, make_logger
 
 __all__ = ["Messages", "deserialize", "messages_of", "require_gpu", "runtime_failure"]
 

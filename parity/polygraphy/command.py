@@ -13,8 +13,8 @@ from ...engines.artifact import EngineArtifact, is_engine, read_engine
 from ...engines.opening import is_onnx
 from ...errors import InputError, Unsupported
 from ...export.artifact import OnnxArtifact, read_artifact
+from ...export.floors import file_floor
 from ...json_form import JsonForm
-from ..floors import file_floor
 from .hooks import Pictures, fixed_size, input_name
 
 __all__ = ["TARGETS", "Comparison", "plan_comparison"]

@@ -14,8 +14,8 @@ from agileir_export.engines.building.builder import PHASES, Built, build
 from agileir_export.engines.building.engine import build_engine
 from agileir_export.engines.building.request import BuildRequest
 from agileir_export.engines.failures import BuildFailed
-from agileir_export.engines.logger import make_logger
 from agileir_export.engines.profiles import Profile
+from agileir_export.engines.tensorrt.logger import make_logger
 from agileir_export.errors import AuditMissed, EnvironmentProblem
 from agileir_export.export.artifact import OnnxArtifact
 

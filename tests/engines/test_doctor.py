@@ -8,6 +8,7 @@ import pytest
 from agileir_export.engines import doctor
 from agileir_export.engines.cuda_driver import Device, Gpu, probe_gpu
 from agileir_export.engines.doctor import Problem, diagnose, register_check
+from agileir_export.errors import EnvironmentProblem
 
 ADA = Gpu((13, 0), (Device(0, "NVIDIA GeForce RTX 4090", (8, 9)),))
 NO_DRIVER = Gpu(why_not="no NVIDIA driver: its library libcuda.so.1 is not on this machine")
@@ -17,18 +18,22 @@ EVERYTHING = {
     "numpy": "2.4.6",
     "onnx": "1.23.2",
     "onnxruntime": "1.31.1",
+    "openvino": "2026.4.1",
     "tensorrt-cu13": "11.4.0.106",
     "tensorrt-rtx-cu13-libs": "1.7.1.116",
     "tensorrt-rtx-cu13-bindings": "1.7.1.116",
 }
 
 
-def targets(versions=EVERYTHING, gpu=ADA, torch_cuda="13.0", platform_name="Linux x86_64"):
+def targets(
+    versions=EVERYTHING, gpu=ADA, torch_cuda="13.0", platform_name="Linux x86_64", openvino=lambda: ("CPU: a",)
+):
     diagnosis = diagnose(
         version_of=versions.get,
         gpu=lambda: gpu,
         torch_cuda=lambda: torch_cuda,
         platform_name=platform_name,
+        openvino=openvino,
     )
     return {target.name: target for target in diagnosis.targets}
 
@@ -78,6 +83,7 @@ def test_every_target_works_where_everything_is_there():
     found = targets()
     assert list(found) == [
         "onnxruntime-cpu",
+        "openvino-cpu",
         "tensorrt-rtx build",
         "tensorrt-rtx run",
         "tensorrt build",
@@ -98,7 +104,7 @@ def test_a_target_that_does_not_work_says_why_and_what_to_do():
 def test_without_a_gpu_rtx_still_builds_and_the_rest_names_the_driver():
     found = targets(gpu=NO_DRIVER)
     works = {name for name, target in found.items() if target.works}
-    assert works == {"onnxruntime-cpu", "tensorrt-rtx build"}
+    assert works == {"onnxruntime-cpu", "openvino-cpu", "tensorrt-rtx build"}
     assert "libcuda.so.1" in found["tensorrt build"].why_not
 
 
@@ -248,6 +254,19 @@ def test_hidden_devices_are_mentioned(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     gpu = probe_gpu(lambda name: FakeCuda(statuses={"cuInit": 100}))
     assert gpu.why_not.endswith("CUDA_VISIBLE_DEVICES is ''")
+
+
+def test_openvino_is_asked_for_its_devices_where_it_is_installed():
+    told = diagnose(version_of=EVERYTHING.get, openvino=lambda: ("CPU: a", "GPU: Intel(R) Arc(TM)")).to_json()
+    assert told["openvino_devices"] == ["CPU: a", "GPU: Intel(R) Arc(TM)"]
+
+    def broken():
+        raise EnvironmentProblem("OpenVINO cannot be loaded.", why="no libtbb.so.12", fix="pip install it")
+
+    assert diagnose(version_of=without("openvino").get, openvino=broken).to_json()["openvino_devices"] == []
+    assert "not installed" in targets(without("openvino"), openvino=broken)["openvino-cpu"].why_not
+    found = targets(openvino=broken)["openvino-cpu"]
+    assert (found.why_not, found.fix) == ("OpenVINO cannot be loaded. no libtbb.so.12", "pip install it")
 
 
 def test_this_machine_is_diagnosed_without_a_framework(tmp_path):

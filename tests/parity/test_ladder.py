@@ -14,11 +14,11 @@ import torch
 
 from agileir_export.errors import InputError
 from agileir_export.export import OnnxArtifact, read_artifact
+from agileir_export.export.floors import AGREEMENT_FLOORS, DICTIONARY_FLOORS, FOLDED_FLOOR
 from agileir_export.models import Restorer, fold, set_top_k
 from agileir_export.parity import FLOORS, verify
 from agileir_export.parity import ladder as ladder_module
 from agileir_export.parity.bisection import AFTER
-from agileir_export.parity.floors import AGREEMENT_FLOORS, DICTIONARY_FLOORS, FOLDED_FLOOR
 
 from ..export import networks
 from .noise import pictures

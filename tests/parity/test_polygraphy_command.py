@@ -12,9 +12,9 @@ import pytest
 from agileir_export.engines.profiles import Profile
 from agileir_export.errors import AgileIRError, InputError, Unsupported
 from agileir_export.export import OnnxArtifact, export_onnx
+from agileir_export.export.floors import DICTIONARY_FLOORS, FLOORS
 from agileir_export.images.files import Image, write_image
 from agileir_export.models import load_model
-from agileir_export.parity.floors import DICTIONARY_FLOORS, FLOORS
 from agileir_export.parity.polygraphy import Comparison, plan_comparison
 
 from ..engines.sidecars import describe

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from agileir_export.export.floors import own_dictionary_floor
 from agileir_export.models import load_model
-from agileir_export.parity.floors import own_dictionary_floor
 from agileir_export.parity.metrics import psnr
 from agileir_export.plugins.calls import Call
 from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS

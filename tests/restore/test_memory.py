@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from agileir_export.cache import Cache
-from agileir_export.engines import OnnxRuntimeRunner
+from agileir_export.engines import OnnxRuntimeRunner, Runner
+from agileir_export.engines.opening import open_runner
+from agileir_export.engines.openvino.loading import openvino_version
 from agileir_export.engines.torch_runner import TorchRunner
 from agileir_export.errors import EnvironmentProblem
 from agileir_export.models import ModelSpec
@@ -191,12 +193,14 @@ def test_freed_blocks_go_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> 
 
 @linux
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["onnx", "torch"])
-def test_prediction_at_another_size(model: str, folder: Path, tmp_path: Path) -> None:
-    runner = (
-        OnnxRuntimeRunner(networks.exported(folder, "agileir"))
-        if model == "onnx"
-        else TorchRunner(networks.shared("agileir"))
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino", "torch"])
+def test_prediction_at_another_size(target: str, folder: Path, tmp_path: Path) -> None:
+    if target == "openvino" and not openvino_version():
+        pytest.skip("OpenVINO is not installed")
+    runner: Runner = (
+        TorchRunner(networks.shared("agileir"))
+        if target == "torch"
+        else open_runner(networks.exported(folder, "agileir").path, runtime=target)
     )
     plan = memory_plan(runner, cache=Cache(tmp_path))
     with measuring(runner) as measure:

@@ -1,0 +1,92 @@
+"""OpenVINO on a CPU as a target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...errors import OnnxFileError, Unsupported
+from ...export.artifact import OnnxArtifact, read_artifact
+from ...models.spec import ModelSpec
+from ..onnxruntime.half_emulation import computes_in_half
+from ..runner import Images, run_exported
+from .loading import core, load_openvino, openvino_version
+
+__all__ = ["OpenVinoRunner"]
+
+DEVICE = "CPU"
+
+SETTINGS = {
+    "INFERENCE_PRECISION_HINT": "f32",  # unless told, it computes in bfloat16 where the processor can
+    "PERFORMANCE_HINT": "LATENCY",
+    "ENABLE_CPU_PINNING": False,  # threads bound to cores wait for whatever else runs there
+}
+
+
+class OpenVinoRunner:
+    """Runs an exported file under OpenVINO on the CPU, in float32 or INT8; pads to the model's multiple and crops.
+
+    OpenVINO knows no functions: they are written out, with the bodies that are in the file. Files in half precision are
+    refused: it would compute them in float32, where a value past the range of float16 goes unnoticed, or all of them in
+    bfloat16, what the file keeps in float32 included.
+
+    Args:
+        source: The file, or its artifact.
+        threads: Threads, or None for the runtime's choice.
+
+    Raises:
+        EnvironmentProblem: OpenVINO is not installed.
+        OnnxFileError: The file is not one of ours, or the runtime refuses it.
+        Unsupported: The file is in half precision.
+    """
+
+    def __init__(self, source: str | Path | OnnxArtifact, threads: int | None = None) -> None:
+        self.artifact = source if isinstance(source, OnnxArtifact) else read_artifact(source)
+        self._threads = threads
+        if computes_in_half(self.artifact.model):
+            raise Unsupported(
+                f"{self.artifact.name} is in half precision, which OpenVINO does not compute on a CPU as it is meant.",
+                why="It computes in float32 instead, where what a GPU would not hold goes unnoticed.",
+                fix="Use the float32 or the INT8 file, or the runtime onnxruntime, which emulates half precision.",
+            )
+        load_openvino()
+        from onnx import inliner
+
+        from ...export.merging import merge_equal_nodes
+
+        plain = merge_equal_nodes(inliner.inline_local_functions(self.artifact.model))
+        settings = SETTINGS if threads is None else {**SETTINGS, "INFERENCE_NUM_THREADS": threads}
+        try:
+            self._compiled = core().compile_model(core().read_model(plain.SerializeToString(), b""), DEVICE, settings)
+        except RuntimeError as error:
+            raise OnnxFileError(
+                f"OpenVINO {openvino_version()} refuses {self.artifact.name}: {error}",
+                fix="Use the runtime onnxruntime, or another release of OpenVINO.",
+            ) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OpenVinoRunner, (self.artifact, self._threads)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's spec."""
+        return self.artifact.spec
+
+    def run(self, images: Images) -> Images:
+        """See `Runner.run`.
+
+        Raises:
+            InputError: The images do not fit the model, or the fixed size of a static file.
+        """
+        # a request of its own for each call, so that threads may share the runner
+        return run_exported(self.artifact, images, lambda part: self._compiled.create_infer_request().infer([part])[0])
+
+    def describe(self) -> dict[str, Any]:
+        """See `Runner.describe`."""
+        return {
+            "target": "openvino",
+            "version": openvino_version(),
+            "device": f"{DEVICE}: {core().get_property(DEVICE, 'FULL_DEVICE_NAME')}",
+            "precision": SETTINGS["INFERENCE_PRECISION_HINT"],
+            "sha256": self.artifact.sha256,
+        }
