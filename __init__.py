@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .models import LoadOptions, list_models, load_model
     from .parity import ParityReport, verify
     from .restore import Restored, restore_pictures
+    from .restore.video import RestoredVideo, VideoOptions, restore_video
     from .version import __version__
 
 _HOMES = {
@@ -42,6 +43,7 @@ _HOMES = {
     ".models": ("LoadOptions", "list_models", "load_model"),
     ".parity": ("ParityReport", "verify"),
     ".restore": ("Restored", "restore_pictures"),
+    ".restore.video": ("RestoredVideo", "VideoOptions", "restore_video"),
     ".version": ("__version__",),
 }
 
@@ -58,6 +60,8 @@ __all__ = [
     "OnnxArtifact",
     "ParityReport",
     "Restored",
+    "RestoredVideo",
+    "VideoOptions",
     "__version__",
     "build_engine",
     "calibrate",
@@ -70,6 +74,7 @@ __all__ = [
     "read_engine",
     "read_sizes",
     "restore_pictures",
+    "restore_video",
     "verify",
     "write_bundle",
 ]

@@ -21,6 +21,7 @@ __all__ = [
     "OutputError",
     "ParityMissed",
     "Unsupported",
+    "VideoError",
 ]
 
 
@@ -92,6 +93,12 @@ class ImageError(InputError):
     """An image cannot be read, or has a form that cannot be restored."""
 
     code = "input.image"
+
+
+class VideoError(InputError):
+    """A video cannot be read, or has a form that cannot be restored."""
+
+    code = "input.video"
 
 
 class OutputError(InputError):

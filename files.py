@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import OutputError
 
-__all__ = ["check_output", "write_atomic", "write_together"]
+__all__ = ["check_output", "write_atomic", "write_together", "written_beside"]
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -87,3 +88,31 @@ def write_together(files: Mapping[Path, bytes], overwrite: bool = False) -> None
     finally:
         for written in temporary.values():
             written.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_beside(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """A place beside `path` for what is too large to hold: renamed when the block is done, removed when it fails.
+
+    Args:
+        path: File to write.
+        overwrite: Replace a file that exists.
+
+    Yields:
+        Where to write, with the same suffix.
+
+    Raises:
+        OutputError: See `check_output`; or the system refuses to rename.
+    """
+    path = Path(path)
+    check_output(path, overwrite)
+    temporary = path.parent / f".agileir-{secrets.token_hex(8)}{path.suffix}"
+    try:
+        yield temporary
+        check_output(path, overwrite)
+        try:
+            temporary.replace(path)
+        except OSError as error:
+            raise OutputError(f"Cannot write {path}: {error.strerror}.", fix="Choose another place.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
