@@ -74,12 +74,12 @@ class FrameReader:
             rgb: Pixels = np.stack([red, green, blue])
             rgb /= np.float32(2**self._colour.depth - 1)
             return rgb
-        codes = np.stack(samples_of(self._resample(frame, "yuv444p16le")))
         if is_grey(frame.format):
-            black, span, _ = self._colour.scales
-            grey: Pixels = (codes[:1].astype(np.float32) - np.float32(black)) / np.float32(span)
+            (luma,) = samples_of(self._resample(frame, like(frame.format)))
+            black, span, _ = (scale / 2 ** (16 - self._colour.depth) for scale in self._colour.scales)
+            grey: Pixels = (luma[None].astype(np.float32) - np.float32(black)) / np.float32(span)
             return np.clip(grey, 0, 1, out=grey)
-        return to_rgb(codes, self._colour)
+        return to_rgb(np.stack(samples_of(self._resample(frame, "yuv444p16le"))), self._colour)
 
 
 class FrameWriter:

@@ -34,6 +34,9 @@ NOT_COPIED = (
 TURNING = ("mp4", "mov", "matroska", "webm", "3gp")
 """Formats that hold a rotation."""
 
+TELLS_SHAPE = ("libx264", "libx265", "mpeg4", "mpeg2video", "h264_nvenc", "hevc_nvenc")
+"""Encoders whose streams tell the shape of pixels: through PyAV 18, Matroska's own entry for it cannot be set."""
+
 MATRIX = struct.Struct("=9i")
 """The display matrix."""
 
@@ -105,6 +108,12 @@ class VideoWriter:
         context.pix_fmt = written.pixel_format
         if source.sample_aspect_ratio:
             context.sample_aspect_ratio = source.sample_aspect_ratio
+            if self._in_matroska and written.encoder not in TELLS_SHAPE and source.sample_aspect_ratio != 1:
+                LOG.info(
+                    "%s: that pixels are %s as wide as high is not kept; MP4 keeps it, or another encoder",
+                    self._name,
+                    source.sample_aspect_ratio,
+                )
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
         context.colorspace = UNSPECIFIED if written.pixel_format.startswith("gray") else colour.matrix
         context.color_range = FULL if colour.full else LIMITED
@@ -118,6 +127,10 @@ class VideoWriter:
                 LOG.info("%s does not hold that the video is turned by %d degrees", self._name, first.rotation)
         return stream
 
+    @property
+    def _in_matroska(self) -> bool:
+        return self._container.format.name in ("matroska", "webm")
+
     def _copied_streams(self) -> dict[int, Any]:
         """A stream for each that is copied, by the index of the latter.
 
@@ -129,10 +142,9 @@ class VideoWriter:
             if not name.lower().startswith(NOT_COPIED):
                 out.metadata[name] = value
         out.set_chapters(reader.container.chapters())
-        matroska = "matroska" in out.format.name
         for source in reader.copied:
             if source.type == "attachment":
-                if matroska:
+                if self._in_matroska:
                     out.add_attachment(source.name or "", source.mimetype or "", source.data)
                 else:
                     LOG.info("%s is written without the attachment %s", self._name, source.name)
@@ -140,7 +152,7 @@ class VideoWriter:
             try:
                 if out.format.name == "mpegts" and source.type == "subtitle" and not _codec(source).startswith("dvb"):
                     raise ValueError  # FFmpeg would write it as data of no kind
-                if matroska and _codec(source) == "mov_text":
+                if self._in_matroska and _codec(source) == "mov_text":
                     copy = out.add_mux_stream("subrip", time_base=source.time_base)
                 else:
                     copy = out.add_stream_from_template(source)
