@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -72,9 +72,9 @@ def restore_one_video(
     source = paths[0]
     with terminal.working():
         target = plan_video(source, output, options, overwrite)
-    with terminal.working("Loading the model") as progress:
-        runner = opened(_steps(progress))
     with terminal.working(f"Restoring {source}") as progress:
+        progress("loading the model")
+        runner = opened(_steps(progress))
         done = restore_video(runner, source, target, options, overwrite, progress)
     speed = f"{done.frames / max(done.seconds, 1e-9):.2f} frames/s"
     told = (*(f"{rows}x{columns}" for rows, columns in (done.size_in, done.size_out)), done.encoder, done.pixel_format)
@@ -90,9 +90,4 @@ def restore_one_video(
 
 def _steps(progress: Progress) -> Progress:
     """A `Progress` without counts: not every tile of every frame is told."""
-
-    def tell(step: str, done: int = 0, total: int = 0, /) -> Any:
-        if not total:
-            progress(step)
-
-    return tell
+    return lambda step, done=0, total=0, /: None if total else progress(step)

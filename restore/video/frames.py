@@ -144,13 +144,7 @@ class _Resampler:
         from av.video.reformatter import Interpolation, VideoReformatter
 
         self._reformatter: VideoReformatter = VideoReformatter()
-        self._best = (
-            Interpolation.LANCZOS
-            | Interpolation.FULL_CHR_H_INT
-            | Interpolation.FULL_CHR_H_INP
-            | Interpolation.ACCURATE_RND
-        )
-        self._quick = Interpolation.POINT
+        self._best, self._quick = Interpolation.LANCZOS, Interpolation.POINT
 
     def __call__(self, frame: VideoFrame, kind: str, size: tuple[int, int] | None = None) -> VideoFrame:
         """Another format; with a size, quickly: what the samples are does not matter then."""
