@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["RAW", "VideoOptions", "Written", "check_options", "is_uncoded", "quality_options", "what_is_written"]
 
 QUALITY = {"libx264": 16, "libx264rgb": 16, "libx265": 18, "libsvtav1": 22, "libvpx-vp9": 20}
-"""Encoders that take a constant rate factor, and the one taken unless another is asked for: hardly to be told from
-the frames encoded."""
+"""Encoders that take a constant rate factor, and the one taken unless another is asked for: docs/video.md says what is
+lost by it."""
 
 RAW = "rawvideo"
 Y4M = {

@@ -130,6 +130,8 @@ class FrameWriter:
     def _filled(self, planes: list[NDArray[np.uint16]], source: VideoFrame, kind: str) -> VideoFrame:
         """A frame of new planes, with what is attached to another."""
         frame = self._carrier(source, kind, self._size)
+        if frame is source:  # nothing had to change; but decoders still look at these samples
+            frame = self._carrier(self._carrier(source, "rgb24", self._size), kind, self._size)
         for place, samples in zip(frame.planes, planes, strict=True):
             stored = _view(place, frame.format)
             stored[...] = samples.astype(stored.dtype, copy=False)

@@ -191,6 +191,20 @@ def test_interlaced_and_transparent_video_is_told(tmp_path: Path) -> None:
         restore_video(Nearest(), source, tmp_path / "p.mkv")
 
 
+def test_the_decoder_s_own_frames_are_left_alone(tmp_path: Path) -> None:
+    """Later frames are predicted from them: a runner that keeps the size must not write into them."""
+
+    class Inverting(Nearest):
+        def run(self, images: Any) -> Any:
+            return 1 - images
+
+    source = clip(tmp_path / "in.mkv", options={"crf": "0", "g": "100"})
+    restore_video(Inverting(), source, tmp_path / "out.mkv", VideoOptions(codec="ffv1"))
+    for before, after in zip(look(source).frames, look(tmp_path / "out.mkv").frames, strict=True):
+        error = samples_of(after)[0].astype(int) - (16 + 235 - samples_of(before)[0].astype(int))
+        assert np.abs(error).max() <= 1
+
+
 # ---- uncoded frames ----
 
 

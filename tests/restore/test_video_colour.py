@@ -56,6 +56,7 @@ def test_patches_against_the_definition(kind: str, bits: int, full: bool, matrix
         rounding = 1.5 / (2**bits - 1) * (1 if full else 256 / 219)  # codes are whole numbers
         assert np.abs(pixels - rgb[:, None, None]).max() <= rounding
         back = FrameWriter(kind, colour, (32, 24))(pixels, source)
+        assert back is not source
         assert [int(plane.min()) for plane in samples_of(back)] == codes
         assert [int(plane.max()) for plane in samples_of(back)] == codes
 
