@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +27,6 @@ Y4M = {
 }
 Y4M |= {"yuv411p", "gray", "gray9le", "gray10le", "gray12le", "gray16le"}
 """What the format of MJPEG tools holds."""
-
-KNOWN = re.compile(r"(yuv\d{3}p|gray|gbrp)(9|10|12|14|16)?(le)?")
-"""Pixel formats that frames are made in."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +100,15 @@ class Written:
 
     Attributes:
         encoder: FFmpeg's name of the encoder; `RAW` for none.
-        pixel_format: FFmpeg's name of the format.
+        pixel_format: FFmpeg's name of the format that frames are made in, a planar one.
+        own_format: That of the format the encoder takes, which holds the same.
         size: (columns, rows): even ones where chroma is subsampled and a codec wants it.
         colour: What the samples mean.
     """
 
     encoder: str
     pixel_format: str
+    own_format: str
     size: tuple[int, int]
     colour: Colour
 
@@ -138,33 +136,36 @@ def what_is_written(
         encoder = "libvpx-vp9" if colour.depth == 8 else "libsvtav1"
     else:
         encoder = "libx264" if colour.depth == 8 else "libx265"
-    chosen = _pixel_format(encoder, kind, options.raw)
+    chosen, own = _pixel_formats(encoder, kind, options.raw)
     if chosen.startswith("gbrp"):
         colour = replace(colour, matrix=RGB, full=True)
     elif colour.matrix == RGB:
         colour = replace(colour, matrix=1, full=False)
     if encoder != RAW and chosen.startswith(("yuv420", "yuv422")):
         size = size[0] + size[0] % 2, size[1] + size[1] % 2
-    return Written(encoder, chosen, size, replace(colour, depth=format_depth(chosen)))
+    return Written(encoder, chosen, own, size, replace(colour, depth=format_depth(chosen)))
 
 
-def _pixel_format(encoder: str, kind: VideoFormat, raw: bool) -> str:
-    """The encoder's format that is nearest to that of the source: the same where there is one."""
+def _pixel_formats(encoder: str, kind: VideoFormat, raw: bool) -> tuple[str, str]:
+    """The planar format nearest to that of the source, and what the encoder calls it: the same where it can be."""
     av = load_av()
     wanted = like(kind)
     if encoder == RAW:
-        taken = {wanted} if raw else Y4M
+        taken = {name: name for name in ((wanted,) if raw else Y4M)}
     else:
-        taken = {each.name.replace("yuvj", "yuv") for each in av.Codec(encoder, "w").video_formats or ()}
-    if wanted in taken:
-        return wanted
-    possible = sorted(name for name in taken if KNOWN.fullmatch(name))
-    if not possible:
+        taken = {}
+        for each in av.Codec(encoder, "w").video_formats or ():
+            if each.components and not any(part.is_alpha or part.bits > 16 for part in each.components):
+                planar = like(each)  # NV12, P010 and packed RGB are made from planes by PyAV
+                taken[planar] = planar if planar == each.name else taken.get(planar, each.name)
+    if not taken:
         raise InputError(f"The encoder {encoder} takes no format of pixels known here.", fix=f"Take {_choice()}.")
-    from av.codec import find_best_pix_fmt_of_list
+    if wanted not in taken:
+        from av.codec import find_best_pix_fmt_of_list
 
-    best = find_best_pix_fmt_of_list(possible, wanted)[0]
-    return possible[0] if best is None else best.name
+        best = find_best_pix_fmt_of_list(sorted(taken), wanted)[0]
+        wanted = min(taken) if best is None else best.name
+    return wanted, taken[wanted]
 
 
 def quality_options(encoder: str, options: VideoOptions) -> dict[str, str]:

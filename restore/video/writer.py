@@ -105,7 +105,7 @@ class VideoWriter:
         )
         context, colour = stream.codec_context, written.colour
         context.width, context.height = written.size
-        context.pix_fmt = written.pixel_format
+        context.pix_fmt = written.own_format
         if source.sample_aspect_ratio:
             context.sample_aspect_ratio = source.sample_aspect_ratio
             if self._in_matroska and written.encoder not in TELLS_SHAPE and source.sample_aspect_ratio != 1:

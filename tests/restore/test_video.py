@@ -133,6 +133,7 @@ def test_apple_plays_hevc(tmp_path: Path) -> None:
         ("gray10le", "ffv1", ".mkv", "ffv1", "ffv1", "gray10le"),
         ("gray", "ffv1", ".mkv", "libsvtav1", "libsvtav1", "yuv420p"),
         ("gbrp", "libx265", ".mkv", "libx265", "libx265", "gbrp"),
+        ("gbrp", "libx265", ".mkv", "libx264rgb", "libx264rgb", "gbrp"),
         ("gbrp10le", "ffv1", ".mkv", "libx264", "libx264", "yuv444p10le"),
         ("bgr0", "ffv1", ".mkv", None, "libx264", "yuv444p"),
         ("yuvj420p", "mjpeg", ".mov", None, "libx264", "yuv420p"),

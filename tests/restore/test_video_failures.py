@@ -15,6 +15,8 @@ import pytest
 
 from agileir_export.errors import AgileIRError, EnvironmentProblem, InputError, OutputError, VideoError
 from agileir_export.restore.video import VideoOptions, VideoWarning, is_video, plan_video, restore_video
+from agileir_export.restore.video.colour import Colour
+from agileir_export.restore.video.encoders import what_is_written
 
 from .clips import Nearest, clip, look
 
@@ -187,6 +189,20 @@ def test_an_encoder_that_does_not_go_into_the_format(codec: str, suffix: str, tm
     with pytest.raises(OutputError, match="FFmpeg says"):
         restore_video(Refusing(), source, tmp_path / f"out{suffix}", VideoOptions(codec=codec))
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_formats_that_encoders_call_otherwise() -> None:
+    """Listed by encoders whose hardware is not here."""
+    colour = Colour(1, False, 10)
+    for encoder in ("hevc_nvenc", "av1_nvenc"):
+        if encoder in av.codecs_available:
+            options = VideoOptions(codec=encoder)
+            written = what_is_written("out.mkv", options, av.VideoFormat("yuv420p10le"), colour, (32, 24))
+            assert (written.pixel_format, written.own_format) == ("yuv420p10le", "p010le")
+    written = what_is_written(
+        "out.mkv", VideoOptions(codec="ffv1"), av.VideoFormat("rgb24"), Colour(0, True, 8), (1, 1)
+    )
+    assert (written.pixel_format, written.own_format) == ("gbrp", "bgr0")
 
 
 def test_a_folder_takes_the_name(tmp_path: Path) -> None:
