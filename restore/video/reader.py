@@ -139,7 +139,7 @@ class VideoReader:
                 return held
         raise VideoError(
             f"No frame of {self.name} can be decoded.",
-            why=f"It is truncated, damaged or encrypted: {self.damaged} damaged packets.",
+            why=f"It is truncated or damaged: {self.damaged} damaged packets.",
             fix="Copy or download it again.",
         )
 
@@ -186,6 +186,8 @@ class VideoReader:
 
     def _decoded(self, packet: Packet[Any]) -> list[VideoFrame]:
         av = load_av()
+        if packet.has_sidedata("encryption_info"):
+            raise VideoError(f"{self.name} is encrypted.", fix="Decrypt it first.")
         try:
             frames: list[VideoFrame] = packet.decode()
         except av.FFmpegError:

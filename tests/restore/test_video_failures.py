@@ -143,6 +143,14 @@ def test_nothing_that_can_be_decoded(tmp_path: Path) -> None:
         restore_video(Refusing(), source, tmp_path / "out.mkv")
 
 
+def test_an_encrypted_video(tmp_path: Path) -> None:
+    key = "00112233445566778899aabbccddeeff"
+    options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": key, "encryption_kid": key}
+    source = clip(tmp_path / "in.mp4", seconds=1, container_options=options)
+    with pytest.raises(VideoError, match=r"in\.mp4 is encrypted"):
+        restore_video(Refusing(), source, tmp_path / "out.mkv")
+
+
 # ---- what the output cannot be ----
 
 
@@ -214,18 +222,33 @@ def test_a_folder_takes_the_name(tmp_path: Path) -> None:
     restore_video(Nearest(), source, tmp_path / "out", overwrite=True)
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
+FULL = """
+import resource, sys
+from tests.restore.clips import Nearest
+from agileir_export.errors import OutputError
+from agileir_export.restore.video import VideoOptions, restore_video
+source, target, codec = sys.argv[1:]
+if target != "-":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    restore_video(Nearest(), source, target, VideoOptions(codec=codec or None))
+except OutputError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4", "out.y4m", "-"])
+def test_a_full_disk(name: str, tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
-    source = clip(tmp_path / "in.mkv", seconds=0.3)
+    source = clip(tmp_path / "in.mkv", seconds=3, size=(320, 240))
+    target, codec = (name, "") if name == "-" else (str(tmp_path / name), "" if "y4m" in name else "ffv1")
     with Path("/dev/full").open("wb") as full:
-        program = "import sys; from tests.restore.clips import Nearest\n"
-        program += "from agileir_export.restore.video import restore_video\n"
-        program += "from agileir_export.errors import OutputError\n"
-        program += "try: restore_video(Nearest(), sys.argv[1], '-')\n"
-        program += "except OutputError as error: print(error, file=sys.stderr)"
-        run = subprocess.run([sys.executable, "-c", program, source], stdout=full, stderr=subprocess.PIPE, cwd=ROOT)
-    assert b"Cannot write standard output. FFmpeg says: No space left" in run.stderr
+        command = [sys.executable, "-c", FULL, source, target, codec]
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+    assert run.returncode == 1
+    assert "Cannot write " in run.stderr and ("No space left" in run.stderr or "File too large" in run.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
 
 
 def test_without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
