@@ -85,10 +85,9 @@ def loss(pairs: Sequence[tuple[Any, Any]]) -> dict[str, float | None]:
 
 def by_libswscale(frame: Any, full: bool) -> Any:
     """R'G'B' of BT.709 in float32 by FFmpeg's converter with its best flags."""
-    from av.video.reformatter import Interpolation, VideoReformatter
+    from av.video.reformatter import VideoReformatter
 
-    best = Interpolation.LANCZOS | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-    best |= Interpolation.ACCURATE_RND
+    best = 0x200 | 0x2000 | 0x4000 | 0x40000  # Lanczos, full chroma there and back, accurate rounding: swscale.h
     words = {"src_colorspace": 1, "dst_colorspace": 1, "src_color_range": 2 if full else 1}
     rgb = VideoReformatter().reformat(frame, format="gbrpf32le", dst_color_range=2, interpolation=best, **words)
     green, blue, red = (np.frombuffer(p, np.float32).reshape(p.height, -1)[:, : p.width] for p in rgb.planes)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import av
@@ -290,6 +291,36 @@ def test_only_a_few_frames_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     restore_video(Counting(), clip(tmp_path / "in.mkv", seconds=5), tmp_path / "out.mkv")
     assert decoded == encoded == counted[0] == 50
     assert most[0] <= restoring.AHEAD + 1 and most[1] <= restoring.AHEAD + 1
+
+
+def test_decoding_and_encoding_go_on_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runner waits for the next frame to be decoded, and for the one before to be written."""
+    from agileir_export.restore.video import restoring
+
+    decoded, written = [Event() for _ in range(11)], [Event() for _ in range(11)]
+    read, write = restoring.FrameReader.__call__, restoring.VideoWriter.write
+    places = {"decoded": iter(decoded), "written": iter(written)}
+
+    def reading(self: Any, frame: Any) -> Any:
+        next(places["decoded"]).set()
+        return read(self, frame)
+
+    def writing(self: Any, *unit: Any) -> None:
+        write(self, *unit)
+        next(places["written"]).set()
+
+    class Waiting(Nearest):
+        place = 0
+
+        def run(self, images: Any) -> Any:
+            assert self.place == 9 or decoded[self.place + 1].wait(20)
+            assert self.place == 0 or written[self.place - 1].wait(20)
+            self.place += 1
+            return super().run(images)
+
+    monkeypatch.setattr(restoring.FrameReader, "__call__", reading)
+    monkeypatch.setattr(restoring.VideoWriter, "write", writing)
+    assert restore_video(Waiting(), clip(tmp_path / "in.mkv", seconds=1), tmp_path / "out.mkv").frames == 10
 
 
 MEASURED = """
