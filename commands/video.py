@@ -74,7 +74,7 @@ def restore_one_video(
         target = plan_video(source, output, options, overwrite)
     with terminal.working(f"Restoring {source}") as progress:
         progress("loading the model")
-        runner = opened(_steps(progress))
+        runner = opened(_once(progress))
         done = restore_video(runner, source, target, options, overwrite, progress)
     speed = f"{done.frames / max(done.seconds, 1e-9):.2f} frames/s"
     told = (*(f"{rows}x{columns}" for rows, columns in (done.size_in, done.size_out)), done.encoder, done.pixel_format)
@@ -88,6 +88,13 @@ def restore_one_video(
         click.get_current_context().exit(DAMAGED)
 
 
-def _steps(progress: Progress) -> Progress:
-    """A `Progress` without counts: not every tile of every frame is told."""
-    return lambda step, done=0, total=0, /: None if total else progress(step)
+def _once(progress: Progress) -> Progress:
+    """A `Progress` that is told every step once: not every tile of every frame."""
+    told: set[str] = set()
+
+    def tell(step: str, done: int = 0, total: int = 0, /) -> None:
+        if step not in told:
+            told.add(step)
+            progress(step)
+
+    return tell

@@ -90,7 +90,9 @@ class VideoReader:
         self._broken = False
         self._last: int | None = None
         try:
-            self.container = av.open(str(source) if isinstance(source, Path) else source, "r", **_lenient(av))
+            # a colon in a name is none of a protocol
+            place = f"file:{source}" if isinstance(source, str | Path) else source
+            self.container = av.open(place, "r", **_lenient(av))
         except (av.FFmpegError, OSError, ValueError) as error:
             raise VideoError(
                 f"Cannot read {self.name} as a video.",

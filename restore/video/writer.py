@@ -31,8 +31,8 @@ NOT_COPIED = (
 )
 """Beginnings of metadata, in lower case, that tell of the file they were in."""
 
-TURNING = ("mp4", "mov", "matroska", "webm", "3gp")
-"""Formats that hold a rotation."""
+MATROSKA, ISO_MEDIA = ("matroska", "webm"), ("mp4", "mov", "ipod", "3gp", "3g2", "psp")
+"""FFmpeg's names of formats of two families: these hold a rotation."""
 
 TELLS_SHAPE = ("libx264", "libx265", "mpeg4", "mpeg2video", "h264_nvenc", "hevc_nvenc")
 """Encoders whose streams tell the shape of pixels: through PyAV 18, Matroska's own entry for it cannot be set."""
@@ -83,7 +83,7 @@ class VideoWriter:
         self._frames = FrameWriter(written.pixel_format, written.colour, written.size)
         os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 speaks to the terminal by itself
         with refusing(name):
-            self._container = load_av().open(str(place), "w")
+            self._container = load_av().open(f"file:{place}", "w")
         try:
             with refusing(name):
                 self._stream = self._video_stream()
@@ -117,19 +117,19 @@ class VideoWriter:
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
         context.colorspace = UNSPECIFIED if written.pixel_format.startswith("gray") else colour.matrix
         context.color_range = FULL if colour.full else LIMITED
-        if context.name == "libx265" and "mp4" in self._container.format.name.replace("mov", "mp4"):
+        if context.name == "libx265" and self._container.format.name in ISO_MEDIA:
             context.codec_tag = "hvc1"  # the one of the two that Apple plays
         self._describe(stream, source)
         turned = _display_matrix(first)
         if turned is not None:
             stream.set_display_matrix(turned)
-            if not any(each in self._container.format.name for each in TURNING):
+            if self._container.format.name not in MATROSKA + ISO_MEDIA:
                 LOG.info("%s does not hold that the video is turned by %d degrees", self._name, first.rotation)
         return stream
 
     @property
     def _in_matroska(self) -> bool:
-        return self._container.format.name in ("matroska", "webm")
+        return self._container.format.name in MATROSKA
 
     def _copied_streams(self) -> dict[int, Any]:
         """A stream for each that is copied, by the index of the latter.
@@ -162,11 +162,9 @@ class VideoWriter:
             self._describe(copy, source)
             copies[source.index] = copy
         if refused and not self._options.drop:
-            text = any("mov_text" in each or "subrip" in each or "ass" in each for each in refused)
             raise OutputError(
                 f"{self._name} cannot hold {', '.join(refused)} of {reader.name}.",
-                why=f"The format {out.format.name} has no place for "
-                + ("subtitles of this kind." if text else "this codec."),
+                why=f"The format {out.format.name} has no place for this codec.",
                 fix="Write a Matroska file (.mkv), or leave such streams out with --drop.",
             )
         for left in [*reader.left, *refused]:

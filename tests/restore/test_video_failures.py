@@ -199,6 +199,14 @@ def test_an_encoder_that_does_not_go_into_the_format(codec: str, suffix: str, tm
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
 
 
+def test_names_that_look_like_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip(tmp_path / "plain.mkv", seconds=0.3).rename("part: 1 %d.mkv")
+    done = restore_video(Nearest(), "part: 1 %d.mkv", "http:x ü.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["http:x ü.mp4", "part: 1 %d.mkv"]
+    assert done.frames == 3
+
+
 def test_formats_that_encoders_call_otherwise() -> None:
     """Listed by encoders whose hardware is not here."""
     colour = Colour(1, False, 10)
