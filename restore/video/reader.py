@@ -88,6 +88,8 @@ class VideoReader:
         self.name = str(source) if isinstance(source, str | Path) else "standard input"
         self.damaged, self.seconds, self.uneven = 0, 0.0, False
         self._broken = False
+        piped = "Name the file: some formats, MP4 among them, cannot be read from a pipe."
+        self._advice = "Check the path, or copy it again." if isinstance(source, str | Path) else piped
         self._last: int | None = None
         try:
             # a colon in a name is none of a protocol
@@ -97,7 +99,7 @@ class VideoReader:
             raise VideoError(
                 f"Cannot read {self.name} as a video.",
                 why=f"FFmpeg says: {error_text(error)}.",
-                fix="Check the path, or copy or download it again.",
+                fix=self._advice,
             ) from error
         try:
             self._choose()
@@ -142,7 +144,7 @@ class VideoReader:
         raise VideoError(
             f"No frame of {self.name} can be decoded.",
             why=f"It is truncated or damaged: {self.damaged} damaged packets.",
-            fix="Copy or download it again.",
+            fix=self._advice,
         )
 
     def units(self) -> Iterator[Unit]:

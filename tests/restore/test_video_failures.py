@@ -17,6 +17,7 @@ from agileir_export.errors import AgileIRError, EnvironmentProblem, InputError, 
 from agileir_export.restore.video import VideoOptions, VideoWarning, is_video, plan_video, restore_video
 from agileir_export.restore.video.colour import Colour
 from agileir_export.restore.video.encoders import what_is_written
+from agileir_export.restore.video.reader import VideoReader
 
 from .clips import Nearest, clip, look
 
@@ -141,6 +142,15 @@ def test_nothing_that_can_be_decoded(tmp_path: Path) -> None:
     source.write_bytes(data)
     with pytest.raises(VideoError, match=r"No frame of .* can be decoded"):
         restore_video(Refusing(), source, tmp_path / "out.mkv")
+
+
+def test_what_cannot_be_piped(tmp_path: Path) -> None:
+    """The index of an MP4 stands at its end."""
+    source = clip(tmp_path / "in.mp4", seconds=4, size=(320, 240), sound=True)
+    with subprocess.Popen(["cat", source], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        with pytest.raises(VideoError, match=r"Name the file: .*MP4"):
+            VideoReader(process.stdout)
 
 
 def test_an_encrypted_video(tmp_path: Path) -> None:
