@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .models import LoadOptions, list_models, load_model
     from .parity import ParityReport, verify
     from .restore import Failed, Restoration, Restored, Skipped, restore_pictures
+    from .restore.video import RestoredVideo, VideoOptions, restore_video
     from .version import __version__
 
 _HOMES = {
@@ -42,6 +43,7 @@ _HOMES = {
     ".models": ("LoadOptions", "list_models", "load_model"),
     ".parity": ("ParityReport", "verify"),
     ".restore": ("Failed", "Restoration", "Restored", "Skipped", "restore_pictures"),
+    ".restore.video": ("RestoredVideo", "VideoOptions", "restore_video"),
     ".version": ("__version__",),
 }
 
@@ -60,7 +62,9 @@ __all__ = [
     "ParityReport",
     "Restoration",
     "Restored",
+    "RestoredVideo",
     "Skipped",
+    "VideoOptions",
     "__version__",
     "build_engine",
     "calibrate",
@@ -73,6 +77,7 @@ __all__ = [
     "read_engine",
     "read_sizes",
     "restore_pictures",
+    "restore_video",
     "verify",
     "write_bundle",
 ]

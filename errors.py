@@ -24,6 +24,7 @@ __all__ = [
     "ParityMissed",
     "PicturesFailed",
     "Unsupported",
+    "VideoError",
     "system_error",
 ]
 
@@ -113,6 +114,12 @@ class ImageError(InputError):
     """An image cannot be read, or has a form that cannot be restored."""
 
     code = "input.image"
+
+
+class VideoError(InputError):
+    """A video cannot be read, or has a form that cannot be restored."""
+
+    code = "input.video"
 
 
 class OutputError(InputError):

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import OutputError
 
-__all__ = ["check_output", "check_separate", "real", "write_atomic", "write_together"]
+__all__ = ["check_output", "check_separate", "real", "write_atomic", "write_together", "written_beside"]
 
 LOG = logging.getLogger(__name__)
 
@@ -119,15 +120,11 @@ def write_together(files: Mapping[Path, bytes], overwrite: bool = False) -> None
     try:
         for path, data in files.items():
             check_output(path, overwrite)
-            temporary[path] = real(path).parent / f".agileir-{secrets.token_hex(8)}.tmp"
+            temporary[path] = _beside(path, ".tmp")
             with temporary[path].open("xb") as stream:
                 stream.write(data)
         for path, written in temporary.items():
-            check_output(path, overwrite)
-            replaced = path.exists()
-            written.replace(real(path))
-            if replaced:
-                LOG.info(f"{path} was there and has been replaced")
+            _put(written, path, overwrite)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(
@@ -137,3 +134,44 @@ def write_together(files: Mapping[Path, bytes], overwrite: bool = False) -> None
     finally:
         for written in temporary.values():
             written.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_beside(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """A place beside `path` for what is too large to hold: renamed when the block is done, removed when it fails.
+
+    Args:
+        path: File to write.
+        overwrite: Replace a file that exists.
+
+    Yields:
+        Where to write, with the same suffix.
+
+    Raises:
+        OutputError: See `check_output`; or the system refuses to rename.
+    """
+    path = Path(path)
+    check_output(path, overwrite)
+    temporary = _beside(path, path.suffix)
+    try:
+        yield temporary
+        try:
+            _put(temporary, path, overwrite)
+        except OSError as error:
+            raise OutputError(f"Cannot write {path}: {error.strerror}.", fix="Choose another place.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """A name for what becomes a file, in the folder where it will stand."""
+    return real(path).parent / f".agileir-{secrets.token_hex(8)}{suffix}"
+
+
+def _put(written: Path, path: Path, overwrite: bool) -> None:
+    """Renames what is complete to its name."""
+    check_output(path, overwrite)
+    replaced = path.exists()
+    written.replace(real(path))
+    if replaced:
+        LOG.info(f"{path} was there and has been replaced")

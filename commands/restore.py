@@ -15,14 +15,17 @@ from .options import (
     Verb,
     common_options,
     device_numbers,
+    given,
     memory_size,
     model_options,
     runtime_option,
 )
 from .terminal import Terminal
+from .video import refuse_video_options, restore_one_video, video_options
 
 if TYPE_CHECKING:
     from ..models import LoadOptions
+    from ..progress import Progress
     from ..restore import Restoration
     from ..restore.tiled_runner import Tile
 
@@ -79,11 +82,13 @@ MOST_ROWS = 20
     help="Restore on these GPUs, a process for each. For engines and models.",
 )
 @runtime_option("auto", "What runs an ONNX file; auto: OpenVINO where it is installed, holds and is faster here.")
+@video_options
 @model_options
 @common_options
 @click.pass_obj
 def restore(
     terminal: Terminal,
+    /,
     source: str,
     images: tuple[Path, ...],
     output: str,
@@ -99,8 +104,9 @@ def restore(
     devices: tuple[int, ...] | Literal["all"] | None,
     runtime: str,
     options: LoadOptions,
+    **video: Any,
 ) -> None:
-    """Restore pictures, folders, patterns ("photos/**/*.jpg") or lists (@list.txt), a path a line.
+    """Restore pictures, folders, patterns ("photos/**/*.jpg"), lists (@list.txt, a path a line), or a video.
 
     MODEL_OR_ONNX is an exported file (fast) or a model (PyTorch).
 
@@ -113,6 +119,9 @@ def restore(
 
     Of several pictures, one that cannot be restored is named, and the rest is done: the exit code is 1 then. A folder
     keeps a journal for --resume: see docs/folders.md.
+
+    A video keeps its sound, subtitles, times and colours, and the suffix of the output is its format; - is standard
+    input or output, as YUV4MPEG2: see docs/video.md.
     """
     if memory is not None and tile != "auto":
         raise InputError("--memory chooses a tile, and --tile has chosen one.", fix="Leave one of the two out.")
@@ -126,7 +135,20 @@ def restore(
         restore_on_devices,
         restore_planned,
     )
+    from ..restore.video import VideoOptions, is_video
 
+    if any(is_video(path) for path in (*images, Path(output))):
+        if useless := given("skip_existing", "resume", "recursive", "log", "devices"):
+            raise InputError(f"{', '.join(useless)}: a video has no use for it.", fix="Leave it out.")
+
+        def opened(progress: Progress) -> TiledRunner:
+            runner = open_runner(source, options, runtime)
+            room = PlannedRoom(runner, memory, progress)
+            return TiledRunner(runner, tile, overlap, seam_psnr, room, progress=progress)
+
+        restore_one_video(terminal, images, output, overwrite, VideoOptions(**video), opened)
+        return
+    refuse_video_options(list(video))
     with terminal.working():
         plan = plan_outputs(images, output, FolderOptions(overwrite, recursive, resume, skip_existing, log=log))
     if devices is not None:

@@ -16,6 +16,7 @@ from agileir_export.images.files import read_image
 
 from .cli.command import run
 from .export import networks
+from .restore.clips import clip
 from .small_samples import cut_samples, use_samples
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,7 @@ NOT_HERE = {
     r"--target tensorrt|verify a\.plan|doctor": "needs a GPU, or tells of this machine",
     r"--devices": "needs GPUs; tests/restore runs the processes on the CPU",
     r"explain a\.plan b\.plan": "two engines of the reader's",
+    r"^(ffmpeg|vspipe)": "frames from a program that is not here",
     r"^(make|python|\.venv|pip|docker|trtexec|export|polygraphy|sh|\./|--|tritonserver)": "not a command of ours",
 }
 """What is not run, and why."""
@@ -67,6 +69,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) 
         Path(place).mkdir()
         for name, path in sample_images():
             write_image(Path(place, f"{name}.png"), Image(read_image(path).pixels[:, 60:100, 60:108]))
+    clip(Path("clip.mp4"), seconds=0.5)
     for name in ("photo.png", "photo.jpg"):
         write_image(Path(name), Image(read_image(next(Path("photos").iterdir())).pixels))
 
