@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -18,6 +19,7 @@ from .terminal import Terminal
 
 __all__ = [
     "Command",
+    "DecibelType",
     "OutputType",
     "Size",
     "SizeType",
@@ -110,6 +112,23 @@ class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         if match is None:
             self.fail(f"{value!r} is not a size such as 128x96 (rows x columns).", param, ctx)
         return int(match[1]), int(match[2])
+
+
+class DecibelType(click.types.FloatParamType):
+    """A number of dB; not NaN, with which every comparison fails."""
+
+    name = "DB"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number.
+
+        Raises:
+            click.BadParameter: Not a number.
+        """
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number of dB.", param, ctx)
+        return number
 
 
 class TileType(SizeType):
@@ -301,7 +320,7 @@ def verification_options(command: Command) -> Command:
             help="Crop to rows x columns; may be repeated.",
         ),
         click.option(
-            "--min-psnr", type=float, metavar="DB", help="Floor of the ONNX rungs instead of the ladder's own."
+            "--min-psnr", type=DecibelType(), metavar="DB", help="Floor of the ONNX rungs instead of the ladder's own."
         ),
         output_option(
             "--html",

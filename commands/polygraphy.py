@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..errors import InputError
-from .options import Size, SizeType, Verb, common_options, output_option, path_option
+from .options import DecibelType, Size, SizeType, Verb, common_options, output_option, path_option
 from .terminal import Terminal
 
 __all__ = ["polygraphy"]
@@ -28,7 +28,7 @@ __all__ = ["polygraphy"]
     help="Picture or folder to run on; may be repeated. Default: the packaged samples.",
 )
 @click.option("--size", type=SizeType(), metavar="HxW", help="Cut pictures to rows x columns. Default: whole pictures.")
-@click.option("--psnr", type=float, metavar="DB", help="Floor in dB instead of the parity ladder's.")
+@click.option("--psnr", type=DecibelType(), metavar="DB", help="Floor in dB instead of the parity ladder's.")
 @output_option("-o", "--output", help="Script to write. Default: print it.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing script.")
 @common_options

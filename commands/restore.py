@@ -10,6 +10,7 @@ import click
 
 from ..errors import InputError, PicturesFailed
 from .options import (
+    DecibelType,
     OutputType,
     TileType,
     Verb,
@@ -63,7 +64,7 @@ MOST_ROWS = 20
 )
 @click.option(
     "--seam-psnr",
-    type=float,
+    type=DecibelType(),
     default=60.0,
     show_default=True,
     metavar="DB",

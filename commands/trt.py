@@ -11,6 +11,7 @@ import click
 
 from ..errors import InputError
 from .options import (
+    DecibelType,
     Size,
     SizeType,
     Verb,
@@ -36,9 +37,12 @@ __all__ = ["trt"]
 PRECISIONS = {"--fp32": "float32", "--tf32": "float32", "--fp16": "float16", "--bf16": "bfloat16", "--int8": "int8"}
 
 
-def _gpus(_: click.Context, option: click.Parameter, listed: str | None) -> tuple[str, ...]:
+def _gpus(ctx: click.Context, option: click.Parameter, listed: str | None) -> tuple[str, ...]:
     """``sm86,sm89`` as lower-case names in order."""
-    return () if listed is None else tuple(name.strip().lower() for name in listed.split(","))
+    names = [] if listed is None else [name.strip().lower() for name in listed.split(",")]
+    if "" in names:
+        raise click.BadParameter(f"{listed!r} names no GPU in one place; give such as sm86,sm89.", ctx, option)
+    return tuple(names)
 
 
 precision_options = stacked(
@@ -66,7 +70,9 @@ calibration_options = stacked(
         multiple=True,
         help="With --int8: pictures of what is to be restored. Default: the packaged samples.",
     ),
-    click.option("--psnr-budget", type=float, metavar="DB", help="With --int8: greatest loss against ground truth."),
+    click.option(
+        "--psnr-budget", type=DecibelType(), metavar="DB", help="With --int8: greatest loss against ground truth."
+    ),
     path_option("--recipe", metavar="FILE", help="With --int8: an earlier calibration."),
 )
 

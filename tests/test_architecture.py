@@ -16,7 +16,7 @@ from agileir_export.plugins import DOMAIN, OPERATORS
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "agileir_export"
 UPPER, LOWER = ("cli", "commands", "bundle", "restore", "conversion"), ("calib", "parity", "engines", "export")
-ROOMS = (*UPPER, *LOWER, "models", "plugins")
+ROOMS = ("__main__", *UPPER, *LOWER, "models", "plugins")
 """From the top to the bottom: a room imports itself and what stands after it."""
 GROUND = ("cache", "images", "json_form", "lazy", "files", "process_memory", "progress", "version", "errors")
 """Below every room: what knows nothing of models; each imports only what stands after it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from ..base import Restorer
 from ..layers import Block, HeadedAttention, Stage
 
 __all__ = ["KeySemanticAttention", "SemanticStage", "add_geometry", "set_top_k"]
+
+LOG = logging.getLogger(__name__)
 
 BIAS_HIDDEN = 512
 
@@ -120,6 +123,8 @@ def set_top_k(network: nn.Module, top_k: int) -> None:
         raise ValueError("top_k applies to SemanIR networks only")
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}")
+    if top_k > (tokens := int(network.get_buffer("geometry")[0]) ** 2):
+        LOG.info(f"top_k {top_k} is all {tokens} keys that a window has: attention is dense.")
     for stage in stages:
         stage.top_k = top_k
     geometry = network.get_buffer("geometry")

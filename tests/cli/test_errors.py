@@ -69,6 +69,27 @@ def test_bad_sizes(option: str, size: str, files: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("verify", "x", "--min-psnr", "nan"), "'nan' is not a number of dB"),
+        (("restore", "x", "a.png", "-o", "b.png", "--seam-psnr", "nan"), "'nan' is not a number of dB"),
+        (("polygraphy", "x", "--rtx", "--psnr", "nan"), "'nan' is not a number of dB"),
+        (("trt", "x", "-o", "a.plan", "--gpu", ","), "',' names no GPU in one place"),
+        (("trt", "x", "-o", "a.plan", "--gpu", "sm86,,sm89"), "names no GPU in one place"),
+    ],
+    ids=lambda given: given[0] if isinstance(given, tuple) else "",
+)
+def test_values_that_are_none(arguments: tuple[str, ...], message: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_more_keys_than_a_window_has_are_told(files: dict[str, Path]) -> None:
+    result = run("onnx", files["semanir"], "--top-k", "999", "-o", "a.onnx", "--no-verify")
+    assert result.exit_code == 0 and "top_k 999 is all 16 keys that a window has" in result.stderr
+
+
+@pytest.mark.parametrize(
     "arguments", [("export",), ("onnx",), ("onnx", "x"), ("models", "--jsn"), ("verify",), ("info",)]
 )
 def test_usage(arguments: tuple[str, ...]) -> None:

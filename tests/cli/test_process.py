@@ -42,9 +42,10 @@ def test_help_is_instant_and_light(arguments: list[str]) -> None:
 
 def test_it_runs_as_a_module() -> None:
     """For where the scripts of an environment are not on the path."""
-    result = subprocess.run([sys.executable, "-m", "agileir_export.cli", "--version"], capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith("agileir-export, version ")
+    for module in ("agileir_export", "agileir_export.cli"):
+        result = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.startswith("agileir-export, version ")
 
 
 def test_an_engine_that_needs_no_conversion_needs_no_pytorch(files: dict[str, Path]) -> None:
