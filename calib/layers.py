@@ -157,6 +157,16 @@ def count_macs(model: onnx.ModelProto, artifact: OnnxArtifact, layers: Sequence[
     return Arithmetic(by_layer, inside)
 
 
+def multiplications(artifact: OnnxArtifact) -> float:
+    """Multiply-accumulate operations of a file for one pixel of its input, all operators counted."""
+    import onnx
+
+    model = onnx.ModelProto()
+    model.CopyFrom(artifact.model)  # `find_layers` names nodes in place
+    counted = count_macs(model, artifact, find_layers(model))
+    return counted.outside + counted.operators
+
+
 def _products(weight: Sequence[int], kind: str) -> int:
     """Multiplications for one output value."""
     return math.prod(weight[1:]) if kind == "Conv" else weight[-2]

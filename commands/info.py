@@ -34,19 +34,24 @@ def models(terminal: Terminal) -> None:
     terminal.result([dataclasses.asdict(entry) for entry in entries])
 
 
-@click.command()
+@click.command(short_help="Show what a file or a model is.")
 @click.argument("file", type=click.Path(path_type=Path))
 @common_options
 @click.pass_obj
 def info(terminal: Terminal, file: Path) -> None:
-    """Show what an exported ONNX file, an engine or a checkpoint is.
+    """Show what an exported ONNX file, an engine, a checkpoint or a model of `agileir-export models` is.
 
     Of a file that was restored with in tiles, also the quality at their seams, in dB, by their overlap in pixels.
     """
     from ..engines.artifact import is_engine, read_engine
+    from ..export.artifact import read_artifact
     from ..export.provenance import describe_file
 
     facts = {"kind": "engine", **read_engine(file).to_json()} if is_engine(file) else describe_file(file)
+    if facts["kind"] == "onnx":
+        from ..calib.layers import multiplications
+
+        facts["multiplications_per_pixel"] = multiplications(read_artifact(file))
     if "sha256" in facts:
         from ..restore.seams import known_seams
 

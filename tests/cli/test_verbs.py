@@ -224,12 +224,27 @@ def test_models_lists_every_preset() -> None:
 
 def test_info_of_a_file(files: dict[str, Path]) -> None:
     told = document(run("info", files["onnx"], "--json"))
-    assert told == {"kind": "onnx", **read_artifact(files["onnx"]).to_json()}
+    artifact = read_artifact(files["onnx"])
+    assert {**told, **artifact.to_json()} == told
+    assert told["inputs"] == [{"name": "input", "type": "float", "shape": ["batch", 3, "height", "width"]}]
+    assert told["outputs"][0]["shape"] == ["batch", 3, "2*height", "2*width"]
+    assert (told["kind"], told["opset"], told["bytes"]) == ("onnx", 20, len(artifact.data))
+    assert told["parameters"] >= sum(p.numel() for p in networks.shared(KIND).parameters())
+    assert told["multiplications_per_pixel"] > 0
     shown = run("info", files["onnx"]).stdout
     for part in ("spec.family", "swinir", "provenance.torch", "operators.ShiftedWindowAttention", told["sha256"]):
         assert part in shown
     assert "{" not in shown
     assert "None" not in shown
+
+
+def test_info_of_a_model() -> None:
+    """Of one that is packaged, and of one that is not: nothing is downloaded."""
+    packaged = document(run("info", "agileir_tiny_x2", "--json"))
+    assert (packaged["kind"], packaged["weights"], packaged["spec"]["scale"]) == ("model", "packaged", 2)
+    preset = document(run("info", PRESET, "--json"))
+    assert preset["parameters"] == sum(p.numel() for p in networks.shared(KIND).parameters())
+    assert "--weights FILE" in preset["weights"]
 
 
 def test_info_of_a_checkpoint(files: dict[str, Path]) -> None:
