@@ -10,6 +10,7 @@ from ...export.artifact import OnnxArtifact, read_artifact
 from ...models.spec import ModelSpec
 from ..onnxruntime.half_emulation import computes_in_half
 from ..runner import Images, run_exported
+from .graph import plain_graph
 from .loading import core, load_openvino, openvino_version
 
 __all__ = ["OpenVinoRunner"]
@@ -50,14 +51,14 @@ class OpenVinoRunner:
                 fix="Use the float32 or the INT8 file, or the runtime onnxruntime, which emulates half precision.",
             )
         load_openvino()
-        from onnx import inliner
+        self._compiled = self._compile()
 
-        from ...export.merging import merge_equal_nodes
-
-        plain = merge_equal_nodes(inliner.inline_local_functions(self.artifact.model))
-        settings = SETTINGS if threads is None else {**SETTINGS, "INFERENCE_NUM_THREADS": threads}
+    def _compile(self) -> Any:
+        """The file as OpenVINO executes it."""
+        plain = plain_graph(self.artifact.model)
+        settings = SETTINGS if self._threads is None else {**SETTINGS, "INFERENCE_NUM_THREADS": self._threads}
         try:
-            self._compiled = core().compile_model(core().read_model(plain.SerializeToString(), b""), DEVICE, settings)
+            return core().compile_model(core().read_model(plain.SerializeToString(), b""), DEVICE, settings)
         except RuntimeError as error:
             raise OnnxFileError(
                 f"OpenVINO {openvino_version()} refuses {self.artifact.name}: {error}",
@@ -77,9 +78,22 @@ class OpenVinoRunner:
 
         Raises:
             InputError: The images do not fit the model, or the fixed size of a static file.
+            MemoryError: There is too little memory.
         """
-        # a request of its own for each call, so that threads may share the runner
-        return run_exported(self.artifact, images, lambda part: self._compiled.create_infer_request().infer([part])[0])
+        return run_exported(self.artifact, images, self._infer)
+
+    def _infer(self, part: Images) -> Images:
+        """One call, in a request of its own, so that threads may share the runner.
+
+        OpenVINO (2026.4) says nothing where it could not allocate a tensor: the result is empty, and some later ones of
+        what it compiled are wrong.
+        """
+        output: Images = self._compiled.create_infer_request().infer([part])[0]
+        batch, channels, rows, columns = part.shape
+        if output.shape != (batch, channels, rows * self.spec.scale, columns * self.spec.scale):
+            self._compiled = self._compile()
+            raise MemoryError(f"OpenVINO could not allocate what {batch} image(s) of {rows}x{columns} pixels take.")
+        return output
 
     def describe(self) -> dict[str, Any]:
         """See `Runner.describe`."""
