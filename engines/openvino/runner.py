@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...errors import OnnxFileError, Unsupported
+from ...errors import EnvironmentProblem, OnnxFileError, Unsupported
 from ...export.artifact import OnnxArtifact, read_artifact
 from ...models.spec import ModelSpec
 from ..onnxruntime.half_emulation import computes_in_half
@@ -51,7 +51,7 @@ class OpenVinoRunner:
                 fix="Use the float32 or the INT8 file, or the runtime onnxruntime, which emulates half precision.",
             )
         load_openvino()
-        self._compiled = self._compile()
+        self._compiled: Any = self._compile()
 
     def _compile(self) -> Any:
         """The file as OpenVINO executes it."""
@@ -78,22 +78,27 @@ class OpenVinoRunner:
 
         Raises:
             InputError: The images do not fit the model, or the fixed size of a static file.
-            MemoryError: There is too little memory.
+            EnvironmentProblem: There is too little memory, or was in an earlier call.
         """
         return run_exported(self.artifact, images, self._infer)
 
     def _infer(self, part: Images) -> Images:
         """One call, in a request of its own, so that threads may share the runner.
 
-        OpenVINO (2026.4) says nothing where it could not allocate a tensor: the result is empty, and some later ones of
-        what it compiled are wrong.
+        OpenVINO (2026.4) says nothing where it could not allocate a tensor: the result is empty. What it then gives in
+        the same process was seen to be wrong, or a segmentation fault, compiled anew or not: so this runner is closed.
         """
-        output: Images = self._compiled.create_infer_request().infer([part])[0]
         batch, channels, rows, columns = part.shape
-        if output.shape != (batch, channels, rows * self.spec.scale, columns * self.spec.scale):
-            self._compiled = self._compile()
-            raise MemoryError(f"OpenVINO could not allocate what {batch} image(s) of {rows}x{columns} pixels take.")
-        return output
+        if self._compiled is not None:
+            output: Images = self._compiled.create_infer_request().infer([part])[0]
+            if output.shape == (batch, channels, rows * self.spec.scale, columns * self.spec.scale):
+                return output
+            self._compiled = None
+        raise EnvironmentProblem(
+            f"OpenVINO ran out of memory, at {batch} image(s) of {rows}x{columns} pixels or before.",
+            why="It cannot go on in this process.",
+            fix="Start again with smaller tiles (--tile, --memory), or with --runtime onnxruntime.",
+        )
 
     def describe(self) -> dict[str, Any]:
         """See `Runner.describe`."""
