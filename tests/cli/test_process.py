@@ -65,7 +65,7 @@ def test_a_document_on_stdout_and_nothing_else() -> None:
 def test_nobody_is_told_of_what_runs_here(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What ONNX Runtime is going to send, it keeps in the cache folder of the user first; OpenVINO in the home folder."""
+    """What ONNX Runtime is going to send, it keeps in the user's cache folder first; OpenVINO in the home folder."""
     for name in ("ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AGILEIR_EXPORT_CACHE", str(tmp_path / "ours"))
