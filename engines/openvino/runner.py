@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...errors import OnnxFileError, Unsupported
+from ...errors import EnvironmentProblem, OnnxFileError, Unsupported
 from ...export.artifact import OnnxArtifact, read_artifact
 from ...models.spec import ModelSpec
 from ..onnxruntime.half_emulation import computes_in_half
 from ..runner import Images, run_exported
+from .graph import plain_graph
 from .loading import core, load_openvino, openvino_version
 
 __all__ = ["OpenVinoRunner"]
@@ -50,14 +51,14 @@ class OpenVinoRunner:
                 fix="Use the float32 or the INT8 file, or the runtime onnxruntime, which emulates half precision.",
             )
         load_openvino()
-        from onnx import inliner
+        self._compiled: Any = self._compile()
 
-        from ...export.merging import merge_equal_nodes
-
-        plain = merge_equal_nodes(inliner.inline_local_functions(self.artifact.model))
-        settings = SETTINGS if threads is None else {**SETTINGS, "INFERENCE_NUM_THREADS": threads}
+    def _compile(self) -> Any:
+        """The file as OpenVINO executes it."""
+        plain = plain_graph(self.artifact.model)
+        settings = SETTINGS if self._threads is None else {**SETTINGS, "INFERENCE_NUM_THREADS": self._threads}
         try:
-            self._compiled = core().compile_model(core().read_model(plain.SerializeToString(), b""), DEVICE, settings)
+            return core().compile_model(core().read_model(plain.SerializeToString(), b""), DEVICE, settings)
         except RuntimeError as error:
             raise OnnxFileError(
                 f"OpenVINO {openvino_version()} refuses {self.artifact.name}: {error}",
@@ -77,9 +78,27 @@ class OpenVinoRunner:
 
         Raises:
             InputError: The images do not fit the model, or the fixed size of a static file.
+            EnvironmentProblem: There is too little memory, or was in an earlier call.
         """
-        # a request of its own for each call, so that threads may share the runner
-        return run_exported(self.artifact, images, lambda part: self._compiled.create_infer_request().infer([part])[0])
+        return run_exported(self.artifact, images, self._infer)
+
+    def _infer(self, part: Images) -> Images:
+        """One call, in a request of its own, so that threads may share the runner.
+
+        OpenVINO (2026.4) says nothing where it could not allocate a tensor: the result is empty. What it then gives in
+        the same process was seen to be wrong, or a segmentation fault, compiled anew or not: so this runner is closed.
+        """
+        batch, channels, rows, columns = part.shape
+        if self._compiled is not None:
+            output: Images = self._compiled.create_infer_request().infer([part])[0]
+            if output.shape == (batch, channels, rows * self.spec.scale, columns * self.spec.scale):
+                return output
+            self._compiled = None
+        raise EnvironmentProblem(
+            f"OpenVINO ran out of memory, at {batch} image(s) of {rows}x{columns} pixels or before.",
+            why="It cannot go on in this process.",
+            fix="Start again with smaller tiles (--tile, --memory), or with --runtime onnxruntime.",
+        )
 
     def describe(self) -> dict[str, Any]:
         """See `Runner.describe`."""

@@ -66,14 +66,15 @@ def test_a_document_on_stdout_and_nothing_else() -> None:
 def test_nobody_is_told_of_what_runs_here(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What ONNX Runtime is going to send, it keeps in the cache folder of the user first."""
+    """What ONNX Runtime is going to send, it keeps in the user's cache folder first; OpenVINO in the home folder."""
     for name in ("ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI"):
         monkeypatch.delenv(name, raising=False)
-    for name in ("XDG_CACHE_HOME", "TMPDIR"):
+    monkeypatch.setenv("AGILEIR_EXPORT_CACHE", str(tmp_path / "ours"))
+    for name in ("XDG_CACHE_HOME", "TMPDIR", "HOME"):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(name, str(tmp_path / name))
     assert agileir("restore", files["onnx"], files["picture"], "-o", "a.png").returncode == 0
-    assert [*(tmp_path / "XDG_CACHE_HOME").iterdir(), *(tmp_path / "TMPDIR").iterdir()] == []
+    assert [path for name in ("XDG_CACHE_HOME", "TMPDIR", "HOME") for path in (tmp_path / name).iterdir()] == []
 
 
 def test_a_table_is_not_cut_off_by_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
