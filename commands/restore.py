@@ -69,6 +69,13 @@ MOST_ROWS = 20
     metavar="N,N,...|all",
     help="Restore on these GPUs, a process for each. For engines and models.",
 )
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="local",
+    metavar="[ADDRESS]",
+    help="Restore on a Ray cluster: at an address, auto for that of this machine, or one started for this run.",
+)
 @model_options
 @common_options
 @click.pass_obj
@@ -87,6 +94,7 @@ def restore(
     seam_psnr: float,
     memory: int | None,
     devices: tuple[int, ...] | Literal["all"] | None,
+    ray: str | None,
     options: LoadOptions,
 ) -> None:
     """Restore pictures, folders, patterns ("photos/**/*.jpg") or lists (@list.txt), a path a line.
@@ -105,6 +113,8 @@ def restore(
     """
     if memory is not None and tile != "auto":
         raise InputError("--memory chooses a tile, and --tile has chosen one.", fix="Leave one of the two out.")
+    if devices is not None and ray is not None:
+        raise InputError("A Ray cluster knows its GPUs: it is not told --devices.", fix="Leave one of the two out.")
     from ..engines.opening import open_runner
     from ..restore import (
         DeviceRunner,
@@ -113,15 +123,20 @@ def restore(
         TiledRunner,
         plan_outputs,
         restore_on_devices,
+        restore_on_ray,
         restore_planned,
     )
 
     with terminal.working():
         plan = plan_outputs(images, output, FolderOptions(overwrite, recursive, resume, skip_existing, log=log))
-    if devices is not None:
+    if devices is not None or ray is not None:
         opener = DeviceRunner(source, options, tile, overlap, seam_psnr, memory)
         with terminal.working("Restoring") as progress:
-            found, described = restore_on_devices(opener, None if devices == "all" else devices, plan, progress)
+            if ray is not None:
+                found, described = restore_on_ray(opener, plan, progress, address=ray, gpus=opener.wants_gpu)
+            else:
+                numbers = None if devices == "all" else devices
+                found, described = restore_on_devices(opener, numbers, plan, progress)
         return _show(terminal, found, described)
     with terminal.working(f"Loading {source}"):
         runner = open_runner(source, options)
