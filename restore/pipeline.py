@@ -21,7 +21,7 @@ from ..images.files import Image, read_image, read_size, write_image
 from .files import Restored, restore_image
 from .free_memory import free_memory
 
-__all__ = ["Desk", "Failed", "Work", "as_typed", "image_size", "of_the_place", "pictures_room", "restore_each"]
+__all__ = ["AHEAD", "Desk", "Failed", "Work", "as_typed", "image_size", "of_the_place", "pictures_room", "restore_each"]
 
 AHEAD = 2
 BEHIND = min(max((os.cpu_count() or 1) // 2, 2), 8)
