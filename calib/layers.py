@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..export import OnnxArtifact
 
-__all__ = ["LAYER_TYPES", "Arithmetic", "Layer", "count_macs", "find_layers"]
+__all__ = ["LAYER_TYPES", "Arithmetic", "Layer", "count_macs", "find_layers", "multiplications"]
 
 LAYER_TYPES = ("Conv", "MatMul", "Gemm")
 """Node types that are quantised, where their second input is a constant."""

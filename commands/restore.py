@@ -82,6 +82,13 @@ MOST_ROWS = 20
     metavar="N,N,...|all",
     help="Restore on these GPUs, a process for each. For engines and models.",
 )
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="local",
+    metavar="[ADDRESS]",
+    help="Restore on a Ray cluster: at an address, auto for that of this machine, or one started for this run.",
+)
 @runtime_option("auto", "What runs an ONNX file; auto: OpenVINO where it is installed, holds and is faster here.")
 @video_options
 @model_options
@@ -104,6 +111,7 @@ def restore(
     memory: int | None,
     devices: tuple[int, ...] | Literal["all"] | None,
     runtime: str,
+    ray: str | None,
     options: LoadOptions,
     **video: Any,
 ) -> None:
@@ -126,6 +134,8 @@ def restore(
     """
     if memory is not None and tile != "auto":
         raise InputError("--memory chooses a tile, and --tile has chosen one.", fix="Leave one of the two out.")
+    if devices is not None and ray is not None:
+        raise InputError("A Ray cluster knows its GPUs: it is not told --devices.", fix="Leave one of the two out.")
     from ..engines.opening import open_runner
     from ..restore import (
         DeviceRunner,
@@ -134,12 +144,13 @@ def restore(
         TiledRunner,
         plan_outputs,
         restore_on_devices,
+        restore_on_ray,
         restore_planned,
     )
     from ..restore.video import VideoOptions, is_video
 
     if any(is_video(path) for path in (*images, Path(output))):
-        if useless := given("skip_existing", "resume", "recursive", "log", "devices"):
+        if useless := given("skip_existing", "resume", "recursive", "log", "devices", "ray"):
             raise InputError(f"{', '.join(useless)}: a video has no use for it.", fix="Leave it out.")
 
         def opened(progress: Progress) -> TiledRunner:
@@ -152,10 +163,14 @@ def restore(
     refuse_video_options(list(video))
     with terminal.working():
         plan = plan_outputs(images, output, FolderOptions(overwrite, recursive, resume, skip_existing, log=log))
-    if devices is not None:
-        opener = DeviceRunner(source, options, tile, overlap, seam_psnr, memory)
+    if devices is not None or ray is not None:
+        opener = DeviceRunner(source, options, tile, overlap, seam_psnr, memory, runtime)
         with terminal.working("Restoring") as progress:
-            found, described = restore_on_devices(opener, None if devices == "all" else devices, plan, progress)
+            if ray is not None:
+                found, described = restore_on_ray(opener, plan, progress, address=ray, gpus=opener.wants_gpu)
+            else:
+                numbers = None if devices == "all" else devices
+                found, described = restore_on_devices(opener, numbers, plan, progress)
         return _show(terminal, found, described)
     with terminal.working(f"Loading {source}"):
         runner = open_runner(source, options, runtime)

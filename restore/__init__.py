@@ -1,5 +1,6 @@
 """Restore: pictures through a runner, files in and files out, in tiles where they do not fit."""
 
+from .cluster import restore_on_ray
 from .devices import DeviceRunner, restore_on_devices
 from .files import FolderOptions, Plan, plan_outputs
 from .folder import Restoration, Skipped, restore_pictures, restore_planned
@@ -27,6 +28,7 @@ __all__ = [
     "restore_file",
     "restore_image",
     "restore_on_devices",
+    "restore_on_ray",
     "restore_pictures",
     "restore_planned",
 ]

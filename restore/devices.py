@@ -28,7 +28,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class DeviceRunner:
-    """Opens a runner on the only GPU that its process sees.
+    """Opens a runner in another process: on the only GPU that it sees, or an ONNX file on the CPU.
 
     Attributes:
         source: Engine, preset, packaged model or checkpoint.
@@ -37,6 +37,7 @@ class DeviceRunner:
         overlap: Pixels that tiles share.
         seam_psnr: dB at the seams.
         memory: Most bytes of the GPU.
+        runtime: What runs an ONNX file, see `open_runner`.
     """
 
     source: str
@@ -45,10 +46,16 @@ class DeviceRunner:
     overlap: int | None = None
     seam_psnr: float = SEAM_PSNR
     memory: int | None = None
+    runtime: str = "onnxruntime"
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether it runs on a GPU: an engine or a model, not an ONNX file."""
+        return not is_onnx(self.source)
 
     def __call__(self) -> Runner:
         """The runner."""
-        runner = open_runner(self.source, self.options)
+        runner = open_runner(self.source, self.options, self.runtime)
         if (model := getattr(runner, "model", None)) is not None:
             from ..engines.torch_runner import TorchRunner
 
@@ -102,7 +109,7 @@ def restore_on_devices(
         Unsupported: The source runs on the CPU.
         AgileIRError: See `find_devices`, `restore_in_processes`.
     """
-    if is_onnx(opener.source):
+    if not opener.wants_gpu:
         raise Unsupported(
             f"{Path(opener.source).name} does not run on a GPU here: ONNX files are run by ONNX Runtime on the CPU.",
             fix="Build an engine of it with `agileir-export trt`, name a model instead, or leave --devices out.",

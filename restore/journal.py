@@ -108,12 +108,14 @@ class Journal:
         """Tells that an output stands complete under its name.
 
         Raises:
-            OutputError: The journal cannot be written, or the output is gone.
+            OutputError: The journal cannot be written, or the output's folder is gone.
         """
         try:
             size = output.stat().st_size
         except OSError as error:
-            raise OutputError(f"{output} is gone: {error.strerror}.", fix="Look at the output folder.") from error
+            if output.parent.is_dir():  # somebody has taken it away already
+                return
+            raise OutputError(f"The folder {output.parent} is gone.", fix="Look where it went.") from error
         self._append({"done": self._name(output), "bytes": size})
 
     def __enter__(self) -> Journal:

@@ -21,7 +21,7 @@ from ..images.files import read_size
 from .free_memory import free_memory
 from .one_picture import Picture, Restored, read_picture, restore_picture, size_of, write_picture
 
-__all__ = ["AHEAD", "Desk", "Failed", "Work", "pictures_room", "restore_each"]
+__all__ = ["AHEAD", "Desk", "Failed", "Work", "as_typed", "of_the_place", "pictures_room", "restore_each"]
 
 AHEAD = 2
 BEHIND = min(max((os.cpu_count() or 1) // 2, 2), 8)
@@ -193,9 +193,9 @@ class _Line:
                 write_picture(work.output, restored, work.replace)
                 result = Restored(work.source, work.output, size, size_of(restored), seconds)
             except Exception as error:
-                if _of_the_place(error, work.output):
+                if of_the_place(error, work.output):
                     raise
-                result = Failed(work.source, work.output, _typed(error))
+                result = Failed(work.source, work.output, as_typed(error))
             del restored
             self.desk.finished(result)
         except BaseException as error:  # raised by `close`
@@ -211,15 +211,16 @@ class _Line:
 
     def _of_the_picture(self, error: Exception) -> AgileIRError:
         """A picture's error; raised instead where every picture meets it."""
-        typed = _typed(error)
-        if isinstance(typed, InternalError):
-            self.unexpected.append(typed.what)
+        found = as_typed(error)
+        if isinstance(found, InternalError):
+            self.unexpected.append(found.what)
             if len(self.unexpected) >= REPEATED and len({*self.unexpected[-REPEATED:]}) == 1:
-                raise typed from error
-        return typed
+                raise found from error
+        return found
 
 
-def _typed(error: Exception) -> AgileIRError:
+def as_typed(error: Exception) -> AgileIRError:
+    """An error as one of ours."""
     if isinstance(error, AgileIRError):
         return error
     typed = InternalError(
@@ -231,7 +232,7 @@ def _typed(error: Exception) -> AgileIRError:
     return typed
 
 
-def _of_the_place(error: Exception, output: Path) -> bool:
+def of_the_place(error: Exception, output: Path) -> bool:
     """Whether writing failed for a reason that the next picture would meet, too."""
     if not isinstance(error, OutputError):
         return False

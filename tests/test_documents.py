@@ -28,10 +28,10 @@ SLOW_PAGES = {"README.md", "precision.md", "tiles.md"}
 NOT_HERE = {
     r"import tensorrt": "needs TensorRT; tests/contract registers the plugins",
     r"--target tensorrt|verify a\.plan|doctor": "needs a GPU, or tells of this machine",
-    r"--devices": "needs GPUs; tests/restore runs the processes on the CPU",
+    r"--devices|--ray": "needs GPUs, or a cluster; tests/restore runs the processes on the CPU",
     r"explain a\.plan b\.plan": "two engines of the reader's",
     r"^(ffmpeg|vspipe)": "frames from a program that is not here",
-    r"^(make|python|\.venv|pip|docker|trtexec|export|polygraphy|sh|\./|--|tritonserver)": "not a command of ours",
+    r"^(make|python|ray|\.venv|pip|docker|trtexec|export|polygraphy|sh|\./|--|tritonserver)": "not a command of ours",
 }
 """What is not run, and why."""
 

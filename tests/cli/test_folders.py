@@ -89,3 +89,9 @@ def test_devices_want_gpus(
     assert result.exit_code == code
     assert message in result.stderr
     assert not Path("a.png").exists()
+
+
+def test_a_cluster_is_not_told_devices(files: dict[str, Path]) -> None:
+    result = run("restore", files["swinir"], files["picture"], "-o", "a.png", "--devices", "all", "--ray", "auto")
+    assert result.exit_code == 2
+    assert "knows its GPUs" in result.stderr

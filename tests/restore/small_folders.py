@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,17 @@ class Signing(Doubling):
         with (self.folder / str(os.getpid())).open("a") as stream:
             stream.write("one\n")
         return super().run(images)
+
+
+class DyingOnce(Signing):
+    """The first process to come to its fifth picture is killed there."""
+
+    def run(self, images: Any) -> Any:
+        result = super().run(images)
+        if self.count == 5:
+            with suppress(FileExistsError), self.folder.with_name("died").open("x"):
+                os.kill(os.getpid(), 9)
+        return result
 
 
 class Dying(Doubling):

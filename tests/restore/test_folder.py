@@ -203,6 +203,19 @@ def test_one_run_a_folder(tmp_path: Path) -> None:
     assert len(restored(Doubling(), tmp_path / "in", to=tmp_path / "out").done) == 2
 
 
+def test_an_output_may_be_taken_away_as_soon_as_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pictures(tmp_path / "in", 3)
+    (tmp_path / "taken").mkdir()
+    replace = Path.replace
+
+    def taken(path: Path, target: Path) -> Any:
+        return replace(replace(path, target), tmp_path / "taken" / target.name)
+
+    monkeypatch.setattr(Path, "replace", taken)
+    assert len(restored(Doubling(), tmp_path / "in", to=tmp_path / "out").done) == 3
+    assert sorted(contents(tmp_path / "taken")) == ["0.png", "1.png", "2.png"]
+
+
 # ---- what ends a run ----
 
 
