@@ -24,7 +24,7 @@ SHORT := tests/test_architecture.py tests/test_packaging.py tests/models/test_we
     tests/engines/test_half_emulation.py tests/parity/test_ladder.py tests/contract/test_tensorrt_plugins.py \
     tests/contract/test_rtx_plugins.py tests/cli/test_process.py tests/engines/test_rtx_build.py
 
-DEMO_ONNX   := demo/$(DEMO_MODEL).onnx
+DEMO_ONNX   := demo/$(basename $(notdir $(DEMO_MODEL))).onnx
 DEMO_RESULT := demo/$(basename $(notdir $(DEMO_IMAGE)))_restored.png
 
 .DEFAULT_GOAL := help
@@ -41,7 +41,7 @@ help:
 	@echo 'make slow     the tests marked slow'
 	@echo 'make env      only the development environment, in $(VENV)'
 	@echo 'make oldest   write tests/oldest-requirements.txt, the oldest releases that pyproject.toml allows (needs uv)'
-	@echo 'make clean    remove the environment, the demonstration and every cache'
+	@echo 'make clean    remove the environment, the demonstration and what tools cached in this folder'
 	@echo
 	@echo 'Variables: PYTHON (interpreter >= 3.10), VENV (folder of the environment), PIP_FLAGS (passed to pip install),'
 	@echo '           PYTEST_FLAGS, DEMO_MODEL, DEMO_FLAGS, DEMO_IMAGE'
@@ -120,7 +120,7 @@ format: env
 demo: $(RUNTIME)
 	@if [ -z '$(DEMO_IMAGE)' ]; then echo 'error: no image in images/samples; name one: make demo DEMO_IMAGE=photo.png' >&2; exit 2; fi
 	@mkdir -p demo && rm -f '$(DEMO_ONNX)' '$(DEMO_RESULT)'
-	$(BIN)/agileir-export onnx $(DEMO_MODEL) $(DEMO_FLAGS) -o '$(DEMO_ONNX)'
+	$(BIN)/agileir-export onnx '$(DEMO_MODEL)' $(DEMO_FLAGS) -o '$(DEMO_ONNX)'
 	$(BIN)/agileir-export restore '$(DEMO_ONNX)' '$(DEMO_IMAGE)' -o '$(DEMO_RESULT)'
 	@echo
 	@echo 'model (ONNX):   $(DEMO_ONNX)'

@@ -88,8 +88,6 @@ def main(ctx: click.Context) -> None:
     Exit codes: 0 success, 1 parity, budget or audit missed or pictures failed, 2 bad input, 3 not supported here,
     4 environment, 5 defect of this program, 130 interrupted.
     """  # noqa: D301
-    # From 1.29, ONNX Runtime tells its maker of every session unless the environment forbids it before it is loaded.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     ctx.with_resource(warnings.catch_warnings())
     if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
         former = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, and leaves as little

@@ -23,13 +23,13 @@ from .cuda_driver import Gpu, probe_gpu
 from .openvino.loading import INSTALL, devices
 
 __all__ = [
+    "CHECKS",
     "Component",
     "Diagnosis",
     "Problem",
     "Surroundings",
     "TargetVerdict",
     "diagnose",
-    "register_check",
 ]
 
 _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
@@ -140,30 +140,6 @@ class Diagnosis:
         }
 
 
-Check = Callable[[Surroundings], Problem | None]
-
-_CHECKS: dict[str, Check] = {}
-
-
-def register_check(target: str) -> Callable[[Check], Check]:
-    """Add the check of a target: it returns None where the target works, else the `Problem`.
-
-    Args:
-        target: Name of the target as `diagnose` reports it, such as ``"tensorrt build"``.
-
-    Raises:
-        ValueError: The target has a check already.
-    """
-    if target in _CHECKS:
-        raise ValueError(f"the target {target!r} has a check already")
-
-    def add(check: Check) -> Check:
-        _CHECKS[target] = check
-        return check
-
-    return add
-
-
 def diagnose(
     *,
     version_of: Callable[[str], str | None] | None = None,
@@ -190,7 +166,7 @@ def diagnose(
         gpu=(gpu or probe_gpu)(),
         openvino=_devices(openvino) if components["openvino"].version else (),
     )
-    problems = {target: check(found) for target, check in _CHECKS.items()}
+    problems = {target: check(found) for target, check in CHECKS.items()}
     verdicts = (TargetVerdict(name, not problem, *astuple(problem or Problem())) for name, problem in problems.items())
     return Diagnosis(found, tuple(verdicts))
 
@@ -230,19 +206,16 @@ def _torch_cuda() -> str:
 # ---- targets ----
 
 
-@register_check("onnxruntime-cpu")
 def _onnxruntime_cpu(found: Surroundings) -> Problem | None:
     return _missing(found, "onnxruntime", "pip install onnxruntime")
 
 
-@register_check("openvino-cpu")
 def _openvino_cpu(found: Surroundings) -> Problem | None:
     if isinstance(found.openvino, EnvironmentProblem):
         return Problem(" ".join(filter(None, (found.openvino.what, found.openvino.why))), found.openvino.fix)
     return _missing(found, "openvino", INSTALL)
 
 
-@register_check("tensorrt-rtx build")
 def _rtx_build(found: Surroundings) -> Problem | None:
     if found.platform not in ("Linux x86_64", "Windows AMD64"):
         return Problem(
@@ -253,7 +226,6 @@ def _rtx_build(found: Surroundings) -> Problem | None:
     return _missing(found, libraries, RTX_INSTALL) or _missing(found, bindings, RTX_INSTALL)
 
 
-@register_check("tensorrt-rtx run")
 def _rtx_run(found: Surroundings) -> Problem | None:
     needed = ", ".join(f"{major}.{minor}" for major, minor in _RTX_CAPABILITIES)
     return (
@@ -264,8 +236,7 @@ def _rtx_run(found: Surroundings) -> Problem | None:
     )
 
 
-@register_check("tensorrt build")  # TensorRT times its kernels on the GPU: building needs one too
-def _tensorrt(found: Surroundings) -> Problem | None:
+def _tensorrt(found: Surroundings) -> Problem | None:  # it times its kernels on the GPU: building needs one, too
     if problem := _missing(found, "tensorrt", TENSORRT_INSTALL):
         return problem
     tensorrt = found.components["tensorrt"]
@@ -280,12 +251,10 @@ def _tensorrt(found: Surroundings) -> Problem | None:
     )
 
 
-@register_check("tensorrt run")
 def _tensorrt_run(found: Surroundings) -> Problem | None:
     return _tensorrt(found) or _no_device_memory(found)
 
 
-@register_check("torch-cuda")
 def _torch_on_cuda(found: Surroundings) -> Problem | None:
     if problem := _missing(found, "torch", "pip install torch"):
         return problem
@@ -337,3 +306,15 @@ def _no_device(found: Surroundings, accepts: Callable[[tuple[int, int]], bool], 
         f"compute capability {needed} is needed, and this machine has {here}",
         "use another GPU, or the target onnxruntime-cpu",
     )
+
+
+CHECKS: dict[str, Callable[[Surroundings], Problem | None]] = {
+    "onnxruntime-cpu": _onnxruntime_cpu,
+    "openvino-cpu": _openvino_cpu,
+    "tensorrt-rtx build": _rtx_build,
+    "tensorrt-rtx run": _rtx_run,
+    "tensorrt build": _tensorrt,
+    "tensorrt run": _tensorrt_run,
+    "torch-cuda": _torch_on_cuda,
+}
+"""What every target needs: None where it works here."""

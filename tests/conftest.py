@@ -1,5 +1,8 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before anything loads it: tests report nothing to anybody
 
 import pytest
 

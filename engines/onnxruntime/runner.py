@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ...errors import OnnxFileError
@@ -15,7 +18,13 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-__all__ = ["OnnxRuntimeRunner", "create_session", "faithful_session"]
+__all__ = ["OnnxRuntimeRunner", "create_session", "faithful_session", "load_onnxruntime"]
+
+
+def load_onnxruntime() -> ModuleType:
+    """The package, silent: from 1.29 it tells its maker of every session unless the environment forbids it before."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module("onnxruntime")
 
 
 def create_session(
@@ -33,8 +42,7 @@ def create_session(
     Raises:
         OnnxFileError: The runtime refuses the model.
     """
-    import onnxruntime
-
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.enable_mem_pattern = False  # it keeps a block for the second run beside what the first left: twice the peak

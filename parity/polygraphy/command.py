@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,8 @@ class Comparison(JsonForm):
 
     def script(self) -> str:
         """A program for ``sh`` that ends with polygraphy's exit code."""
-        lines = ["#!/bin/sh", "set -eu"]
+        lines = ["#!/bin/sh", "set -eu", "export ORT_DISABLE_TELEMETRY=1"]
+        lines.append(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH  # where polygraphy was installed")
         if len(self.commands) > 1:
             lines += ["outputs=$(mktemp -d)", "trap 'rm -rf \"$outputs\"' EXIT"]
         variables = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
@@ -84,6 +86,8 @@ def plan_comparison(
         ImageError: A picture cannot be found or read.
         Unsupported: ONNX Runtime would have to run bfloat16.
     """
+    model, images = Path(model).absolute(), [Path(path).absolute() for path in images]  # the script runs anywhere
+    against = None if against is None else Path(against).absolute()
     if target in (None, "onnxrt") and against is None:
         raise InputError(
             "There is nothing to compare: ONNX Runtime on one file only.",

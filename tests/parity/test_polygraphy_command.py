@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,29 @@ def test_a_script_quotes_what_a_shell_would_take_apart() -> None:
     odd = "a b'c$d\"e;f"
     script = Comparison(1.0, (("polygraphy", "run", odd),), {"NAME": odd}).script()
     assert shlex.split(script.splitlines()[-1]) == [f"NAME={odd}", "polygraphy", "run", odd]
+
+
+def test_a_script_runs_anywhere_and_tells_nobody(
+    model: OnnxArtifact, samples: list[tuple[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are named from the root, whatever the folder it was made in; polygraphy is that of this environment."""
+    assert model.path is not None
+    monkeypatch.chdir(model.path.parent)
+    relative = Path(os.path.relpath(samples[0][1]))
+    comparison = plan_comparison(model.path.name, "trt", images=[relative])
+    (command,) = comparison.commands
+    assert options(command)[""][2] == str(model.path.absolute())
+    assert options(command)["--agileir-images"] == [str(Path.cwd() / relative)]
+    lines = comparison.script().splitlines()
+    assert "export ORT_DISABLE_TELEMETRY=1" in lines
+    shell = subprocess.run(
+        ["sh", "-c", "\n".join(lines[:-1]) + "\ncommand -v polygraphy"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert Path(shell.stdout.strip()).parent == Path(sys.executable).parent
 
 
 def half_against_float(
