@@ -16,7 +16,7 @@ from .commands.cache import cache
 from .commands.calibrate import calibrate
 from .commands.info import doctor, info, models
 from .commands.onnx import onnx
-from .commands.options import common_options
+from .commands.options import TYPED, common_options
 from .commands.polygraphy import polygraphy
 from .commands.restore import restore
 from .commands.terminal import Terminal
@@ -38,6 +38,10 @@ class _Group(click.Group):
         """In the order of use, not of the alphabet."""
         del ctx
         return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[TYPED] = list(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         terminal = ctx.ensure_object(Terminal)

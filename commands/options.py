@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..models.options import ATTENTION_FORMS, LoadOptions
 from .terminal import Terminal
 
 __all__ = [
+    "TYPED",
     "Command",
     "DecibelType",
     "OutputType",
@@ -27,6 +29,7 @@ __all__ = [
     "Verb",
     "VerificationOptions",
     "collected",
+    "command_line",
     "common_options",
     "device_numbers",
     "given",
@@ -41,6 +44,9 @@ __all__ = [
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Size = tuple[int, int]
+
+TYPED = "agileir_export.typed"
+"""Where the command line keeps its words, in the `meta` of click's context."""
 
 UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -197,6 +203,12 @@ def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
         return command
 
     return decorate
+
+
+def command_line() -> str:
+    """What the user typed, as a shell would take it again."""
+    context = click.get_current_context().find_root()
+    return shlex.join([context.info_name or "agileir-export", *context.meta.get(TYPED, ())])
 
 
 def given(*names: str) -> list[str]:

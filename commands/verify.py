@@ -13,6 +13,7 @@ from .options import (
     TileType,
     Verb,
     VerificationOptions,
+    command_line,
     common_options,
     given,
     model_options,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ..export import OnnxArtifact
     from ..models import LoadOptions, Restorer
     from ..parity import ParityReport
+    from ..parity.quality import QualityReport
 
 __all__ = ["exit_on_miss", "verify", "verify_file"]
 
@@ -80,12 +82,10 @@ def verify(
             shown.append(reports[-1].to_json())
             continue
         model, artifact = open_pair(source, reference, options)
-        reports.append(
-            verify_file(terminal, source, model, artifact, verification, tiles=tiles, tile=tile, runtime=runtime)[0]
-        )
-        shown.append(reports[-1].to_json())
-        if blocks:
-            shown[-1]["blocks"] = _show_blocks(terminal, source, model, artifact, verification)
+        found = None if not blocks else _show_blocks(terminal, source, model, artifact, verification)
+        more: dict[str, Any] = {"tiles": tiles, "tile": tile, "runtime": runtime, "blocks": found}
+        reports.append(verify_file(terminal, source, model, artifact, verification, **more)[0])
+        shown.append(reports[-1].to_json() | ({} if found is None else {"blocks": found.to_json()}))
     terminal.result({"passed": all(report.passed for report in reports), "reports": shown})
     exit_on_miss(reports)
 
@@ -100,6 +100,7 @@ def verify_file(
     tiles: bool = False,
     tile: Size | None = None,
     runtime: str = "onnxruntime",
+    blocks: QualityReport | None = None,
 ) -> tuple[ParityReport, str]:
     """Judges a file against its model, shows the table and writes the page that was asked for.
 
@@ -113,6 +114,7 @@ def verify_file(
         tiles: Whether to compare tiles with the whole picture.
         tile: Greatest size of a tile.
         runtime: What runs the file; where it is not ONNX Runtime, that has rungs of its own.
+        blocks: What was found of its blocks, for the page.
 
     Returns:
         The report, and its page (HTML) where it was asked for.
@@ -137,9 +139,10 @@ def verify_file(
         terminal.note(note)
     text = ""
     if page or verification.html is not None:
-        from ..parity.page import report_page
+        from ..parity.page import block_section, report_page
 
-        text = report_page(report, model, artifact, images, section)
+        section += "" if blocks is None else block_section(blocks)
+        text = report_page(report, model, artifact, images, section, command_line())
     if verification.html is not None:
         write_atomic(verification.html, text.encode(), overwrite=True)
         terminal.note(f"Wrote {verification.html}")
@@ -152,7 +155,7 @@ def _show_blocks(
     model: Restorer,
     artifact: OnnxArtifact,
     verification: VerificationOptions,
-) -> dict[str, Any]:
+) -> QualityReport:
     """Shows what half precision costs every block of a file; returns the report."""
     from ..parity import verification_images
     from ..parity.quality import block_quality
@@ -164,7 +167,7 @@ def _show_blocks(
     terminal.table(f"{report.precision} in the blocks of {subject}", QUALITY_COLUMNS, quality_rows(report))
     if report.first_bad is not None:
         terminal.note(f"The first block under {report.floor:g} dB: {report.first_bad}")
-    return report.to_json()
+    return report
 
 
 def _verify_engine(
@@ -198,6 +201,8 @@ def _verify_engine(
     if tiles:
         report, _ = _with_tiles(terminal, report, runner, verification, tile)
     terminal.table(f"Parity of {source}", COLUMNS, report_rows(report))
+    for note in report.notes:
+        terminal.note(note)
     return report
 
 

@@ -21,8 +21,11 @@ NOT_FINITE = (1.0, 0.0, 1.0)
 
 
 def picture(pixels: Images) -> str:
-    """``[1 or 3, H, W]`` as the data URL of a PNG of 8 bits; what is not finite is magenta."""
-    rgb = np.broadcast_to(pixels, (3, *pixels.shape[1:]))
+    """``[C, H, W]`` as the data URL of a PNG of 8 bits; what is not finite is magenta.
+
+    Of more than three channels the first three are shown as red, green and blue, of two the first as grey.
+    """
+    rgb = np.broadcast_to(pixels[: 3 if len(pixels) >= 3 else 1], (3, *pixels.shape[1:]))
     bad = ~np.isfinite(rgb).all(0)
     shown = np.where(bad, np.array(NOT_FINITE, np.float32)[:, None, None], np.nan_to_num(rgb))
     data = encode(".png", Image(np.clip(shown, 0, 1).astype(np.float32)))

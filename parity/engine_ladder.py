@@ -19,7 +19,7 @@ from ..progress import Progress, silent
 from .images import ParityImage, load_images
 from .ladder import measure
 from .report import ParityReport, Rung, TaskRung
-from .task import TASK_LOSS, task_rung, without_truth
+from .task import TASK_LOSS, task_notes, task_rung
 
 __all__ = ["engine_images", "engine_sizes", "verify_engine"]
 
@@ -111,16 +111,15 @@ def verify_engine(
         truth, output = (one.run(image.pixels[None]) for one in (reference, runner))
         measures.append(measure(image, truth, output))
     rungs: list[Rung | TaskRung] = [Rung(f"engine {engine.precision} = PyTorch", floor, tuple(measures))]
-    notes: list[str] = []
+    notes: tuple[str, ...] = ()
     if engine.provenance.get("random_weights") is None:
         progress("ground truth")
         accepts = lambda rows, columns: _takes(engine, rows, columns)  # noqa: E731
         if (task := task_rung(reference, runner, TASK_LOSS[engine.precision], accepts)) is not None:
             rungs.append(task)
-        elif reason := without_truth(engine.spec):
-            notes.append(f"Not judged against ground truth: {reason}.")
+        notes = task_notes(engine.spec, rungs)
     runners = {"reference": reference.describe(), "candidate": runner.describe()}
-    return ParityReport(subject or str(engine.path), engine.spec, tuple(rungs), runners, tuple(notes))
+    return ParityReport(subject or str(engine.path), engine.spec, tuple(rungs), runners, notes)
 
 
 def _mirrored(image: ParityImage, rows: int, columns: int) -> ParityImage:

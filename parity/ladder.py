@@ -24,7 +24,7 @@ from .metrics import key_agreement, max_steps, nonfinite, psnr
 from .probe import OnnxProbe, block_output, dictionary_tensors, ordered_blocks, record_dictionaries
 from .ranges import padded
 from .report import Measure, ParityReport, Rung, TaskRung
-from .task import TASK_LOSS, task_rung, without_truth
+from .task import TASK_LOSS, task_notes, task_rung
 
 __all__ = ["measure", "verify"]
 
@@ -83,16 +83,15 @@ def verify(
         runners[name := str(described["target"])] = described
         progress(name)
         rungs += comparison.own_rung(runner, name, min_psnr)
-    notes: list[str] = []
+    notes: tuple[str, ...] = ()
     if artifact.provenance.get("random_weights") is None and "height" not in artifact.fixed_sizes:
         progress("ground truth")
         for judged in (candidate, *also):
             if (task := task_rung(reference, judged, TASK_LOSS[artifact.precision])) is not None:
                 suffix = "" if judged is candidate else f", under {judged.describe()['target']}"
                 rungs.append(dataclasses.replace(task, name=task.name + suffix))
-        if reason := without_truth(artifact.spec):
-            notes.append(f"Not judged against ground truth: {reason}.")
-    return ParityReport(subject or str(artifact.path), artifact.spec, tuple(rungs), runners, tuple(notes))
+        notes = task_notes(artifact.spec, rungs)
+    return ParityReport(subject or str(artifact.path), artifact.spec, tuple(rungs), runners, notes)
 
 
 def _same_model(folded: Restorer, artifact: OnnxArtifact) -> None:

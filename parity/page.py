@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -9,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engines import OnnxRuntimeRunner
+from ..engines.runner import Images
 from ..engines.torch_runner import TorchRunner
 from ..export.artifact import OnnxArtifact
 from .drawings import amplification, bar_plot, difference_map, picture
 from .images import ParityImage, verification_images
 from .metrics import psnr
 from .report import ParityReport, Rung
-from .tables import COLUMNS, decibels, describe_miss, report_rows
+from .tables import COLUMNS, QUALITY_COLUMNS, decibels, describe_miss, quality_rows, report_rows
 
 if TYPE_CHECKING:
     from ..models import Restorer
+    from .quality import QualityReport
 
-__all__ = ["report_page"]
+__all__ = ["block_section", "report_page"]
 
 STYLE = """
 :root { color-scheme: light dark; --pass: #1a7f37; --miss: #c62828; --line: #8888; --bar: #4477aa; --broken: #cc3311 }
@@ -31,10 +34,19 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; bo
 td { overflow-wrap: anywhere }
 .pass { color: var(--pass); font-weight: 600 } .miss { color: var(--miss); font-weight: 600 }
 .row { display: flex; flex-wrap: wrap; gap: 1rem }
-figure { margin: 0; width: 17rem } figcaption { font-size: .85rem }
-figure img { width: 100%; image-rendering: pixelated; border: 1px solid var(--line) }
+figure { margin: 0; width: 17rem; max-width: 100% } figcaption { font-size: .85rem }
+figure img { display: block; width: 100%; image-rendering: pixelated; outline: 1px solid var(--line) }
+.compare { width: 34rem; --at: 50% } .compare div { position: relative }
+.compare img + img { position: absolute; inset: 0; height: 100%; clip-path: inset(0 0 0 var(--at)) }
+.compare input { width: 100%; margin: .4rem 0 } .wide { overflow-x: auto } .wide td { min-width: 6rem }
 svg { width: 100%; max-width: 48rem; font: 13px system-ui, sans-serif } svg text { fill: currentColor }
 """
+
+SCRIPT = """
+for (const slider of document.querySelectorAll(".compare input"))
+  slider.addEventListener("input", () => slider.closest(".compare").style.setProperty("--at", slider.value + "%"));
+"""
+"""Moves the border between the two pictures of a comparison; without it, each shows one half."""
 
 
 def report_page(
@@ -43,6 +55,7 @@ def report_page(
     artifact: OnnxArtifact,
     images: Sequence[ParityImage] | None,
     section: str = "",
+    command: str = "",
 ) -> str:
     """A report as an HTML page that needs nothing but itself.
 
@@ -54,6 +67,7 @@ def report_page(
         artifact: The exported file.
         images: The pictures given to `verify`; the ones it takes by itself where None.
         section: HTML of what else was looked at.
+        command: The command line that made the page; empty for none.
     """
     if images is None:
         images = verification_images(artifact)
@@ -84,7 +98,8 @@ def report_page(
 {"".join(shown)}
 {section}
 <h2>Where it comes from</h2>
-{_facts(_provenance(report, artifact))}
+{_facts(_made(command) | _provenance(report, artifact))}
+<script>{SCRIPT}</script>
 </body>
 </html>
 """
@@ -96,13 +111,23 @@ def _misses(report: ParityReport) -> str:
 
 
 def _rungs(report: ParityReport) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in COLUMNS)
-    rows = []
-    for rung, (*cells, verdict) in zip(report.rungs, report_rows(report), strict=True):
-        kind = "pass" if rung.passed else "miss"
+    return _table(COLUMNS, report_rows(report), ["pass" if rung.passed else "miss" for rung in report.rungs])
+
+
+def block_section(report: QualityReport) -> str:
+    """What half precision costs every block, as a part of the page."""
+    rows = quality_rows(report)
+    return f"<h2>{escape(report.precision)} in the blocks</h2>{_table(QUALITY_COLUMNS, rows, [''] * len(rows))}"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence[str]) -> str:
+    """A table whose last cells have classes."""
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    lines = []
+    for (*cells, last), kind in zip(rows, kinds, strict=True):
         row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        rows.append(f'<tr>{row}<td class="{kind}">{escape(verdict)}</td></tr>')
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        lines.append(f'<tr>{row}<td class="{kind}">{escape(last)}</td></tr>')
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def _plot(rung: Rung) -> str:
@@ -122,19 +147,28 @@ def _image(image: ParityImage, outputs: Sequence[Any], rungs: Sequence[Rung]) ->
     bad = int(np.size(found) - np.count_nonzero(np.isfinite(found)))
     if bad:
         difference = f"difference, {bad} values not finite (magenta)" + (f", amplified {factor:,} times" * bool(factor))
-    sides = [
-        ("input", image.pixels),
-        ("reference (PyTorch)", truth),
-        (f"candidate (ONNX), {decibels(psnr(truth, found))}", found),
-        (difference, difference_map(truth, found, factor)),
-    ]
+    name, candidate = escape(image.name), f"candidate (ONNX), {decibels(psnr(truth, found))}"
+    compared = (
+        f'<figure class="compare"><div>{_drawn("input", image.pixels, name)}{_drawn(candidate, found, name)}</div>'
+        f'<input type="range" min="0" max="100" value="50" aria-label="Border between input and candidate of {name}">'
+        f"<figcaption>left: input; right: {escape(candidate)}</figcaption></figure>"
+    )
+    sides = [("reference (PyTorch)", truth), (difference, difference_map(truth, found, factor))]
     drawn = "".join(
-        f'<figure><img src="{picture(pixels)}" alt="{escape(text)} of {escape(image.name)}">'
-        f"<figcaption>{escape(text)}</figcaption></figure>"
+        f"<figure>{_drawn(text, pixels, name)}<figcaption>{escape(text)}</figcaption></figure>"
         for text, pixels in sides
     )
     title = f"{image.name}, {height}x{width}"
-    return f'<h3>{escape(title)}</h3><p>{escape(figures)}</p><div class="row">{drawn}</div>'
+    return f'<h3>{escape(title)}</h3><p>{escape(figures)}</p><div class="row">{compared}{drawn}</div>'
+
+
+def _drawn(text: str, pixels: Images, name: str) -> str:
+    return f'<img src="{picture(pixels)}" alt="{escape(text)} of {name}">'
+
+
+def _made(command: str) -> dict[str, Any]:
+    made = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return {"made": made, **({"command": command} if command else {})}
 
 
 def _provenance(report: ParityReport, artifact: OnnxArtifact) -> dict[str, Any]:

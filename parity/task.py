@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from ..images.resizing import resize_bicubic
 from ..models.spec import ModelSpec
 from .images import to_channels
 from .metrics import psnr, psnr_y
-from .report import TaskMeasure, TaskRung
+from .report import Rung, TaskMeasure, TaskRung
 
-__all__ = ["TASK_LOSS", "degrade", "task_metric", "task_rung", "without_truth"]
+__all__ = ["TASK_LOSS", "degrade", "task_metric", "task_notes", "task_rung", "without_truth"]
 
 TASK_LOSS = {"float32": 0.01, "float16": 0.02, "bfloat16": 0.1, "int8": 0.1}
 """dB that a file may lose against ground truth, by its precision."""
@@ -29,6 +29,18 @@ def without_truth(spec: ModelSpec) -> str | None:
     if spec.task == "super-resolution" or (spec.task == "denoising" and spec.noise_level is not None):
         return None
     return f"what degrades a picture of the task {spec.task} is not known"
+
+
+def task_notes(spec: ModelSpec, rungs: Sequence[Rung | TaskRung]) -> tuple[str, ...]:
+    """What a reader should know of the task: that it could not be judged, or that the model itself does it badly."""
+    if reason := without_truth(spec):
+        return (f"Not judged against ground truth: {reason}.",)
+    measures = [measure for rung in rungs if isinstance(rung, TaskRung) for measure in rung.measures]
+    return tuple(
+        f"The model makes {measure.image} worse: {measure.reference:.2f} dB; its input has {measure.baseline:.2f} dB."
+        for measure in measures[:1]
+        if all(each.reference < each.baseline for each in measures)
+    )
 
 
 def degrade(truth: Images, spec: ModelSpec) -> Images | None:

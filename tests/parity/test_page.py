@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,8 @@ from ..export import networks
 from .tampering import tamper, with_nan, without_task
 
 KIND = "swinir-light"
-VOID = {"meta", "img"}
+COMMAND = "agileir-export verify 'a b.onnx' --html <p>.html"
+VOID = {"meta", "img", "input"}
 
 
 class Page(HTMLParser):
@@ -66,7 +70,7 @@ def written(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     images = [ParityImage(name, networks.images(1, 3, *size)[0]) for name, size in named.items()]
     report = verify(model, artifact, images, subject='<b>"mine" & yours</b>')
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write_atomic(path, report_page(report, model, artifact, images).encode())
+    write_atomic(path, report_page(report, model, artifact, images, command=COMMAND).encode())
     text = path.read_text(encoding="utf-8")
     return {"page": Page(text), "text": text, "report": report, "images": images, "artifact": artifact, "path": path}
 
@@ -74,7 +78,8 @@ def written(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 def test_the_page_is_whole_and_alone(written: dict[str, Any]) -> None:
     text, page = written["text"], written["page"]
     assert text.startswith("<!DOCTYPE html>")
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert not {"link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert page.all("script") == [{}]
     assert not re.search(r"https?://|@import|url\(|\bon\w+=", text)
     assert all((attributes["src"] or "").startswith("data:") for attributes in page.all("img"))
     assert all(attributes["alt"] for attributes in page.all("img"))
@@ -95,6 +100,7 @@ def test_verdict_rungs_and_provenance(written: dict[str, Any]) -> None:
         assert f">= {rung.floor:g} dB" in text
         assert f"floor {rung.floor:g} dB" in text
     artifact = written["artifact"]
+    assert re.search(r"made\d{4}-\d\d-\d\d \d\d:\d\d UTC", text) and f"command{COMMAND}" in text
     for fact in (artifact.sha256, artifact.provenance["weights_sha256"], artifact.provenance["torch"], "onnxruntime"):
         assert fact in text
 
@@ -103,7 +109,7 @@ def test_every_picture_four_times(written: dict[str, Any]) -> None:
     drawn = [image(attributes["src"]) for attributes in written["page"].all("img")]
     assert len(drawn) == 8
     for index, given in enumerate(written["images"]):
-        shown, reference, candidate, difference = drawn[4 * index : 4 * index + 4]
+        shown, candidate, reference, difference = drawn[4 * index : 4 * index + 4]
         np.testing.assert_allclose(shown, given.pixels, atol=0.5 / 255 + 1e-6)
         rows, columns = given.pixels.shape[1:]
         assert reference.shape == candidate.shape == difference.shape == (3, 2 * rows, 2 * columns)
@@ -186,3 +192,45 @@ def test_bars() -> None:
 def test_a_floor_below_zero_is_drawn() -> None:
     Page(bar_plot([("a", 3.0)], -math.inf))
     Page(bar_plot([], 100.0))
+
+
+def test_four_channels_are_shown_as_three() -> None:
+    pixels = networks.images(1, 4, 3, 5)[0]
+    np.testing.assert_allclose(image(picture(pixels)), pixels[:3], atol=0.5 / 255 + 1e-6)
+    np.testing.assert_allclose(image(picture(pixels[:2])), pixels[[0, 0, 0]], atol=0.5 / 255 + 1e-6)
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+MOVED = """<script>addEventListener("load", () => {
+  const slider = document.querySelector(".compare input"), box = document.querySelector(".compare div");
+  slider.focus(); slider.value = VALUE; slider.dispatchEvent(new Event("input"));
+  const {left, top, width, height} = box.getBoundingClientRect();
+  document.title = JSON.stringify([left, top, width, height, document.documentElement.scrollWidth,
+                                   document.activeElement === slider]) })</script></body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian: apt install chromium)")
+@pytest.mark.parametrize("width", [1200, 500], ids=["desk", "phone"])
+def test_the_slider_in_a_real_browser(folder: Path, tmp_path: Path, width: int) -> None:
+    """At its ends a comparison shows one picture each, in the middle half of both; nothing is wider than the window."""
+    model, artifact = networks.shared(KIND), without_task(networks.exported(folder, KIND))
+    images = [ParityImage("a", np.zeros((3, 8, 8), np.float32))]
+    text = report_page(verify(model, artifact, images), model, artifact, images)
+    for source, colour in zip(re.findall(r'src="([^"]+)"', text), ((1, 0, 0), (0, 0, 1)), strict=False):
+        text = text.replace(source, picture(np.full((8, 8, 3), colour, np.float32).transpose(2, 0, 1)), 1)
+    browser = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    browser += [f"--user-data-dir={tmp_path}", f"--window-size={width},3000", "--virtual-time-budget=2000"]
+    page, shot = tmp_path / "page.html", tmp_path / "shot.png"
+    found = []
+    for value in (0, 50, 100):
+        page.write_text(text.replace("</body>", MOVED.replace("VALUE", str(value))), encoding="utf-8")
+        answer = subprocess.run([*browser, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120)
+        title = re.search(r"<title>(.*?)</title>", answer.stdout)
+        assert title is not None, answer.stderr
+        left, top, wide, high, scrolled, focused = json.loads(title[1])
+        assert focused and left >= 0 and left + wide <= width and scrolled <= width
+        subprocess.run([*browser, f"--screenshot={shot}", page.as_uri()], capture_output=True, timeout=120, check=True)
+        red, _, blue = decode(shot.read_bytes()).pixels[:, int(top + high / 2)]
+        places = [int(left + wide * share) for share in (0.25, 0.75)]
+        found.append(["red" if red[place] > blue[place] else "blue" for place in places])
+    assert found == [["blue", "blue"], ["red", "blue"], ["red", "red"]]
