@@ -36,7 +36,7 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:
         raise OutputError(f"Cannot write {path}: it is a folder.", fix="Name a file.")
     if place.exists() and not place.is_file():
         raise OutputError(f"Cannot write {path}: it is a device, a pipe or a socket.", fix="Name a file.")
-    if not overwrite and (place.exists() or place.is_symlink()):
+    if not overwrite and (place.exists() or path.is_symlink()):
         raise OutputError(f"{path} exists already.", fix="Name another, or allow overwriting (--overwrite).")
     folder = (place if path.is_symlink() else path).parent
     if not folder.is_dir():

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 import click
 from click.core import ParameterSource
 
+from ..errors import OutputError
 from ..files import check_separate
 from ..models.options import ATTENTION_FORMS, LoadOptions
 from .terminal import Terminal
@@ -67,11 +68,11 @@ class OutputType(click.Path):
         """The path.
 
         Raises:
-            click.BadParameter: Its suffix is that of another kind of file.
+            OutputError: Its suffix is that of another kind of file.
         """
         path = Path(str(super().convert(value, param, ctx)))
         if self.suffixes and path.suffix.lower() not in self.suffixes:
-            self.fail(f"{str(value)!r} does not end in {' or '.join(self.suffixes)}.", param, ctx)
+            raise OutputError(f"{path} does not end in {' or '.join(self.suffixes)}.", fix="Name a file that does.")
         return path
 
 

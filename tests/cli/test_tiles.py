@@ -91,7 +91,8 @@ def test_memory_chooses_the_tile(files: dict[str, Path], monkeypatch: pytest.Mon
 
     def planned(runner: object, budget: int, **_: object) -> MemoryPlan:
         asked.append(budget)
-        return MemoryPlan(0.0, 1.0, multiple=4, room=1000)
+        beside = 40 * 50 * 12 + 80 * 100 * 3 * (1 + 2)  # the picture; samples of the result, and what a PNG takes
+        return MemoryPlan(0.0, 1.0, multiple=4, room=beside + 1000)
 
     monkeypatch.setattr("agileir_export.restore.tiled_runner.memory_plan", planned)
     result = run("restore", files["onnx"], "in.png", "-o", "a.png", "--memory", "2KiB", "--overlap", 4)

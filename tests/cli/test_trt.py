@@ -258,7 +258,7 @@ REFUSED = [
     (2, ("{onnx}", "--target", "rtx", "-o", "gone/a.plan"), "there is no folder gone"),
     (2, ("{onnx}", *HERE, "--keep-onnx", "gone/a.onnx"), "there is no folder gone"),
     (2, ("{onnx}", *HERE, "--keep-onnx", "a.bin"), r"a\.bin does not end in \.onnx"),
-    (2, ("{onnx}", *HERE, "--keep-onnx", "{onnx}"), "the file that this one is made from"),
+    (2, ("{onnx}", *HERE, "--keep-onnx", "{onnx}"), "would replace what is read"),
     (2, ("{onnx}", *HERE, "--min", "64x64", "--opt", "64x64", "--max", "66x64"), "66 rows, which is no multiple of 4"),
 ]
 
