@@ -68,9 +68,11 @@ class OutputType(click.Path):
         """The path.
 
         Raises:
-            OutputError: Its suffix is that of another kind of file.
+            OutputError: It names no file, or its suffix is that of another kind.
         """
         path = Path(str(super().convert(value, param, ctx)))
+        if not path.name:
+            raise OutputError(f"{str(value)!r} names no file.", fix="Give the name of the file to write.")
         if self.suffixes and path.suffix.lower() not in self.suffixes:
             raise OutputError(f"{path} does not end in {' or '.join(self.suffixes)}.", fix="Name a file that does.")
         return path
