@@ -1,6 +1,7 @@
 """How well tiles fit together, in dB against the whole picture, by overlap: on the window grid and off it.
 
     python benchmarks/seams.py --output benchmarks/results/seams_DATE.json
+    python benchmarks/seams.py --chart docs/images/seams.svg --of benchmarks/results/seams_DATE.json
 
 Packaged samples are restored whole and in two by two tiles by ONNX Runtime in float32. Off the grid, every tile begins
 half the model's multiple earlier or later than it should: what naive tiling does wherever its stride is no multiple.
@@ -21,6 +22,7 @@ import numpy as np
 from agileir_export import convert
 from agileir_export.engines import OnnxRuntimeRunner
 from agileir_export.engines.runner import Images
+from agileir_export.images.charts import Bar, bar_chart
 from agileir_export.images.files import read_image, sample_images
 from agileir_export.json_form import json_number
 from agileir_export.parity.metrics import psnr
@@ -33,7 +35,9 @@ MODELS = ("agileir_tiny_x2", "agileir_tiny_x4", "semanir_tiny_x2", "semanir_tiny
 SAMPLES = ("astronaut", "coffee")
 SIDES = (144, 160)
 OVERLAPS = (0, 8, 16, 24, 32, 48)
-TARGET = 60.0
+TARGET, TOP = 60.0, 100.0
+"""dB that are asked for by default, and where the bars of the chart end."""
+COLOURS = {"seams": "#4477aa", "seams_off_the_grid": "#ccbb44"}
 
 
 def two_by_two(picture: Images, overlap: int, multiple: int) -> tuple[Images, TilePlan]:
@@ -76,6 +80,21 @@ def measure(name: str, overlaps: list[int]) -> dict[str, Any]:
     return {"multiple": multiple, "rows": rows, "measured_by_restore": table.to_json(), "chosen": chosen}
 
 
+def chart(found: dict[str, Any]) -> str:
+    """The seams of every model by overlap, on the grid and off it, as bars of dB."""
+    groups: dict[str, list[Bar]] = {}
+    for name, model in found["models"].items():
+        for row in model["rows"]:
+            overlap = f"overlap {row['overlap']}" + (" (chosen)" if row["overlap"] == model["chosen"] else "")
+            for key, colour in COLOURS.items():
+                decibels = float(row[key])
+                label = overlap if key == "seams" else ""
+                groups.setdefault(name, []).append(Bar(label, decibels / TOP, f"{decibels:.1f} dB", colour))
+    legend = [(COLOURS["seams"], "on the window grid"), (COLOURS["seams_off_the_grid"], "off the grid")]
+    title = "PSNR at the seams of tiles, against the whole picture"
+    return bar_chart(title, groups, legend=legend, mark=(TARGET / TOP, f"{TARGET:g} dB, the default"))
+
+
 def main() -> None:
     """Measures and writes."""
     import onnxruntime
@@ -84,7 +103,12 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--overlaps", nargs="+", type=int, default=OVERLAPS)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--chart", type=Path, help="draw the results of --of instead of measuring")
+    parser.add_argument("--of", type=Path)
     arguments = parser.parse_args()
+    if arguments.chart:
+        arguments.chart.write_text(chart(json.loads(arguments.of.read_text())))
+        return
     found = {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "machine": platform.machine(),

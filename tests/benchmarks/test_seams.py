@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -34,3 +35,11 @@ def test_cuts(bench: ModuleType, overlap: int) -> None:
 def test_off_the_grid_no_overlap_helps(bench: ModuleType) -> None:
     _, row = bench.measure("agileir_tiny_x2", [0, 16])["rows"]
     assert row["seams"] > 66 > 55 > row["seams_off_the_grid"]
+
+
+def test_the_chart_is_that_of_the_results(bench: ModuleType) -> None:
+    """The committed picture shows the committed figures."""
+    results = json.loads(max((SCRIPT.parent / "results").glob("seams_*.json")).read_text())
+    drawn = bench.chart(results)
+    assert drawn == (SCRIPT.parents[1] / "docs" / "images" / "seams.svg").read_text()
+    assert drawn.count("(chosen)") == len(results["models"]) == 4
