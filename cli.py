@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -92,6 +93,9 @@ def main(ctx: click.Context) -> None:
     Exit codes: 0 success, 1 parity, budget or audit missed or pictures failed, 2 bad input, 3 not supported here,
     4 environment, 5 defect of this program, 130 interrupted.
     """  # noqa: D301
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal does not know is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     ctx.with_resource(warnings.catch_warnings())
     if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
         former = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, and leaves as little

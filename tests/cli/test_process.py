@@ -134,6 +134,19 @@ def test_a_real_preset_from_export_to_picture(files: dict[str, Path], tmp_path: 
     assert picture.exists()
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
+def test_letters_that_the_terminal_does_not_know(
+    encoding: str, form: list[str], files: dict[str, Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "wyjście 日本.png"
+    command = [sys.executable, "-c", START, "restore", str(files["onnx"]), str(files["picture"]), "-o", str(output)]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    result = subprocess.run([*command, *form], capture_output=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert b"wyj\\u015bcie" in result.stdout and output.exists()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("arguments", [["models"], ["models", "--json"], ["doctor", "--json"], ["models", "-h"]])
 def test_a_full_disk_behind_stdout(arguments: list[str]) -> None:
