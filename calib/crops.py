@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from ..images.files import list_images, read_image
 from ..parity.images import to_channels
 
 __all__ = ["Reader", "choose_crops", "list_files"]
+
+LOG = logging.getLogger(__name__)
 
 Float64 = npt.NDArray[np.float64]
 
@@ -71,6 +74,8 @@ class Reader:
             try:
                 pixels = to_channels(read_image(file).pixels, self.channels)
             except ImageError as error:
+                if file not in self.skipped:
+                    LOG.info(f"Skipped: {error.what}")
                 self.skipped[file] = error.what
                 continue
             yield file, pixels

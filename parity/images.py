@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 
 from ..engines.runner import Images
+from ..errors import ImageError
 from ..export.artifact import OnnxArtifact
 from ..images.files import list_images, read_image, sample_images
 from ..models.spec import ModelSpec
 
 __all__ = ["ParityImage", "default_sizes", "load_images", "middle", "textured", "to_channels", "verification_images"]
+
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,8 @@ def load_images(
 ) -> list[ParityImage]:
     """Reads pictures and cuts their middle to the sizes, in turn; every size and every picture occurs at least once.
 
+    Of several, those that cannot be read are left out, and that is logged.
+
     Args:
         spec: The model's spec.
         paths: Image files and folders; the packaged samples where empty.
@@ -74,15 +82,31 @@ def load_images(
             side.
 
     Raises:
-        ImageError: A path holds no readable image.
+        ImageError: No path holds a readable image.
     """
     files = list_images(paths) if paths else [path for _, path in sample_images()]
     crops = list(sizes if sizes is not None else default_sizes(spec))
-    chosen = []
-    for index in range(max(len(files), len(crops))):
-        path, size = files[index % len(files)], crops[index % len(crops)]
+    readable: list[Path] = []
+    chosen: list[ParityImage] = []
+
+    def take(path: Path) -> None:
         pixels = to_channels(read_image(path).pixels, spec.channels)
-        chosen.append(ParityImage(Path(path).stem, middle(pixels, size)))
+        chosen.append(ParityImage(path.stem, middle(pixels, crops[len(chosen) % len(crops)])))
+
+    for path in map(Path, files):
+        try:
+            take(path)
+            readable.append(path)
+        except ImageError as error:
+            if len(files) == 1:
+                raise
+            LOG.info(f"Skipped: {error.what}")
+    if not readable:
+        raise ImageError(f"None of {len(files)} files can be read as an image.", fix="Name others.")
+    for path in cycle(readable):
+        if len(chosen) >= len(crops):
+            return chosen
+        take(path)
     return chosen
 
 

@@ -106,3 +106,17 @@ def test_a_fixed_size_is_the_size_to_verify_at(tmp_path: Path) -> None:
     assert [i.pixels.shape for i in verification_images(fixed, [tmp_path / "a.png"])] == [(3, 16, 24)]
     assert {i.pixels.shape for i in verification_images(fixed, sizes=[(8, 8)])} == {(3, 8, 8)}
     assert len({image.pixels.shape for image in verification_images(artifact())}) == 3
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_image(tmp_path / "b.png", Image(np.zeros((3, 8, 8), np.float32)))
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "c.png").write_text("no picture")
+    with caplog.at_level("INFO"):
+        found = load_images(SPEC, [tmp_path], [(4, 4), (8, 8)])
+    assert [(image.name, image.pixels.shape[1:]) for image in found] == [("b", (4, 4)), ("b", (8, 8))]
+    assert all(f"Skipped: Cannot read {tmp_path / name}" in caplog.text for name in ("a.png", "c.png"))
+    with pytest.raises(ImageError, match=r"a\.png"):
+        load_images(SPEC, [tmp_path / "a.png"])
+    with pytest.raises(ImageError, match="None of 2 files"):
+        load_images(SPEC, [tmp_path / "a.png", tmp_path / "c.png"])
