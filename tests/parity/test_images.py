@@ -115,7 +115,9 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_taken(tmp_path: Path, capl
     with caplog.at_level("INFO"):
         found = load_images(SPEC, [tmp_path], [(4, 4), (8, 8)])
     assert [(image.name, image.pixels.shape[1:]) for image in found] == [("b", (4, 4)), ("b", (8, 8))]
-    assert all(f"Skipped: Cannot read {tmp_path / name}" in caplog.text for name in ("a.png", "c.png"))
+    assert caplog.text.count("Skipped: ") == 2 and all(
+        str(tmp_path / name) in caplog.text for name in ("a.png", "c.png")
+    )
     with pytest.raises(ImageError, match=r"a\.png"):
         load_images(SPEC, [tmp_path / "a.png"])
     with pytest.raises(ImageError, match="None of 2 files"):
