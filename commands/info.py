@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..errors import EnvironmentProblem, InputError
 from .options import common_options
 from .terminal import Terminal
 
@@ -77,13 +78,20 @@ def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 @click.command(short_help="Show what is installed and which targets work here.")
+@click.option(
+    "--target", metavar="NAME", help="Exit with 4 unless this target, or all whose names begin so, work here."
+)
 @common_options
 @click.pass_obj
-def doctor(terminal: Terminal) -> None:
+def doctor(terminal: Terminal, target: str | None) -> None:
     """Show what is installed, which targets have all they need here, and what the others lack."""
     from ..engines import diagnose
 
     diagnosis = diagnose().to_json()
+    asked = [each for each in diagnosis["targets"] if target is not None and each["name"].startswith(target)]
+    if target is not None and not asked:
+        known = ", ".join(each["name"] for each in diagnosis["targets"])
+        raise InputError(f"There is no target {target!r}.", fix=f"Choose one of {known}.")
     installed = [(name, c["version"] or "-", c["distribution"] or "-") for name, c in diagnosis["components"].items()]
     terminal.table("Installed", ("component", "version", "distribution"), installed)
     if diagnosis["openvino_devices"]:
@@ -91,3 +99,6 @@ def doctor(terminal: Terminal) -> None:
     rows = [(t["name"], "works" if t["works"] else "no", t["why_not"], t["fix"]) for t in diagnosis["targets"]]
     terminal.table("Targets", ("target", "", "why not", "what to do"), rows)
     terminal.result(diagnosis)
+    for each in asked:
+        if not each["works"]:
+            raise EnvironmentProblem(f"{each['name']} does not work here: {each['why_not']}.", fix=each["fix"])

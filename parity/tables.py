@@ -42,7 +42,7 @@ def _row(rung: Rung | TaskRung) -> tuple[str, ...]:
     if rung.agreement is not None:
         worst += f", keys {rung.agreement:.4%}"
     steps = max(measure.max_steps for measure in rung.measures)
-    images = ", ".join(f"{m.height}x{m.width} {m.psnr:.1f}" for m in rung.measures)
+    images = ", ".join(f"{m.image} {m.height}x{m.width} {m.psnr:.1f}" for m in rung.measures)
     return rung.name, f">= {rung.floor:g} dB", f"{worst} ({steps:.3f} steps)", images, verdict
 
 

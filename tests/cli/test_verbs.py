@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from agileir_export.cli import main
+from agileir_export.engines.doctor import CHECKS, Problem
 from agileir_export.export import read_artifact
 from agileir_export.images.files import read_image
 from agileir_export.models import preset_names
@@ -268,3 +269,13 @@ def test_square_brackets_are_no_markup(files: dict[str, Path]) -> None:
     target = Path("[bold]a[red].png")
     result = run("restore", files["onnx"], files["picture"], "-o", target)
     assert str(target) in result.stdout
+
+
+def test_doctor_answers_for_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("doctor", "--target", "onnxruntime-cpu").exit_code == 0
+    unknown = run("doctor", "--target", "abacus")
+    assert unknown.exit_code == 2 and "onnxruntime-cpu" in unknown.stderr
+    monkeypatch.setitem(CHECKS, "onnxruntime-cpu", lambda found: Problem("no beads", "buy some"))
+    missing = run("doctor", "--target", "onnxruntime")
+    assert missing.exit_code == 4 and "onnxruntime-cpu does not work here: no beads" in missing.stderr
+    assert document(run("doctor", "--target", "onnxruntime", "--json"))["targets"]
