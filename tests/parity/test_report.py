@@ -98,7 +98,7 @@ def test_rows_say_what_the_rungs_found() -> None:
     rows = report_rows(report(semantic, broken, Rung("y", 100, (SAME,)), TaskRung("task", 0.05, TASK)))
     assert all(len(row) == len(COLUMNS) for row in rows)
     assert rows[0] == ("own", ">= 80 dB", "130.0 dB, keys 99.9850% (0.010 steps)", "cat 4x5 130.0", "pass (as it is)")
-    assert rows[1][2:] == ("70.0 dB (3.500 steps)", "4x5 130.0, 4x5 70.0", "MISSED from layers.3")
+    assert rows[1][2:] == ("70.0 dB (3.500 steps)", "cat 4x5 130.0, fox 4x5 70.0", "MISSED from layers.3")
     assert rows[2][2] == "identical (0.000 steps)"
     pictures = "cat 31.99 (input 30.00), dog 31.50 (input 30.00)"
     assert rows[3] == ("task", "loss <= 0.05 dB", "0.0100 dB lost", pictures, "pass")
