@@ -48,6 +48,10 @@ class FolderOptions:
     log: Path | None = None
 
 
+AS_USUAL = FolderOptions()
+"""Nothing is asked for."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is going to be restored.
@@ -60,7 +64,7 @@ class Plan:
 
     pairs: tuple[tuple[Path, Path], ...]
     folder: Path | None = None
-    options: FolderOptions = FolderOptions()
+    options: FolderOptions = AS_USUAL
 
     @property
     def keep_going(self) -> bool:
@@ -72,7 +76,7 @@ class Plan:
 def plan_outputs(
     images: Sequence[str | Path],
     output: str | Path,
-    options: FolderOptions = FolderOptions(),
+    options: FolderOptions = AS_USUAL,
 ) -> Plan:
     """Pairs every picture with the file it is restored to, before any work is done.
 
