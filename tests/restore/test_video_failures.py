@@ -304,7 +304,8 @@ def test_too_little_memory_is_said(tmp_path: Path) -> None:
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 from tests.restore.clips import Nearest
 from agileir_export.restore.video import restore_video
 class Slow(Nearest):
