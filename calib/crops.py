@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..engines.runner import Images
 from ..errors import ImageError, InputError
 from ..images.files import list_images, read_image
-from ..parity.images import to_channels
+from ..images.picture import to_channels
 
 __all__ = ["Reader", "choose_crops", "list_files"]
 

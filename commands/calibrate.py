@@ -99,7 +99,7 @@ method_options = stacked(
 
 @click.command(cls=Verb, short_help="Make an INT8 file within a budget in dB.")
 @click.argument("source", metavar="MODEL_OR_ONNX")
-@output_option("-o", "--output", required=True, help="ONNX file to write or replace.")
+@output_option("-o", "--output", required=True, suffixes=(".onnx",), help="ONNX file to write or replace.")
 @images_options
 @method_options
 @path_option("--recipe", metavar="FILE", help="Apply an earlier recipe; nothing is measured.")
@@ -140,7 +140,7 @@ def calibrate(
     from ..calib import calibrate as run
     from ..calib import loss_plot, read_recipe
     from ..calib.timing import time_gains
-    from ..conversion import ConversionRequest, check_source, convert
+    from ..conversion import ConversionRequest, convert
     from ..engines.opening import is_onnx
     from ..files import check_output, write_atomic
 
@@ -153,8 +153,7 @@ def calibrate(
             f"--static is for a model, and {source} is an exported file.",
             fix="Export it with --static, or leave the option out.",
         )
-    check_source(output, source)
-    for file in filter(None, (save_recipe, plot)):
+    for file in filter(None, (output, save_recipe, plot)):
         check_output(file, overwrite=True)
     how.check()
     earlier = None if recipe is None else read_recipe(recipe)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from .options import (
     Size,
     SizeType,
@@ -29,7 +29,7 @@ __all__ = ["onnx"]
 
 @click.command(cls=Verb, short_help="Export a model to ONNX and verify the file.")
 @click.argument("model")
-@output_option("-o", "--output", required=True, help="ONNX file to write or replace.")
+@output_option("-o", "--output", required=True, suffixes=(".onnx",), help="ONNX file to write or replace.")
 @model_options
 @click.option("--fp16", is_flag=True, help="Compute in float16; input and output stay float32.")
 @click.option("--bf16", is_flag=True, help="Compute in bfloat16; input and output stay float32.")
@@ -67,11 +67,8 @@ def onnx(
 
     Exits with 1 when a rung of the ladder is missed; the file is kept for a look at it.
     """
-    from ..engines.opening import is_onnx
     from ..files import check_output
 
-    if not is_onnx(output):
-        raise OutputError(f"{output} does not end in .onnx, by which the other verbs know it.", fix="Add the suffix.")
     if no_verify and verification != VerificationOptions():
         raise InputError("--no-verify leaves nothing for --images, --size, --min-psnr and --html to do.")
     for file in filter(None, (output, verification.html)):

@@ -149,15 +149,14 @@ def restore(
     )
     from ..restore.video import VideoOptions, is_video
 
+    def opened(progress: Progress) -> TiledRunner:
+        runner = open_runner(source, options, runtime)
+        room = PlannedRoom(runner, memory, progress)
+        return TiledRunner(runner, tile, overlap, seam_psnr, room, progress=progress)
+
     if any(is_video(path) for path in (*images, Path(output))):
         if useless := given("skip_existing", "resume", "recursive", "log", "devices", "ray"):
             raise InputError(f"{', '.join(useless)}: a video has no use for it.", fix="Leave it out.")
-
-        def opened(progress: Progress) -> TiledRunner:
-            runner = open_runner(source, options, runtime)
-            room = PlannedRoom(runner, memory, progress)
-            return TiledRunner(runner, tile, overlap, seam_psnr, room, progress=progress)
-
         restore_one_video(terminal, images, output, overwrite, VideoOptions(**video), opened)
         return
     refuse_video_options(list(video))
@@ -172,12 +171,10 @@ def restore(
                 numbers = None if devices == "all" else devices
                 found, described = restore_on_devices(opener, numbers, plan, progress)
         return _show(terminal, found, described)
-    with terminal.working(f"Loading {source}"):
-        runner = open_runner(source, options, runtime)
     with terminal.working("Restoring") as progress:
-        room = PlannedRoom(runner, memory, progress)
-        tiled = TiledRunner(runner, tile, overlap, seam_psnr, room, progress=progress)
-        found = restore_planned(tiled, plan, progress, memory=memory)
+        progress(f"loading {source}")
+        runner = opened(progress)
+        found = restore_planned(runner, plan, progress, memory=memory)
     _show(terminal, found, runner.describe())
 
 

@@ -189,7 +189,7 @@ def trt(
     Exits with 1 when the engine does not compute in the precision asked for; nothing is written then.
     """
     from ..cache import Cache
-    from ..conversion import ConversionRequest, check_source, convert
+    from ..conversion import ConversionRequest, convert
     from ..engines.building.engine import (
         build_request,
         check_plan_output,
@@ -203,6 +203,7 @@ def trt(
     from ..engines.opening import is_onnx
     from ..engines.profile_choice import read_sizes
     from ..engines.targets import choose_target
+    from ..files import check_output
 
     chosen = given(*(option.removeprefix("--") for option in PRECISIONS))
     if len(chosen) > 1:
@@ -211,7 +212,7 @@ def trt(
         raise InputError("--no-rescale is for --fp16 only.", why="INT8 cannot do without, and others need none.")
     check_plan_output(output)
     if keep_onnx is not None:
-        check_source(keep_onnx, source)
+        check_output(keep_onnx, overwrite=True)
     product = choose_target(target)
     calibration = _calibration(chosen == ["--int8"], images, ground_truth, psnr_budget, recipe)
     sizes = read_sizes(profiles, minimum, optimum, maximum, static)

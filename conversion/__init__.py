@@ -1,5 +1,5 @@
 """The road from a model to an ONNX artifact in the precision that is wanted."""
 
-from .conversion import ConversionRequest, Int8Request, check_source, convert, export, in_precision
+from .conversion import ConversionRequest, Int8Request, convert, export, in_precision
 
-__all__ = ["ConversionRequest", "Int8Request", "check_source", "convert", "export", "in_precision"]
+__all__ = ["ConversionRequest", "Int8Request", "convert", "export", "in_precision"]

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engines.opening import is_onnx, refuse_model_options
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from ..export.artifact import OnnxArtifact, read_artifact
-from ..files import check_output
 from ..models.options import LoadOptions
 from ..progress import Progress, entitled, silent
 from .prepared import PreparedFiles, source_facts
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from ..calib import CalibrationOptions, Recipe
     from ..models import Restorer
 
-__all__ = ["ConversionRequest", "Int8Request", "check_source", "convert", "export", "in_precision"]
+__all__ = ["ConversionRequest", "Int8Request", "convert", "export", "in_precision"]
 
 LOGGER = logging.getLogger(__name__)
 
@@ -83,27 +82,6 @@ class ConversionRequest:
     decomposed: bool = False
     rescale: bool = True
     int8: Int8Request = field(default_factory=Int8Request)
-
-
-def check_source(path: Path, source: str) -> None:
-    """Says early that an ONNX file made from a source cannot be written there.
-
-    Args:
-        path: The file.
-        source: Preset, checkpoint or ONNX file that it is made from.
-
-    Raises:
-        OutputError: Not the suffix of an ONNX file, the source itself; or see `files.check_output`.
-    """
-    if not is_onnx(path):
-        raise OutputError(f"{path} does not end in .onnx, by which the other verbs know it.", fix="Add the suffix.")
-    check_output(path, overwrite=True)
-    if path.exists() and Path(source).exists() and path.samefile(source):
-        raise OutputError(
-            f"{path} is the file that this one is made from.",
-            why="Precision that is given up cannot be got back from the result.",
-            fix="Choose another name.",
-        )
 
 
 def convert(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..export.artifact import OnnxArtifact
+from ..export.artifact import OnnxArtifact, read_artifact
 from ..images.resizing import pad_to_multiple
 from ..models.spec import ModelSpec
 
-__all__ = ["Images", "Runner", "check_images", "run_exported"]
+__all__ = ["ExportedRunner", "Images", "Runner", "check_images"]
 
 Images = NDArray[np.float32]
 
@@ -50,28 +50,51 @@ def check_images(images: Images, spec: ModelSpec) -> None:
         )
 
 
-def run_exported(artifact: OnnxArtifact, images: Images, infer: Callable[[Images], Images]) -> Images:
-    """Runs an exported file as `Runner.run` says, whatever executes it.
+class ExportedRunner:
+    """What runners of an exported file share, whatever executes it; it can be pickled, and is opened anew then.
 
     Args:
-        artifact: The file.
-        images: The images.
-        infer: Executes the graph on images of sides and a batch that it takes.
+        source: The file, or its artifact.
+        threads: Threads, or None for the runtime's choice.
 
     Raises:
-        InputError: The images do not fit the model, or the fixed size of a static file.
+        OnnxFileError: The file is not one of ours.
     """
-    check_images(images, artifact.spec)
-    padded, (height, width) = pad_to_multiple(images, artifact.spec.pad_multiple)
-    fixed, scale = artifact.fixed_sizes, artifact.spec.scale
-    wanted = (fixed.get("height", padded.shape[2]), fixed.get("width", padded.shape[3]))
-    if padded.shape[2:] != wanted:
-        raise InputError(
-            f"{artifact.name} was exported for {wanted[0]}x{wanted[1]} pixels, the image is "
-            f"{height}x{width} (padded {padded.shape[2]}x{padded.shape[3]}).",
-            fix="Export without --static, or for this size.",
-        )
-    step = fixed.get("batch", len(padded))
-    parts = [infer(padded[start : start + step]) for start in range(0, len(padded), step)]
-    output: Images = np.concatenate(parts)[..., : height * scale, : width * scale]
-    return output
+
+    def __init__(self, source: str | Path | OnnxArtifact, threads: int | None = None) -> None:
+        self.artifact = source if isinstance(source, OnnxArtifact) else read_artifact(source)
+        self._threads = threads
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.artifact, self._threads)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's spec."""
+        return self.artifact.spec
+
+    def run(self, images: Images) -> Images:
+        """See `Runner.run`.
+
+        Raises:
+            InputError: The images do not fit the model, or the fixed size of a static file.
+        """
+        artifact = self.artifact
+        check_images(images, artifact.spec)
+        padded, (height, width) = pad_to_multiple(images, artifact.spec.pad_multiple)
+        fixed, scale = artifact.fixed_sizes, artifact.spec.scale
+        wanted = (fixed.get("height", padded.shape[2]), fixed.get("width", padded.shape[3]))
+        if padded.shape[2:] != wanted:
+            raise InputError(
+                f"{artifact.name} was exported for {wanted[0]}x{wanted[1]} pixels, the image is "
+                f"{height}x{width} (padded {padded.shape[2]}x{padded.shape[3]}).",
+                fix="Export without --static, or for this size.",
+            )
+        step = fixed.get("batch", len(padded))
+        parts = [self.infer(padded[start : start + step]) for start in range(0, len(padded), step)]
+        output: Images = np.concatenate(parts)[..., : height * scale, : width * scale]
+        return output
+
+    def infer(self, images: Images) -> Images:
+        """Executes the graph on images of sides and a batch that it takes."""
+        raise NotImplementedError

@@ -20,6 +20,7 @@ __all__ = [
     "on_white",
     "quantised",
     "sound_density",
+    "to_channels",
     "to_samples",
 ]
 
@@ -149,6 +150,18 @@ def quantised(values: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
         return values
     samples: npt.NDArray[Any] = np.rint(np.clip(_floats(values), 0, 1) * np.float32(2**bits - 1)).astype(kind)
     return samples
+
+
+def to_channels(pixels: npt.NDArray[np.float32], channels: int) -> npt.NDArray[np.float32]:
+    """Converts ``[1 or 3, H, W]`` to the channels of a model: luma for grey, copies for the rest."""
+    if len(pixels) == channels:
+        return pixels
+    if channels == 1:
+        weights = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, full range
+        grey: npt.NDArray[np.float32] = np.einsum("chw,c->hw", pixels, weights)[None]
+        return grey
+    tiled: npt.NDArray[np.float32] = np.resize(pixels, (channels, *pixels.shape[1:])).astype(np.float32)
+    return tiled
 
 
 def to_samples(image: Image, bits: int) -> npt.NDArray[Any]:

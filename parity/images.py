@@ -14,9 +14,10 @@ from ..engines.runner import Images
 from ..errors import ImageError
 from ..export.artifact import OnnxArtifact
 from ..images.files import list_images, read_image, sample_images
+from ..images.picture import to_channels
 from ..models.spec import ModelSpec
 
-__all__ = ["ParityImage", "default_sizes", "load_images", "middle", "textured", "to_channels", "verification_images"]
+__all__ = ["ParityImage", "default_sizes", "load_images", "middle", "textured", "verification_images"]
 
 
 LOG = logging.getLogger(__name__)
@@ -35,18 +36,6 @@ def default_sizes(spec: ModelSpec) -> tuple[tuple[int, int], ...]:
     side = max(64, 2 * spec.pad_multiple)
     side += -side % spec.pad_multiple
     return ((45, 70), (side, side), (1, 1))
-
-
-def to_channels(pixels: Images, channels: int) -> Images:
-    """Converts ``[1 or 3, H, W]`` to the channels of a model: luma for grey, copies for the rest."""
-    if len(pixels) == channels:
-        return pixels
-    if channels == 1:
-        weights = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, full range
-        grey: Images = np.einsum("chw,c->hw", pixels, weights)[None]
-        return grey
-    tiled: Images = np.resize(pixels, (channels, *pixels.shape[1:])).astype(np.float32)
-    return tiled
 
 
 def textured(image: Images, padded: Images) -> bool:

@@ -8,9 +8,9 @@ import numpy as np
 
 from ..engines.runner import Images, Runner
 from ..images.files import read_image, sample_images
+from ..images.picture import to_channels
 from ..images.resizing import resize_bicubic
 from ..models.spec import ModelSpec
-from .images import to_channels
 from .metrics import psnr, psnr_y
 from .report import Rung, TaskMeasure, TaskRung
 

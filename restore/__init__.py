@@ -5,7 +5,7 @@ from .devices import DeviceRunner, restore_on_devices
 from .files import FolderOptions, Plan, plan_outputs
 from .folder import Restoration, Skipped, restore_pictures, restore_planned
 from .memory import MemoryPlan, memory_plan
-from .one_picture import Restored, restore_file, restore_image
+from .one_picture import Restored, restore_image
 from .out_of_memory import is_out_of_memory
 from .pipeline import Failed
 from .tiled_runner import PlannedRoom, Room, TiledRunner
@@ -25,7 +25,6 @@ __all__ = [
     "is_out_of_memory",
     "memory_plan",
     "plan_outputs",
-    "restore_file",
     "restore_image",
     "restore_on_devices",
     "restore_on_ray",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,11 @@ from ..engines.runner import Images, Runner
 from ..errors import AgileIRError, EnvironmentProblem
 from ..images.files import Image, check_finite, encoding_bytes, read_image, sample_bits, write_image
 from ..images.metadata import rescaled
-from ..images.picture import quantised
+from ..images.picture import quantised, to_channels
 from ..images.resizing import resize_bicubic
 from ..images.spectral import SpectralImage, read_spectral, rescaled_spectral, write_spectral
 from ..images.transparency import visible_colour
 from ..models.spec import ModelSpec
-from ..parity.images import to_channels
 from .out_of_memory import is_out_of_memory
 from .tiled_runner import TiledRunner
 from .tiling import Part
@@ -28,7 +26,6 @@ __all__ = [
     "Restored",
     "is_spectral",
     "read_picture",
-    "restore_file",
     "restore_image",
     "restore_picture",
     "restore_spectral",
@@ -180,23 +177,6 @@ def write_picture(output: Path, picture: Picture, overwrite: bool = False) -> No
         write_spectral(output, picture, overwrite)
     else:
         write_image(output, picture, overwrite)
-
-
-def restore_file(runner: Runner, source: Path, output: Path, overwrite: bool = False) -> Restored:
-    """Restores one file to another, written whole or not at all.
-
-    Raises:
-        ImageError: The picture cannot be read.
-        OutputError: The output cannot be written.
-        EnvironmentProblem: The picture needs more memory than there is.
-    """
-    picture = read_picture(source, runner.spec)
-    before = size_of(picture)
-    start = time.perf_counter()
-    picture = restore_picture(runner, picture, output)
-    seconds = time.perf_counter() - start
-    write_picture(output, picture, overwrite)
-    return Restored(source, output, before, size_of(picture), seconds)
 
 
 def size_of(picture: Picture) -> tuple[int, int]:

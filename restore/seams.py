@@ -17,8 +17,8 @@ import numpy as np
 from ..cache import NETWORK, SEAMS, Cache
 from ..engines.runner import Images, Runner
 from ..images.files import read_image, sample_images
+from ..images.picture import to_channels
 from ..json_form import json_number
-from ..parity.images import to_channels
 from ..parity.metrics import psnr
 from ..progress import Progress, silent
 from .identity import runner_facts

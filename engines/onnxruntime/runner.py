@@ -9,9 +9,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ...errors import OnnxFileError
-from ...export.artifact import OnnxArtifact, read_artifact
-from ...models.spec import ModelSpec
-from ..runner import Images, run_exported
+from ...export.artifact import OnnxArtifact
+from ..runner import ExportedRunner, Images
 from .half_emulation import computes_in_half, emulate_half
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def faithful_session(
     return create_session(model.SerializeToString(), threads, name)
 
 
-class OnnxRuntimeRunner:
+class OnnxRuntimeRunner(ExportedRunner):
     """Runs an exported file under ONNX Runtime on the CPU; pads to the model's multiple and crops.
 
     Half precision is emulated: results are a GPU's up to the order of summation, the time is not.
@@ -98,26 +97,13 @@ class OnnxRuntimeRunner:
     """
 
     def __init__(self, source: str | Path | OnnxArtifact, threads: int | None = None) -> None:
-        self.artifact = source if isinstance(source, OnnxArtifact) else read_artifact(source)
+        super().__init__(source, threads)
         self.session = faithful_session(self.artifact.model, threads, self.artifact.name)
-        self._threads = threads
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return OnnxRuntimeRunner, (self.artifact, self._threads)
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The model's spec."""
-        return self.artifact.spec
-
-    def run(self, images: Images) -> Images:
-        """See `Runner.run`.
-
-        Raises:
-            InputError: The images do not fit the model, or the fixed size of a static file.
-        """
-        name = self.session.get_inputs()[0].name
-        return run_exported(self.artifact, images, lambda part: self.session.run(None, {name: part})[0])
+    def infer(self, images: Images) -> Images:
+        """See `ExportedRunner.infer`."""
+        output: Images = self.session.run(None, {self.session.get_inputs()[0].name: images})[0]
+        return output
 
     def describe(self) -> dict[str, Any]:
         """See `Runner.describe`."""

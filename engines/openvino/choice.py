@@ -14,11 +14,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ...cache import NETWORK, RUNTIMES, Cache, Facts, installed_version, processor_name
+from ...cache import NETWORK, RUNTIMES, Cache, Facts, processor_name, program_facts
 from ...errors import AgileIRError
 from ...export.artifact import OnnxArtifact
 from ...export.floors import file_floor
-from ...version import __version__
 from ..onnxruntime.half_emulation import computes_in_half
 from ..onnxruntime.runner import OnnxRuntimeRunner
 from ..runner import Runner
@@ -112,8 +111,7 @@ def _facts(artifact: OnnxArtifact, version: str) -> Facts:
     return {
         NETWORK: artifact.sha256,
         "openvino": version,
-        "onnxruntime": installed_version("onnxruntime"),
-        "package_version": __version__,
+        **program_facts(),
         "processor": processor_name(),
         "threads": [os.cpu_count(), os.environ.get("OMP_NUM_THREADS")],
     }

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import EnvironmentProblem, OnnxFileError, Unsupported
-from ...export.artifact import OnnxArtifact, read_artifact
-from ...models.spec import ModelSpec
+from ...export.artifact import OnnxArtifact
 from ..onnxruntime.half_emulation import computes_in_half
-from ..runner import Images, run_exported
+from ..runner import ExportedRunner, Images
 from .graph import plain_graph
 from .loading import core, load_openvino, openvino_version
 
@@ -24,7 +23,7 @@ SETTINGS = {
 }
 
 
-class OpenVinoRunner:
+class OpenVinoRunner(ExportedRunner):
     """Runs an exported file under OpenVINO on the CPU, in float32 or INT8; pads to the model's multiple and crops.
 
     OpenVINO knows no functions: they are written out, with the bodies that are in the file. Files in half precision are
@@ -42,8 +41,7 @@ class OpenVinoRunner:
     """
 
     def __init__(self, source: str | Path | OnnxArtifact, threads: int | None = None) -> None:
-        self.artifact = source if isinstance(source, OnnxArtifact) else read_artifact(source)
-        self._threads = threads
+        super().__init__(source, threads)
         if computes_in_half(self.artifact.model):
             raise Unsupported(
                 f"{self.artifact.name} is in half precision, which OpenVINO does not compute on a CPU as it is meant.",
@@ -65,32 +63,18 @@ class OpenVinoRunner:
                 fix="Use the runtime onnxruntime, or another release of OpenVINO.",
             ) from error
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return OpenVinoRunner, (self.artifact, self._threads)
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The model's spec."""
-        return self.artifact.spec
-
-    def run(self, images: Images) -> Images:
-        """See `Runner.run`.
-
-        Raises:
-            InputError: The images do not fit the model, or the fixed size of a static file.
-            EnvironmentProblem: There is too little memory, or was in an earlier call.
-        """
-        return run_exported(self.artifact, images, self._infer)
-
-    def _infer(self, part: Images) -> Images:
+    def infer(self, images: Images) -> Images:
         """One call, in a request of its own, so that threads may share the runner.
 
         OpenVINO (2026.4) says nothing where it could not allocate a tensor: the result is empty. What it then gives in
         the same process was seen to be wrong, or a segmentation fault, compiled anew or not: so this runner is closed.
+
+        Raises:
+            EnvironmentProblem: There is too little memory, or was in an earlier call.
         """
-        batch, channels, rows, columns = part.shape
+        batch, channels, rows, columns = images.shape
         if self._compiled is not None:
-            output: Images = self._compiled.create_infer_request().infer([part])[0]
+            output: Images = self._compiled.create_infer_request().infer([images])[0]
             if output.shape == (batch, channels, rows * self.spec.scale, columns * self.spec.scale):
                 return output
             self._compiled = None

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...export.artifact import OnnxArtifact
 from ...images.files import read_image, sample_images
+from ...images.picture import to_channels
 from ..runner import Images, Runner
 
 __all__ = ["sample_input", "take_turns"]
@@ -27,7 +28,7 @@ def sample_input(artifact: OnnxArtifact) -> Images:
     wanted = [fixed.get(side, max(SIDE, spec.pad_multiple)) for side in ("height", "width")]
     pixels = read_image(sample_images()[0][1]).pixels
     more = [(0, max(0, want - have)) for want, have in zip(wanted, pixels.shape[1:], strict=True)]
-    pixels = np.pad(pixels[:1] if spec.channels == 1 else pixels, [(0, 0), *more], mode="symmetric")
+    pixels = np.pad(to_channels(pixels, spec.channels), [(0, 0), *more], mode="symmetric")
     top, left = ((have - want) // 2 for want, have in zip(wanted, pixels.shape[1:], strict=True))
     return np.ascontiguousarray(pixels[None, :, top : top + wanted[0], left : left + wanted[1]])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -42,7 +43,9 @@ def test_one_run_is_measured(bench: ModuleType, model: OnnxArtifact, tmp_path: P
     (tmp_path / "pictures").mkdir()
     bench.make_photographs(tmp_path / "pictures", 1, 16, 16)
     found = bench.run_one("naive", model.path, tmp_path / "pictures")
-    assert found["seconds"] > 0 and found["processor_seconds"] > 0 and found["peak_bytes"] >= 0
+    assert (
+        found["seconds"] > 0 and found["processor_seconds"] > 0 and (found["peak_bytes"] > 0 or sys.platform != "linux")
+    )
 
 
 def test_table(bench: ModuleType) -> None:

@@ -59,12 +59,12 @@ def test_no_output_is_an_input(arguments: tuple[str, ...], kind: str, files: dic
 
 def test_no_output_is_another(files: dict[str, Path]) -> None:
     for arguments in (
-        ("calibrate", files["onnx"], "-o", "a.json", "--save-recipe", "a.json"),
+        ("trt", files["onnx"], "-o", "a.plan", "--timing-cache", "a.plan.json"),
         ("trt", files["onnx"], "-o", "a.onnx", "--keep-onnx", "./a.onnx"),
     ):
         result = run(*arguments)
         assert result.exit_code == 2 and "are both" in result.stderr
-    assert not Path("a.json").exists() and not Path("a.onnx").exists()
+    assert not Path("a.plan.json").exists() and not Path("a.onnx").exists()
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_link_is_followed_and_a_replaced_file_is_told(files: dict[str, Path]) 
 def test_every_file_that_a_verb_writes_is_checked() -> None:
     """A path option of a verb is read, unless it is an `OutputType`; folders are what these two make."""
     folders = {("restore", "output"), ("bundle", "output")}
-    outputs = {"output", "html", "plot", "save_recipe", "keep_onnx", "timing_cache"}
+    outputs = {"output", "html", "plot", "save_recipe", "keep_onnx", "timing_cache", "log"}
     for name, command in main.commands.items():
         for parameter in command.params:
             if parameter.name in outputs and (name, parameter.name) not in folders:

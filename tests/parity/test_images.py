@@ -13,9 +13,10 @@ import torch
 from agileir_export.errors import ImageError
 from agileir_export.export import OnnxArtifact
 from agileir_export.images.files import Image, sample_images, write_image
+from agileir_export.images.picture import to_channels
 from agileir_export.models import ModelSpec, build_preset, preset_names
 from agileir_export.parity import load_images, verification_images
-from agileir_export.parity.images import default_sizes, to_channels
+from agileir_export.parity.images import default_sizes
 
 SPEC = ModelSpec("swinir", "custom", "super-resolution", 2, 3, window_size=8, pad_multiple=8)
 

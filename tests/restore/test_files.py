@@ -22,12 +22,12 @@ from agileir_export.restore import (
     FolderOptions,
     Plan,
     plan_outputs,
-    restore_file,
     restore_image,
     restore_planned,
 )
 
 from ..export import networks
+from .one_file import restore_file
 
 ORIENTATION, MAKE = 274, 271
 SUFFIXES = [suffix for suffix in IMAGE_SUFFIXES if suffix not in (".jpe", ".jpeg", ".jfif", ".tiff")]

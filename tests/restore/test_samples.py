@@ -11,8 +11,9 @@ import tifffile
 
 from agileir_export.errors import OutputError, Unsupported
 from agileir_export.images.files import Image, read_image, write_image
-from agileir_export.restore import TiledRunner, plan_outputs, restore_file, restore_image, restore_planned
+from agileir_export.restore import TiledRunner, plan_outputs, restore_image, restore_planned
 
+from .one_file import restore_file
 from .test_files import SUFFIXES, Nearest, enlarged, exif, picture
 
 

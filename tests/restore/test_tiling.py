@@ -18,9 +18,9 @@ from agileir_export.engines.torch_runner import TorchRunner
 from agileir_export.errors import EnvironmentProblem, InputError
 from agileir_export.export import export_onnx
 from agileir_export.images.files import read_image, sample_images, write_image
+from agileir_export.images.picture import to_channels
 from agileir_export.images.resizing import pad_to_multiple, pad_to_size
 from agileir_export.models import ModelSpec
-from agileir_export.parity.images import to_channels
 from agileir_export.parity.metrics import psnr
 from agileir_export.restore import MemoryPlan, PlannedRoom, TiledRunner, restore_pictures, seams
 from agileir_export.restore.seams import SeamTable, SeamWarning, known_seams, measure_seams, seam_psnr, seam_table
