@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .blocks import LOWEST, accumulate, pixels, position_bias, regions, same_region_or_masked
+from .blocks import LOWEST, accumulate, pixels, regions, same_region_or_masked, scaled_bias
 from .packing import WORD_BITS
 
 __all__ = ["attend_block"]
@@ -49,6 +49,7 @@ def attend_block(
     heads: tl.constexpr,
     head_width: tl.constexpr,
     lanes: tl.constexpr,
+    in_rows: tl.constexpr,
     queries: tl.constexpr,
     keys: tl.constexpr,
 ) -> None:
@@ -84,8 +85,8 @@ def attend_block(
         address = qkv + key_pixel * (3 * channels) + part
         key = tl.load(address + channels, mask=key_mask, other=0.0)
         value = tl.load(address + 2 * channels, mask=key_mask, other=0.0)
-        logits = tl.dot(query, tl.trans(key), input_precision="tf32x3") * head_width**-0.5
-        logits += position_bias(bias_table, head, query_token, key_token, window_size, heads, full)
+        logits = scaled_bias(bias_table, head, query_token, key_token, window_size, heads, head_width, in_rows, full)
+        logits = tl.dot(query, tl.trans(key), logits, input_precision="tf32x3") * head_width**-0.5
         if shift_size > 0:
             key_region = regions(window, key_token, height, width, window_size, shift_size)
             logits = same_region_or_masked(logits, query_region, key_region)

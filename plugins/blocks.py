@@ -15,11 +15,13 @@ __all__ = [
     "FLOAT32_STEP",
     "LOWEST",
     "accumulate",
+    "at_seam",
     "bias_position",
     "pixels",
-    "position_bias",
     "regions",
     "same_region_or_masked",
+    "scaled_bias",
+    "sides",
 ]
 
 LOWEST = tl.constexpr(-3.4028234663852886e38)
@@ -70,34 +72,69 @@ def regions(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def at_seam(window: tl.tensor, height: tl.tensor, width: tl.tensor, window_size: tl.constexpr) -> tl.tensor:
+    """Whether a window lies in the last row or column of windows: only there do regions of a shift meet."""
+    rows = height // window_size
+    columns = width // window_size
+    place = window % (rows * columns)
+    return (place // columns == rows - 1) | (place % columns == columns - 1)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def sides(
+    window: tl.tensor,
+    token: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    window_size: tl.constexpr,
+    shift_size: tl.constexpr,
+) -> tl.tensor:
+    """On which side of the seams tokens of one window lie, 0..3: equal where their regions are."""
+    rows = height // window_size
+    columns = width // window_size
+    place = window % (rows * columns)
+    down = (place // columns == rows - 1) & (token // window_size >= window_size - shift_size)
+    right = (place % columns == columns - 1) & (token % window_size >= window_size - shift_size)
+    return 2 * down.to(tl.int32) + right.to(tl.int32)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def bias_position(token: tl.tensor, window_size: tl.constexpr) -> tl.tensor:
     """One token's share of the bias table's row: the row for (n, m) is the difference plus a constant."""
     return (token // window_size) * (2 * window_size - 1) + token % window_size
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def position_bias(
-    bias_table: tl.tensor,
+def scaled_bias(
+    biases: tl.tensor,
     head: tl.tensor,
     query: tl.tensor,
     key: tl.tensor,
     window_size: tl.constexpr,
     heads: tl.constexpr,
+    key_width: tl.constexpr,
+    in_rows: tl.constexpr,
     full: tl.constexpr,
 ) -> tl.tensor:
-    """Bias (float32) of a block of queries against a block of keys, from the table ``[(2w-1)^2, heads]``.
+    """``sqrt(d)`` times the bias (float32) of a block of queries against a block of keys: where their products start.
 
-    `full` says that no lane is padding, so that no load needs a mask.
+    `biases` is the row form ``[heads, 2w-1, w, w]`` (`in_rows`), which already is scaled and is loaded 16 bytes at a
+    time, or the table ``[(2w-1)^2, heads]``. `full` says that no lane is padding, so that no load needs a mask.
     """
-    offset: tl.constexpr = 2 * window_size * (window_size - 1)
-    row = bias_position(query, window_size)[:, None] - bias_position(key, window_size)[None, :]
-    address = bias_table + head + (row + offset) * heads
-    if full:
-        bias = tl.load(address)
+    tokens: tl.constexpr = window_size * window_size
+    mask = (query < tokens)[:, None] & (key < tokens)[None, :]
+    if in_rows:
+        above = (query // window_size) * tokens + (query % window_size) * window_size
+        along = key % window_size - (key // window_size) * tokens  # the sign outside hides that keys are contiguous
+        address = biases + (head * (2 * window_size - 1) + window_size - 1) * tokens + (above[:, None] + along[None, :])
     else:
-        tokens: tl.constexpr = window_size * window_size
-        bias = tl.load(address, mask=(query < tokens)[:, None] & (key < tokens)[None, :], other=0.0)
-    return bias.to(tl.float32)
+        offset: tl.constexpr = 2 * window_size * (window_size - 1)
+        row = bias_position(query, window_size)[:, None] - bias_position(key, window_size)[None, :]
+        address = biases + head + (row + offset) * heads
+    bias = tl.load(address, mask=None if full else mask, other=None if full else 0.0).to(tl.float32)
+    if not in_rows:
+        bias *= key_width**0.5
+    return bias
 
 
 @triton.jit  # type: ignore[untyped-decorator]

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
+from .bias_rows import bias_rows, rows_shape
 from .catalogue import BY_TORCH_NAME
 from .launch import Launch, NoKernel
 from .registry import Operator
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     from torch._library.custom_ops import CustomOpDef
 
 __all__ = ["kernel_module", "plan_kernel", "register_cuda", "run_kernel", "start_kernel", "type_name"]
+
+BIAS_TABLE = "bias_table"
+"""The input, always the last, that the kernels take in row form."""
+
+_rows: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 OLDEST_CAPABILITY = (8, 0)
 """The kernels use tensor-core instructions (bfloat16, TF32) that came with Ampere."""
@@ -44,9 +51,11 @@ def plan_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[
     Raises:
         NoKernel: The kernel was not made for these shapes or types.
     """
-    shapes = [tuple(tensor.shape) for tensor in tensors]
-    launch: Launch = kernel_module(torch_name).launch(shapes, attributes, type_name(tensors[0]), tactic)
     operator = BY_TORCH_NAME[torch_name]
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    if BIAS_TABLE in operator.inputs and shapes[-1][0] == (2 * attributes["window_size"] - 1) ** 2:
+        shapes[-1] = rows_shape(shapes[-1], attributes["window_size"])  # other shapes are refused below
+    launch: Launch = kernel_module(torch_name).launch(shapes, attributes, type_name(tensors[0]), tactic)
     for name, tensor in zip(operator.inputs, tensors, strict=True):
         wanted = torch.int32 if name in operator.integer_tensors else tensors[0].dtype
         if tensor.dtype != wanted:
@@ -75,17 +84,40 @@ def start_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping
         return output
     batch, height, width, _ = image.shape
     with torch.cuda.device_of(image):
+        given = [tensor.contiguous() for tensor in tensors]
+        if launch.key_width:
+            given[-1] = rows_of(tensors[-1], launch)
+        size = launch.windows(batch, height, width) * launch.scratch
+        scratch = [image.new_empty(size, dtype=torch.float32)] if size else []
         launch.kernel[(launch.grid(batch, height, width),)](
-            *(tensor.contiguous() for tensor in tensors),
+            *given,
             height,
             width,
             output,
+            *scratch,
             **launch.constants,
             num_warps=launch.num_warps,
             num_stages=launch.num_stages,
             enable_fp_fusion=True,
         )
     return output
+
+
+def rows_of(table: Tensor, launch: Launch) -> Tensor:
+    """The row form of a table of position biases: made once for a table that stays as it is, and kept beside it."""
+    if table.dim() != 2:
+        return table.contiguous()
+    state = None
+    if not table.is_inference():  # which count their versions; what does not may change unseen
+        state = table._version, table.data_ptr(), table.dtype, launch.window_size, launch.key_width
+        kept, rows = _rows.get(table, (None, None))
+        if rows is not None and kept == state:
+            return rows
+    with torch.no_grad():
+        rows = bias_rows(table.float(), launch.window_size, launch.key_width).to(table.dtype).contiguous()
+    if state is not None:
+        _rows[table] = state, rows
+    return rows
 
 
 def run_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[str, int], tactic: int = 1) -> Tensor:

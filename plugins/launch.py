@@ -1,7 +1,8 @@
 """What starting a kernel takes: constants, warps, grid. One description for PyTorch and for TensorRT.
 
 Every ``kernel.py`` has a function ``launch`` that checks the shapes and answers with a `Launch`. Arguments of every
-kernel, in order: input pointers, height and width as int32, the output pointer, constants.
+kernel, in order: input pointers, height and width as int32, the output pointer, the scratch pointer (float32) where
+the kernel has one, constants. A table of position biases comes as it is or in row form (`bias_rows`), told by its rank.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from .bias_rows import rows_shape
 
 __all__ = [
     "ITEM_BYTES",
@@ -20,6 +23,7 @@ __all__ = [
     "attention_launch",
     "attention_output_shape",
     "block_size",
+    "check_biases",
     "check_image",
     "pick",
 ]
@@ -60,6 +64,8 @@ class Launch:
         programs: Programs (thread blocks) a window.
         num_warps: Warps a program.
         num_stages: Copies in flight of what a loop loads; 1 keeps shared memory small.
+        key_width: d, which the row form of the position biases is scaled for; 0 where there are no biases.
+        scratch: float32 numbers of scratch memory a window, not initialised; 0 where the kernel takes no scratch.
     """
 
     kernel: Any
@@ -68,11 +74,16 @@ class Launch:
     programs: int
     num_warps: int
     num_stages: int = 1
+    key_width: int = 0
+    scratch: int = 0
+
+    def windows(self, batch: Any, height: Any, width: Any) -> Any:
+        """Windows of an image ``[B, H, W, ...]``, for numbers as for TensorRT's shape expressions."""
+        return batch * (height // self.window_size) * (width // self.window_size)
 
     def grid(self, batch: Any, height: Any, width: Any) -> Any:
         """Programs of an image ``[B, H, W, ...]``, for numbers as for TensorRT's shape expressions."""
-        windows = batch * (height // self.window_size) * (width // self.window_size)
-        return windows * self.programs
+        return self.windows(batch, height, width) * self.programs
 
 
 def block_size(size: int, smallest: int = 16) -> int:
@@ -101,6 +112,14 @@ def check_image(operator: str, image: Shape, window_size: int, shift_size: int, 
         )
 
 
+def check_biases(operator: str, biases: Shape, window_size: int, heads: int) -> bool:
+    """Whether position biases of this shape are in row form; NoKernel where they are neither that nor a table."""
+    table = (2 * window_size - 1) ** 2, heads
+    if tuple(biases) not in (table, rows_shape(table, window_size)):
+        raise NoKernel(f"{operator}: bias_table must be {list(table)}, got {list(biases)}")
+    return len(biases) != len(table)
+
+
 def pick(operator: str, tactics: Sequence[Any], tactic: int) -> Any:
     """Tactic number `tactic`, counted from 1 as TensorRT does; ValueError where there are fewer."""
     if not 1 <= tactic <= len(tactics):
@@ -121,7 +140,7 @@ def attention_launch(
     Args:
         operator: Name for messages.
         kernel: The Triton function.
-        shapes: Shapes of qkv ``[B, H, W, 3C]``, possibly others, and bias_table ``[(2w-1)^2, heads]``.
+        shapes: Shapes of qkv ``[B, H, W, 3C]``, possibly others, and bias_table ``[(2w-1)^2, heads]`` or its row form.
         attributes: window_size, shift_size, num_heads.
         dtype: Tensor type.
         blocks: Queries and keys of a block, and warps.
@@ -135,8 +154,7 @@ def attention_launch(
     check_image(operator, image, window_size, shift_size, dtype)
     if heads < 1 or image[3] < 1 or image[3] % (3 * heads):
         raise NoKernel(f"{operator}: {image[3]} channels do not divide into 3 x {heads} heads")
-    if table != ((2 * window_size - 1) ** 2, heads):
-        raise NoKernel(f"{operator}: bias_table must be [{(2 * window_size - 1) ** 2}, {heads}], got {list(table)}")
+    in_rows = check_biases(operator, table, window_size, heads)
     head_width = image[3] // (3 * heads)
     if head_width > MAX_HEAD_WIDTH:
         raise NoKernel(f"{operator}: the kernel takes heads up to {MAX_HEAD_WIDTH} wide, got {head_width}")
@@ -153,12 +171,14 @@ def attention_launch(
             "heads": heads,
             "head_width": head_width,
             "lanes": block_size(head_width),
+            "in_rows": in_rows,
             "queries": queries,
             "keys": keys,
         },
         window_size=window_size,
         programs=heads * -(-tokens // queries),
         num_warps=num_warps,
+        key_width=head_width,
     )
 
 

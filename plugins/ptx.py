@@ -2,7 +2,7 @@
 
 The text targets compute capability 8.0 and PTX ISA 8.0, so that drivers from CUDA 12.0 on can compile it for every GPU
 since Ampere. Triton appends two pointers to every entry (scratch memory for features that these kernels do not use);
-they are taken off, so that the entry is exactly inputs, height, width, output.
+they are taken off, so that the entry is exactly inputs, height, width, output, and scratch where the launch has some.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import lru_cache
 from ..errors import InternalError, Unsupported
 from .launch import MAX_SHARED_BYTES, Launch
 
-__all__ = ["CompiledKernel", "compile_kernel"]
+__all__ = ["CompiledKernel", "argument_types", "compile_kernel"]
 
 POINTERS = {
     "float32": "*fp32",
@@ -93,9 +93,15 @@ def compile_kernel(launch: Launch, inputs: Sequence[str], output: str, target: i
         tuple(sorted(launch.constants.items())),
         launch.num_warps,
         launch.num_stages,
-        (*(POINTERS[kind] for kind in inputs), "i32", "i32", POINTERS[output]),
+        argument_types(launch, inputs, output),
         target,
     )
+
+
+def argument_types(launch: Launch, inputs: Sequence[str], output: str) -> tuple[str, ...]:
+    """Triton's names of the types of a kernel's arguments that are no constants, in order."""
+    scratch = [POINTERS["float32"]] if launch.scratch else []
+    return (*(POINTERS[kind] for kind in inputs), "i32", "i32", POINTERS[output], *scratch)
 
 
 @lru_cache(maxsize=256)

@@ -3,6 +3,7 @@
 They are ahead-of-time "quickly deployable plugins" (TensorRT >= 10.9): at build time TensorRT asks for PTX, puts it
 into the plan, and from then on needs neither Python nor this package: trtexec, C++ and Triton Inference Server run the
 engine as it is. Everything a plugin declares is derived from the operator's registry entry and its ``kernel.py``.
+Scratch memory is an output of the plugin beside the operator's own that nothing reads: these plugins have no workspace.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..errors import EnvironmentProblem
 from ..version import TENSORRT_RELEASES
 from .catalogue import OPERATORS
 from .dispatch import kernel_module
-from .launch import UNKNOWN
+from .launch import UNKNOWN, Launch
 from .ptx import compile_kernel
 from .registry import DOMAIN, Operator
 
@@ -86,15 +87,29 @@ def _register(trt: Any, trtp: Any, operator: Operator) -> None:
         numbers = (int(np.asarray(value).reshape(-1)[0]) for value in values)
         return dict(zip(operator.attributes, numbers, strict=True))
 
+    def launch_of(tensors: Sequence[Any], attributes: dict[str, int], tactic: int) -> Launch:
+        shapes = [[_known(size) for size in tensor.shape_expr] for tensor in tensors]
+        made: Launch = module.launch(shapes, attributes, names[tensors[0].dtype], tactic)
+        return made
+
     def describe(*arguments: Any) -> Any:
         tensors, attributes = arguments[:inputs], attributes_of(arguments[inputs:])
         shape = module.output_shape([tuple(tensor.shape_expr) for tensor in tensors], attributes)
-        return trtp.from_shape_expr(shape, trt.int32 if module.OUTPUT_TYPE else tensors[0].dtype)
+        output = trtp.from_shape_expr(shape, trt.int32 if module.OUTPUT_TYPE else tensors[0].dtype)
+        if not module.SCRATCH:
+            return output
+        batch, height, width, _ = tensors[0].shape_expr
+        size = batch  # when only types are asked for, no size is known
+        if not any(each.is_fake for tensor in tensors for each in tensor.shape_expr):
+            launch = launch_of(tensors, attributes, 1)
+            size = launch.windows(batch, height, width) * launch.scratch
+        return output, trtp.from_shape_expr((size,), trt.float32)
 
     def autotune(*arguments: Any) -> Any:
         del arguments
         tensors = (*operator.inputs, operator.output)
         types = ["INT32" if tensor in operator.integer_tensors else FLOATS for tensor in tensors]
+        types += ["FP32"] * module.SCRATCH
         tactics = list(range(1, len(module.TACTICS) + 1))
         return [trtp.AutoTuneCombination(", ".join(types), "LINEAR", tactics)]
 
@@ -102,8 +117,7 @@ def _register(trt: Any, trtp: Any, operator: Operator) -> None:
         *given, _, tactic = arguments
         tensors, attributes = given[:inputs], attributes_of(given[inputs:])
         types = [names[tensor.dtype] for tensor in tensors]
-        shapes = [[_known(size) for size in tensor.shape_expr] for tensor in tensors]
-        launch = module.launch(shapes, attributes, types[0], tactic or 1)
+        launch = launch_of(tensors, attributes, tactic or 1)
         compiled = compile_kernel(launch, types, module.OUTPUT_TYPE or types[0])
         batch, height, width, _ = tensors[0].shape_expr
         parameters = trtp.KernelLaunchParams()
@@ -115,10 +129,11 @@ def _register(trt: Any, trtp: Any, operator: Operator) -> None:
 
     tensors = [(name, trtp.TensorDesc) for name in operator.inputs]
     given = [*tensors, *((name, _int32_array()) for name in operator.attributes)]
-    outputs = ("outputs", tuple[trtp.TensorDesc])
+    described = (trtp.TensorDesc,) * (1 + module.SCRATCH)
+    outputs = ("outputs", tuple[described])
     kernel = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]
     identity = f"{DOMAIN}::{operator.name}"
-    trtp.register(identity)(_declared(describe, given, trtp.TensorDesc))
+    trtp.register(identity)(_declared(describe, given, tuple[described] if module.SCRATCH else trtp.TensorDesc))
     trtp.autotune(identity)(_declared(autotune, [*given, outputs], list[trtp.AutoTuneCombination]))
     trtp.aot_impl(identity)(_declared(ahead_of_time, [*given, outputs, ("tactic", int)], kernel))
 

@@ -8,14 +8,17 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from ..blocks import FLOAT32_STEP, LOWEST, accumulate, pixels, position_bias, regions, same_region_or_masked
-from ..launch import MAX_SHARED_BYTES, Launch, NoKernel, Shape, block_size, check_image, pick
+from ..blocks import FLOAT32_STEP, LOWEST, accumulate, pixels, regions, same_region_or_masked, scaled_bias
+from ..launch import MAX_SHARED_BYTES, Launch, NoKernel, Shape, block_size, check_biases, check_image, pick
 from . import NAME
 
-__all__ = ["OUTPUT_TYPE", "TACTICS", "group_shifted_window_attention_kernel", "launch", "output_shape"]
+__all__ = ["OUTPUT_TYPE", "SCRATCH", "TACTICS", "group_shifted_window_attention_kernel", "launch", "output_shape"]
 
 OUTPUT_TYPE: str | None = None
 """Type of the output; None where it is the image's."""
+
+SCRATCH = False
+"""Whether the kernel takes scratch memory."""
 
 TACTICS = (8, 16)
 """Warps of a program at most; each is given sixteen queries at least."""
@@ -215,6 +218,7 @@ def group_shifted_window_attention_kernel(
     kernel_width: tl.constexpr,
     rows_at_once: tl.constexpr,
     input_step: tl.constexpr,
+    in_rows: tl.constexpr,
     queries: tl.constexpr,
     keys: tl.constexpr,
 ) -> None:
@@ -279,8 +283,8 @@ def group_shifted_window_attention_kernel(
                 value = tl.dot(inputs, weight, value, input_precision="tf32x3")
             key = (key + bias_row(qkv_bias, first + key_width, key_width, key_lanes)).to(x.dtype.element_ty)
             value += bias_row(qkv_bias, first + 2 * key_width, value_width, value_lanes)
-            logits = tl.dot(query, tl.trans(key), input_precision="tf32x3") * key_width**-0.5
-            logits += position_bias(bias_table, group, token, key_token, window_size, groups, full)
+            logits = scaled_bias(bias_table, group, token, key_token, window_size, groups, key_width, in_rows, full)
+            logits = tl.dot(query, tl.trans(key), logits, input_precision="tf32x3") * key_width**-0.5
             if shift_size > 0:
                 key_region = regions(window, key_token, height, width, window_size, shift_size)
                 logits = same_region_or_masked(logits, region, key_region)
@@ -330,11 +334,11 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
         "qkv_bias": (qkv_bias, (groups, rows)),
         "q_dw_weight": (q_dw_weight, (groups, key_width, kernel_height | 1, kernel_width | 1)),
         "q_dw_bias": (q_dw_bias, (groups, key_width)),
-        "bias_table": (table, ((2 * window_size - 1) ** 2, groups)),
     }
     for name, (found, wanted) in expected.items():
         if found != wanted:
             raise NoKernel(f"{NAME}: {name} must be {list(wanted)}, got {list(found)}")
+    in_rows = check_biases(NAME, table, window_size, groups)
     queries = block_size(window_size * window_size)
     key_lanes, value_lanes = block_size(key_width), block_size(value_width)
     crowded = dtype == "float32" or key_lanes > NARROW_KEYS
@@ -361,12 +365,14 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
             "kernel_width": kernel_width,
             "rows_at_once": 3 if roomy else 1,
             "input_step": FLOAT32_STEP if dtype == "float32" else 16,
+            "in_rows": in_rows,
             "queries": queries,
             "keys": KEYS,
         },
         window_size=window_size,
         programs=1,
         num_warps=num_warps,
+        key_width=key_width,
     )
 
 

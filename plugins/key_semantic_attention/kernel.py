@@ -13,10 +13,13 @@ from ..launch import attention_output_shape as output_shape
 from ..packing import words
 from . import NAME
 
-__all__ = ["OUTPUT_TYPE", "TACTICS", "key_semantic_attention_kernel", "launch", "output_shape"]
+__all__ = ["OUTPUT_TYPE", "SCRATCH", "TACTICS", "key_semantic_attention_kernel", "launch", "output_shape"]
 
 OUTPUT_TYPE: str | None = None
 """Type of the output; None where it is the image's."""
+
+SCRATCH = False
+"""Whether the kernel takes scratch memory."""
 
 TACTICS = ((64, 32, 4), (128, 32, 8), (64, 64, 8))
 """Queries and keys of a block (fewer where a window has fewer tokens), and warps."""
@@ -38,6 +41,7 @@ def key_semantic_attention_kernel(
     heads: tl.constexpr,
     head_width: tl.constexpr,
     lanes: tl.constexpr,
+    in_rows: tl.constexpr,
     queries: tl.constexpr,
     keys: tl.constexpr,
 ) -> None:
@@ -54,6 +58,7 @@ def key_semantic_attention_kernel(
         heads,
         head_width,
         lanes,
+        in_rows,
         queries,
         keys,
     )

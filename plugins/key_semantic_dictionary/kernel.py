@@ -13,10 +13,21 @@ from ..launch import Launch, NoKernel, Shape, block_size, check_image, pick
 from ..packing import WORD_BITS, words
 from . import NAME
 
-__all__ = ["MAX_TOKENS", "OUTPUT_TYPE", "TACTICS", "key_semantic_dictionary_kernel", "launch", "output_shape"]
+__all__ = [
+    "MAX_TOKENS",
+    "OUTPUT_TYPE",
+    "SCRATCH",
+    "TACTICS",
+    "key_semantic_dictionary_kernel",
+    "launch",
+    "output_shape",
+]
 
 OUTPUT_TYPE: str | None = "int32"
 """Type of the output; None where it is the image's."""
+
+SCRATCH = False
+"""Whether the kernel takes scratch memory."""
 
 TACTICS = ((32, 256, 8), (16, 256, 4), (32, 128, 8))
 """Rows and columns of a block of similarities (fewer where a window has fewer tokens), and warps."""

@@ -12,10 +12,13 @@ from ..launch import Launch, Shape, attention_launch, pick
 from ..launch import attention_output_shape as output_shape
 from . import NAME
 
-__all__ = ["OUTPUT_TYPE", "TACTICS", "launch", "output_shape", "shifted_window_attention_kernel"]
+__all__ = ["OUTPUT_TYPE", "SCRATCH", "TACTICS", "launch", "output_shape", "shifted_window_attention_kernel"]
 
 OUTPUT_TYPE: str | None = None
 """Type of the output; None where it is the image's."""
+
+SCRATCH = False
+"""Whether the kernel takes scratch memory."""
 
 TACTICS = ((64, 64, 4), (64, 32, 4), (128, 32, 8))
 """Queries and keys of a block (fewer where a window has fewer tokens), and warps."""
@@ -33,12 +36,26 @@ def shifted_window_attention_kernel(
     heads: tl.constexpr,
     head_width: tl.constexpr,
     lanes: tl.constexpr,
+    in_rows: tl.constexpr,
     queries: tl.constexpr,
     keys: tl.constexpr,
 ) -> None:
     """Window attention, see `attend_block`."""
     attend_block(
-        qkv, None, bias_table, height, width, output, window_size, shift_size, heads, head_width, lanes, queries, keys
+        qkv,
+        None,
+        bias_table,
+        height,
+        width,
+        output,
+        window_size,
+        shift_size,
+        heads,
+        head_width,
+        lanes,
+        in_rows,
+        queries,
+        keys,
     )
 
 
