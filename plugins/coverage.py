@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import Unsupported
 from .catalogue import OPERATORS
 from .dispatch import kernel_module
-from .launch import UNKNOWN, NoKernel
+from .launch import UNKNOWN, Launch, NoKernel
 from .registry import DOMAIN
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["require_kernels"]
+__all__ = ["planned_kernels", "require_kernels"]
 
 
 def require_kernels(model: onnx.ModelProto) -> None:
@@ -26,6 +27,19 @@ def require_kernels(model: onnx.ModelProto) -> None:
 
     Raises:
         Unsupported: With the first such node and what it is too large in.
+    """
+    for _ in planned_kernels(model):
+        pass
+
+
+def planned_kernels(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, Launch]]:
+    """The operators of a file, and how their kernels are started; without those of unknown sizes.
+
+    Args:
+        model: An exported model. Needs Triton.
+
+    Raises:
+        Unsupported: See `require_kernels`.
     """
     import onnx
 
@@ -44,10 +58,12 @@ def require_kernels(model: onnx.ModelProto) -> None:
         operator = OPERATORS[node.op_type]
         attributes = {entry.name: entry.i for entry in node.attribute if entry.name in operator.attributes}
         dtype = str(onnx.helper.tensor_dtype_to_np_dtype(types[node.input[0]]))
+        given = [shapes[name] for name in node.input]
         try:
-            kernel_module(operator.torch_name).launch([shapes[name] for name in node.input], attributes, dtype)
+            launch = kernel_module(operator.torch_name).launch(given, attributes, dtype)
         except NoKernel as error:
             raise Unsupported(
                 f"No plugin can run {node.name}: {error}.",
                 fix="Use --attention decomposed: it runs the operators by their ONNX function bodies.",
             ) from error
+        yield node, launch

@@ -23,7 +23,7 @@ from .registry import Operator
 if TYPE_CHECKING:
     from torch._library.custom_ops import CustomOpDef
 
-__all__ = ["kernel_module", "plan_kernel", "register_cuda", "run_kernel", "start_kernel", "type_name"]
+__all__ = ["kernel_module", "plan_kernel", "register_cuda", "rows_of", "run_kernel", "start_kernel", "type_name"]
 
 BIAS_TABLE = "bias_table"
 """The input, always the last, that the kernels take in row form."""
@@ -110,9 +110,9 @@ def rows_of(table: Tensor, launch: Launch) -> Tensor:
     state = None
     if not table.is_inference():  # which count their versions; what does not may change unseen
         state = table._version, table.data_ptr(), table.dtype, launch.window_size, launch.key_width
-        kept, rows = _rows.get(table, (None, None))
-        if rows is not None and kept == state:
-            return rows
+        kept: tuple[Any, Tensor] | None = _rows.get(table)
+        if kept is not None and kept[0] == state:
+            return kept[1]
     with torch.no_grad():
         rows = bias_rows(table.float(), launch.window_size, launch.key_width).to(table.dtype).contiguous()
     if state is not None:

@@ -1,8 +1,9 @@
 """Kernels as PTX text, made ahead of time and without a GPU, with an entry that any launcher can call.
 
 The text targets compute capability 8.0 and PTX ISA 8.0, so that drivers from CUDA 12.0 on can compile it for every GPU
-since Ampere. Triton appends two pointers to every entry (scratch memory for features that these kernels do not use);
-they are taken off, so that the entry is exactly inputs, height, width, output, and scratch where the launch has some.
+since Ampere; or Hopper alone (`own_instructions`), whose products of matrices no other GPU has. Triton appends two
+pointers to every entry (scratch memory for features that these kernels do not use); they are taken off, so that the
+entry is exactly inputs, height, width, output, and scratch where the launch has some.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from functools import lru_cache
 from ..errors import InternalError, Unsupported
 from .launch import MAX_SHARED_BYTES, Launch
 
-__all__ = ["CompiledKernel", "argument_types", "compile_kernel"]
+__all__ = ["TARGET", "CompiledKernel", "argument_types", "compile_kernel", "own_instructions"]
 
 POINTERS = {
     "float32": "*fp32",
@@ -26,7 +27,10 @@ POINTERS = {
 """Triton's names of pointer types."""
 
 TARGET = 80
+HOPPER = 90
 PTX_ISA = 80
+"""It has sm_90a, too."""
+
 ALIGNMENT = 16
 """Bytes to which every tensor is aligned; PyTorch and TensorRT allocate at multiples of 256."""
 
@@ -96,6 +100,11 @@ def compile_kernel(launch: Launch, inputs: Sequence[str], output: str, target: i
         argument_types(launch, inputs, output),
         target,
     )
+
+
+def own_instructions(capability: int | None) -> int:
+    """What to compile for where only GPUs of a compute capability (times ten) are to be served; None for all."""
+    return HOPPER if capability == HOPPER else TARGET
 
 
 def argument_types(launch: Launch, inputs: Sequence[str], output: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from ..version import TENSORRT_RELEASES
 from .catalogue import OPERATORS
 from .dispatch import kernel_module
 from .launch import UNKNOWN, Launch
-from .ptx import compile_kernel
+from .ptx import TARGET, compile_kernel, own_instructions
 from .registry import DOMAIN, Operator
 
 __all__ = ["register_tensorrt"]
@@ -33,15 +33,25 @@ FLOATS = "FP32|FP16|BF16"
 INSTALL = f"Install TensorRT {OLDEST_TEXT} or newer (pip install tensorrt); the ONNX files also run without plugins."
 
 
-def register_tensorrt() -> None:
-    """Registers the plugins with TensorRT, for networks parsed later in this process; calling it again does nothing.
+_target = TARGET
+"""What kernels are compiled for, as `compile_kernel` names it."""
+
+
+def register_tensorrt(capability: int | None = None) -> None:
+    """Registers the plugins with TensorRT, for networks parsed later in this process.
 
     TensorRT-RTX has a registry of its own and sees none of them, in the same process too: it takes the function bodies.
+
+    Args:
+        capability: Compute capability, times ten, of the GPUs that engines are for: kernels then use what only these
+            have. None for kernels that run on every GPU since Ampere. Calling again changes this and nothing else.
 
     Raises:
         EnvironmentProblem: TensorRT or Triton is missing, or too old.
     """
+    global _target
     trt, trtp = _import_tensorrt()
+    _target = own_instructions(capability)
     registry = trt.get_plugin_registry()
     for operator in OPERATORS.values():
         if registry.get_creator(operator.name, "1", DOMAIN) is None:
@@ -118,7 +128,7 @@ def _register(trt: Any, trtp: Any, operator: Operator) -> None:
         tensors, attributes = given[:inputs], attributes_of(given[inputs:])
         types = [names[tensor.dtype] for tensor in tensors]
         launch = launch_of(tensors, attributes, tactic or 1)
-        compiled = compile_kernel(launch, types, module.OUTPUT_TYPE or types[0])
+        compiled = compile_kernel(launch, types, module.OUTPUT_TYPE or types[0], _target)
         batch, height, width, _ = tensors[0].shape_expr
         parameters = trtp.KernelLaunchParams()
         parameters.grid_x = launch.grid(batch, height, width)
@@ -129,11 +139,11 @@ def _register(trt: Any, trtp: Any, operator: Operator) -> None:
 
     tensors = [(name, trtp.TensorDesc) for name in operator.inputs]
     given = [*tensors, *((name, _int32_array()) for name in operator.attributes)]
-    described = (trtp.TensorDesc,) * (1 + module.SCRATCH)
-    outputs = ("outputs", tuple[described])
+    described: Any = tuple[(trtp.TensorDesc,) * (1 + module.SCRATCH)]  # type: ignore[misc]
+    outputs = ("outputs", described)
     kernel = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]
     identity = f"{DOMAIN}::{operator.name}"
-    trtp.register(identity)(_declared(describe, given, tuple[described] if module.SCRATCH else trtp.TensorDesc))
+    trtp.register(identity)(_declared(describe, given, described if module.SCRATCH else trtp.TensorDesc))
     trtp.autotune(identity)(_declared(autotune, [*given, outputs], list[trtp.AutoTuneCombination]))
     trtp.aot_impl(identity)(_declared(ahead_of_time, [*given, outputs, ("tactic", int)], kernel))
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What only a GPU can show, in parts of at most ten minutes but the last. README.md beside this says what they need.
-# Usage: measure_all.sh FOLDER PART...   with the parts kernels, operators, models, engines, plans
+# Usage: measure_all.sh FOLDER PART...   with the parts kernels, operators, models, plugins, engines, plans
 # PYTHON names the interpreter (default: python3). A part that fails does not stop the next; the exit code tells.
 set -u -o pipefail
 
@@ -49,6 +49,38 @@ operators() { step 400 operators "$python" benchmarks/gpu/operators.py --resume 
 
 models() { step 400 models "$python" benchmarks/gpu/models.py --resume --out "$out/gpu_models.json"; }
 
+plugins() { # TensorRT with our plugins in networks without other products; FOLDER/nets may come from `prepare`
+    local nets=$out/nets script=benchmarks/gpu/plugin_engines.py running=() each
+    [ -d "$nets" ] || step 120 prepare "$python" $script prepare "$nets"
+    for each in shifted_window_attention group_shifted_window_attention key_semantic_attention key_semantic_dictionary; do
+        step 150 "plugins_$each" "$python" $script operators "$nets" "$out" $each >/dev/null & running+=($!)
+    done
+    wait "${running[@]}"; running=()
+    for each in swinir agileir_tiny_x2 semanir_tiny_x2; do
+        step 200 "plugins_$each" "$python" $script models "$nets" "$out" $each >/dev/null & running+=($!)
+    done
+    step 200 plugins_runner env PYTHONSAFEPATH=1 AGILEIR_EXPORT_PRODUCTS_AS_SUMS=1 "$python" -m pytest -q -rfEs --tb=short \
+        -p no:cacheprovider -m gpu tests/engines/test_tensorrt_gpu.py -k "not rtx and not unet" >/dev/null & running+=($!)
+    plugins_cli "$nets" >/dev/null & running+=($!)
+    wait "${running[@]}"
+    step 100 plugins_bare "$python" $script bare "$nets" "$out" >/dev/null
+    grep -h '^{"step"\|^== \|failed\|passed' "$out"/plugins_*.log | cut -c1-400
+    grep -q '^== exit code' "$out"/plugins_*.log && failed=1
+}
+
+plugins_cli() { # the command line on the network as sums, as a user would type it
+    local file=$1/agileir_tiny_x2-float32.onnx plan=$link/cli.plan size="--min 1x32x32 --opt 1x64x64 --max 1x64x64"
+    said() { step 150 plugins_cli "$python" -c 'from agileir_export.cli import main; main()' "$@"; }
+    said doctor
+    said trt "$file" --target tensorrt --fp32 --attention plugin $size --no-cache -o "$plan"
+    said info "$plan"
+    said verify "$plan"
+    "$python" -c "from PIL import Image; Image.open('images/samples/chelsea.png').crop((0, 0, 64, 64)).save('$link/in.png')"
+    said restore "$plan" "$link/in.png" -o "$link/out.png"
+    said polygraphy "$file" --trt --images "$link/in.png" -o "$link/compare.sh"
+    step 150 plugins_cli env PATH="$link/bin:$PATH" sh "$link/compare.sh"
+}
+
 engines() { gpu_tests 560 engines tests/engines/test_tensorrt_gpu.py ""; }
 
 cli() { step 300 plans "$python" -c 'from agileir_export.cli import main; main()' "$@"; }
@@ -70,7 +102,7 @@ plans() { # TensorRT's engines of two packaged models, with plugins and without,
 
 for part in "$@"; do
     case $part in
-    kernels | operators | models | engines | plans) "$part" ;;
+    kernels | operators | models | plugins | engines | plans) "$part" ;;
     *) echo "no such part: $part" >&2; exit 2 ;;
     esac
 done

@@ -21,6 +21,7 @@ from ...errors import AgileIRError, InternalError
 from ...export.artifact import parse_onnx
 from ...process_memory import PEAK, process_memory
 from ...progress import Progress
+from ..cuda_driver import probe_gpu
 from ..failures import BuildFailed, Failure
 from ..targets import load_target
 from ..tensorrt.logger import ERRORS, make_logger
@@ -56,6 +57,14 @@ def main() -> None:
         answer({"failure": Failure((said,), request.subject).to_json()})
     except Exception as error:
         answer({"error": _defect(error)})
+
+
+def _capability(request: BuildRequest) -> int | None:
+    """Compute capability (times ten) of the GPU that the engine is for; None where others are to run it, too."""
+    if request.hardware_compatible == "ampere-plus":
+        return None
+    major, minor = probe_gpu().devices[0].compute_capability
+    return 10 * major + minor
 
 
 def _defect(error: Exception) -> dict[str, str]:
@@ -94,11 +103,11 @@ def _run(request: BuildRequest, folder: Path, progress: Progress) -> dict[str, A
         model = path.read_bytes()
         trt = load_target(request.target_entry)
         if request.use_plugins:
-            from ...plugins.coverage import require_kernels
+            from ...plugins.engine_form import with_bias_rows
             from ...plugins.tensorrt_plugins import register_tensorrt
 
-            register_tensorrt()
-            require_kernels(parse_onnx(model, path))
+            register_tensorrt(_capability(request))
+            model = with_bias_rows(parse_onnx(model, path), path.parent).SerializeToString()
         built = build(trt, make_logger(trt, sink), request, model, progress, lambda: tuple(errors))
         (folder / "plan").write_bytes(memoryview(built.plan))
         if built.timing_cache is not None:

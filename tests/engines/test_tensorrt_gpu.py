@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -21,11 +23,16 @@ from agileir_export.engines.tensorrt.device_memory import open_memory
 from agileir_export.engines.tensorrt.plan_loading import deserialize
 from agileir_export.errors import AgileIRError, InputError
 from agileir_export.export import OnnxArtifact
+from agileir_export.export.artifact import read_artifact
 
 from ..export import networks
+from ..scripts import load_script
 from .builds import request
 
 pytestmark = pytest.mark.gpu
+
+SUMS = "AGILEIR_EXPORT_PRODUCTS_AS_SUMS"
+"""Environment variable: networks without products outside the plugins, for a TensorRT without kernels for them."""
 
 FLOOR = 80.0
 """dB against ONNX Runtime: both compute in float32, in another order, and TF32 is off."""
@@ -58,6 +65,8 @@ def engine(
 ) -> Callable[..., tuple[EngineArtifact, OnnxArtifact]]:
     def build(kind: str, plugins: bool = False) -> tuple[EngineArtifact, OnnxArtifact]:
         artifact = networks.exported(folder, kind)
+        if SUMS in os.environ:
+            artifact = written_as_sums(artifact)
         key = target, kind, plugins
         if key not in built:
             multiple = artifact.spec.pad_multiple
@@ -68,6 +77,15 @@ def engine(
         return built[key], artifact
 
     return build
+
+
+def written_as_sums(artifact: OnnxArtifact) -> OnnxArtifact:
+    """The same network, see benchmarks/gpu/products_as_sums.py; beside the file, once."""
+    path = artifact.path.with_suffix(".sums.onnx")
+    if not path.exists():
+        script = load_script(Path(__file__).resolve().parents[2] / "benchmarks" / "gpu" / "products_as_sums.py")
+        onnx.save(script.as_sums(artifact.model), path)
+    return read_artifact(path)
 
 
 def build_with(

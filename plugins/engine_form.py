@@ -1,0 +1,52 @@
+"""A file as engines with plugins are built from it: position biases in the form that the kernels read fastest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .bias_rows import bias_rows
+from .coverage import planned_kernels
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["with_bias_rows"]
+
+
+def with_bias_rows(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """A file whose operators' tables of position biases, where they are constants, are in row form.
+
+    Only plugins take it: the function bodies want the table. Kernels take the table, too, but read it slower.
+
+    Args:
+        model: An exported model; it is not changed. Needs Triton.
+        folder: Where weights in files of their own lie.
+
+    Raises:
+        Unsupported: See `require_kernels`.
+    """
+    import onnx
+
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    tables = {tensor.name: tensor for tensor in made.graph.initializer}
+    rows: dict[str, onnx.TensorProto] = {}
+    for node, launch in planned_kernels(made):
+        table = tables.get(node.input[-1]) if launch.key_width else None
+        if table is None or len(table.dims) != 2:
+            continue
+        name = f"{table.name} in rows of {launch.window_size} times sqrt({launch.key_width})"
+        if name not in rows:
+            values = onnx.numpy_helper.to_array(table, str(folder))
+            found = bias_rows(values.astype(np.float32), launch.window_size, launch.key_width)
+            rows[name] = onnx.numpy_helper.from_array(found.astype(values.dtype), name)
+        node.input[-1] = name
+    made.graph.initializer.extend(rows.values())
+    used = {name for node in made.graph.node for name in node.input}
+    kept = [tensor for tensor in made.graph.initializer if tensor.name in used]
+    del made.graph.initializer[:]
+    made.graph.initializer.extend(kept)
+    return made
