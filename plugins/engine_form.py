@@ -1,4 +1,8 @@
-"""A file as engines with plugins are built from it: position biases in the form that the kernels read fastest."""
+"""A file in the form from which TensorRT builds engines with plugins.
+
+The operators of an exported file have the inputs and outputs of their definition. Their plugins take position biases in
+row form, and have an output more where the kernel needs scratch memory.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,15 @@ from .coverage import planned_kernels
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["with_bias_rows"]
+__all__ = ["engine_form"]
 
 
-def with_bias_rows(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """A file whose operators' tables of position biases, where they are constants, are in row form.
+def engine_form(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """What TensorRT's parser is given, with the plugins registered, instead of an exported file.
 
-    Only plugins take it: the function bodies want the table. Kernels take the table, too, but read it slower.
+    Tables of position biases that are constants become rows (`bias_rows`): the kernels take the table too, but read it
+    slower. Nodes get an output, which nothing reads, for the scratch memory of their kernel. The function bodies stay,
+    and no longer fit.
 
     Args:
         model: An exported model; it is not changed. Needs Triton.
@@ -35,6 +41,8 @@ def with_bias_rows(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     tables = {tensor.name: tensor for tensor in made.graph.initializer}
     rows: dict[str, onnx.TensorProto] = {}
     for node, launch in planned_kernels(made):
+        if launch.scratch:
+            node.output.append(f"{node.output[0]}.scratch")
         table = tables.get(node.input[-1]) if launch.key_width else None
         if table is None or len(table.dims) != 2:
             continue

@@ -92,7 +92,7 @@ class Report:
 
 
 def operator_model(call: Any, dtype: str, weights: Sequence[Any]) -> bytes:
-    """A file with one operator: the image (and dictionary) for inputs, weights inside, in row form where kernels are.
+    """A file with one operator as `engine_form` makes it: image (and dictionary) are inputs, weights are inside.
 
     Args:
         call: The operator and its arguments.
@@ -103,6 +103,7 @@ def operator_model(call: Any, dtype: str, weights: Sequence[Any]) -> bytes:
     from onnx import TensorProto, helper
 
     from agileir_export.plugins.catalogue import BY_TORCH_NAME
+    from agileir_export.plugins.dispatch import kernel_module
     from agileir_export.plugins.registry import DOMAIN, NAMESPACE_ATTRIBUTE, VERSION
 
     operator = BY_TORCH_NAME[call.operator]
@@ -119,7 +120,8 @@ def operator_model(call: Any, dtype: str, weights: Sequence[Any]) -> bytes:
         tensor = onnx.numpy_helper.from_array(values.astype(helper.tensor_dtype_to_np_dtype(kind)), name)
         initializers.append(tensor)
     attributes = {**call.attributes, NAMESPACE_ATTRIBUTE: DOMAIN}
-    node = helper.make_node(operator.name, operator.inputs, [operator.output], "operator", DOMAIN, **attributes)
+    results = [operator.output, "scratch"][: 1 + kernel_module(call.operator).SCRATCH]
+    node = helper.make_node(operator.name, operator.inputs, results, "operator", domain=DOMAIN, **attributes)
     result = TensorProto.INT32 if operator.output in operator.integer_tensors else kind
     outputs = [helper.make_tensor_value_info(operator.output, result, None)]
     graph = helper.make_graph([node], call.operator, inputs, outputs, initializers)
@@ -272,7 +274,7 @@ def operators(folder: Path, out: Path, names: Sequence[str]) -> int:
         finally:
             module.TACTICS = everything
             log.close()
-        row |= {"plan_bytes": len(plan.bytes), "layers": plan.layers()}
+        row |= {"plan_bytes": len(plan.bytes), "layers": [layer["LayerType"] for layer in plan.layers()["Layers"]]}
         exact = [torch.from_numpy(each).to(kind).double().numpy() for each in weights]
         errors = []
         for seed, picture in enumerate((*pictures, pictures[0]), 1):
@@ -382,20 +384,21 @@ def models(folder: Path, out: Path, names: Sequence[str]) -> int:
     from agileir_export.engines.building.engine import build_engine
     from agileir_export.engines.building.request import BuildOptions
     from agileir_export.engines.profile_choice import Sizes
+    from agileir_export.engines.profiles import Profile
     from agileir_export.export.artifact import read_artifact
     from agileir_export.export.floors import file_floor
     from agileir_export.parity.metrics import psnr
 
     report = Report(out / f"{'-'.join(['models', *names])}.json")
     report.head = {"date": now(), **measuring.machine("cuda")}
-    profile = Sizes(minimum=((1, SIDE // 2, SIDE // 2),), optimum=((1, SIDE, SIDE),), maximum=((2, SIDE, SIDE),))
+    sizes = Sizes(exact=(Profile((1, SIDE // 2, SIDE // 2), (1, SIDE, SIDE), (2, SIDE, SIDE)),))
 
     def measure(name: str, precision: str, row: dict[str, Any]) -> None:
         artifact = read_artifact(folder / f"{name}-{precision}.onnx")
         options = BuildOptions(target="tensorrt", use_plugins=True)
         with kept_logs(out, f"{name}-{precision}"):
             plan = build_engine(
-                artifact, folder / f"{name}-{precision}.plan", options, sizes=profile, operators="plugin", progress=told
+                artifact, folder / f"{name}-{precision}.plan", options, sizes=sizes, operators="plugin", progress=told
             )
         row |= {"build": dict(plan.build), "audit": plan.audit, "plan_bytes": plan.path.stat().st_size}
         images, expected = np.load(folder / f"{name}.in.npy"), np.load(folder / f"{name}.out.npy")

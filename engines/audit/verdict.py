@@ -28,6 +28,7 @@ __all__ = [
     "judge",
     "kernels_from_inspector",
     "kernels_from_rtx_log",
+    "outside_plugins",
     "product_nodes",
     "quantised_nodes",
 ]
@@ -123,6 +124,12 @@ class Audit(JsonForm):
             tuple(data["unknown"]),
             tuple(data["problems"]),
         )
+
+
+def outside_plugins(products: Iterable[str], kernels: Iterable[Kernel]) -> list[str]:
+    """Those of `product_nodes` that are not in the body of a function whose call an engine runs as a plugin."""
+    calls = {node for kernel in kernels if kernel.kind == "plugin" for node in kernel.origin}
+    return [name for name in products if name.partition(" | ")[2].rpartition(" (")[0] not in calls]
 
 
 def judge(

@@ -103,11 +103,11 @@ def _run(request: BuildRequest, folder: Path, progress: Progress) -> dict[str, A
         model = path.read_bytes()
         trt = load_target(request.target_entry)
         if request.use_plugins:
-            from ...plugins.engine_form import with_bias_rows
+            from ...plugins.engine_form import engine_form
             from ...plugins.tensorrt_plugins import register_tensorrt
 
             register_tensorrt(_capability(request))
-            model = with_bias_rows(parse_onnx(model, path), path.parent).SerializeToString()
+            model = engine_form(parse_onnx(model, path), path.parent).SerializeToString()
         built = build(trt, make_logger(trt, sink), request, model, progress, lambda: tuple(errors))
         (folder / "plan").write_bytes(memoryview(built.plan))
         if built.timing_cache is not None:

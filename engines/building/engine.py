@@ -22,6 +22,7 @@ from ..audit.verdict import (
     judge,
     kernels_from_inspector,
     kernels_from_rtx_log,
+    outside_plugins,
     product_nodes,
     quantised_nodes,
 )
@@ -329,7 +330,7 @@ def _audit(request: BuildRequest, artifact: OnnxArtifact, result: BuildResult) -
         kernels,
         "tf32" if request.tf32 else request.precision,
         expected_int8=quantised_nodes(artifact.model),
-        products=product_nodes(artifact.model),
+        products=outside_plugins(product_nodes(artifact.model), kernels),
         by_design=float32_nodes(artifact.model, artifact.conversion.get("float32_nodes", ())),
     )
     if request.use_plugins and not any(kernel.kind == "plugin" for kernel in kernels):

@@ -5,6 +5,7 @@ The scripts that ``polygraphy run`` makes and executes (or saves, with ``--gen-s
 
 from __future__ import annotations
 
+import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -137,26 +138,37 @@ class FixedPeakPsnr:
 
 
 class WithPlugins:
-    """A loader of polygraphy: registers our TensorRT plugins, then loads what `inner` loads.
+    """A loader of polygraphy: registers our TensorRT plugins, then gives the file in the form that they take.
 
     Where they cannot be registered, a warning says why, and TensorRT takes the function bodies of the same file.
 
     Args:
-        inner: Another loader, or what it would have loaded.
+        inner: Path of the file, or a loader that gives its bytes.
     """
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """What `inner` gives."""
+        """Bytes of a model or a path, as `inner` gives; the path is of a temporary file, there as long as this is."""
         from ...plugins import register_tensorrt
 
+        given = self.inner(*arguments, **keywords) if callable(self.inner) else self.inner
         try:
             register_tensorrt()
         except AgileIRError as error:
             G_LOGGER.warning(f"The function bodies are used instead of the TensorRT plugins: {error}")
-        return self.inner(*arguments, **keywords) if callable(self.inner) else self.inner
+            return given
+        import onnx
+
+        from ...plugins.engine_form import engine_form
+
+        if isinstance(given, bytes):
+            return engine_form(onnx.load_from_string(given), Path()).SerializeToString()
+        self._folder = tempfile.TemporaryDirectory(prefix="agileir-polygraphy-")
+        made = Path(self._folder.name, Path(given).name)
+        onnx.save(engine_form(onnx.load(given), Path(given).parent), made)
+        return str(made)
 
 
 class WithoutTf32:

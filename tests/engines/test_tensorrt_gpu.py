@@ -66,7 +66,7 @@ def engine(
     def build(kind: str, plugins: bool = False) -> tuple[EngineArtifact, OnnxArtifact]:
         artifact = networks.exported(folder, kind)
         if SUMS in os.environ:
-            artifact = written_as_sums(artifact)
+            artifact, plugins = written_as_sums(artifact), True
         key = target, kind, plugins
         if key not in built:
             multiple = artifact.spec.pad_multiple

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from polygraphy.exception import PolygraphyException
 
 from agileir_export.errors import EnvironmentProblem, ImageError, OnnxFileError
 from agileir_export.images.files import Image, read_image, write_image
 from agileir_export.parity.polygraphy import FixedPeakPsnr, Pictures, WithPlugins
+from agileir_export.plugins.engine_form import engine_form
 
 from ..export import networks
 
@@ -112,19 +114,20 @@ def test_bad_pictures(folder: Path, tmp_path: Path) -> None:
         list(Pictures(model, [tmp_path]))
 
 
-def test_plugins_are_registered_before_the_file_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugins_are_registered_and_given_the_file_in_their_form(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import agileir_export.plugins
 
+    pytest.importorskip("triton", reason="Triton is not installed")
     order: list[str] = []
     monkeypatch.setattr(agileir_export.plugins, "register_tensorrt", lambda: order.append("register"))
-
-    def inner(*arguments: object) -> object:
-        order.append("read")
-        return arguments
-
-    assert WithPlugins(inner)(1, 2) == (1, 2)
-    assert order == ["register", "read"]
-    assert WithPlugins("model.onnx")() == "model.onnx"
+    path = networks.exported(folder, "swinir-light").path
+    expected = engine_form(onnx.load(path), path.parent)
+    loader = WithPlugins(str(path))
+    made = Path(loader())
+    assert order == ["register"] and made.name == path.name and made != path
+    assert onnx.load(made) == expected
+    given = WithPlugins(lambda *arguments: path.read_bytes())(1, 2)
+    assert onnx.load_from_string(given) == expected
 
 
 def test_without_plugins_the_run_goes_on_with_a_warning(

@@ -1,0 +1,172 @@
+"""What of the benchmark of plugin engines can be tested without TensorRT: its files, its judgement, its logs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from agileir_export.engines import create_session
+from agileir_export.plugins.catalogue import CALLS, OPERATORS
+from agileir_export.plugins.windows import relative_position_index
+
+from ..export import networks
+from ..export.written import half_file
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
+NAMES = ("measuring", "products_as_sums", "plugin_engines")
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """The scripts as modules, under the names they have when they are run, and only for one test."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in NAMES})
+    for name in NAMES:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("kind", networks.ONE_A_FAMILY)
+def test_products_become_sums(
+    kind: str, precision: str, scripts: SimpleNamespace, folder: Path, tmp_path: Path
+) -> None:
+    plain = networks.exported(folder, kind)
+    artifact = plain if precision == "float32" else half_file(plain, tmp_path / "half.onnx", precision)
+    made = scripts.products_as_sums.as_sums(artifact.model)
+    assert artifact.model == onnx.load(artifact.path)
+    kinds = {node.op_type for node in made.graph.node}
+    assert {"Mul", "ReduceSum", "Pad", "Slice"} <= kinds and not kinds & {"Conv", "MatMul"}
+    images = networks.images(2, artifact.spec.channels, 16, 24)
+    found, expected = (
+        create_session(model.SerializeToString()).run(None, {"input": images})[0] for model in (made, artifact.model)
+    )
+    assert networks.psnr(found, expected) >= (120 if precision == "float32" else 55)
+
+
+def test_other_convolutions_are_refused(scripts: SimpleNamespace) -> None:
+    weights = ", ".join(["1.0"] * 36)
+    text = (
+        '<ir_version: 10, opset_import: ["": 20]> g (float[1,2,8,8] x) => (float[1,2,4,4] y) '
+        f"<float[2,2,3,3] w = {{{weights}}}> {{ [down] y = Conv<strides=[2,2], pads=[1,1,1,1]>(x, w) }}"
+    )
+    with pytest.raises(ValueError, match="down is no convolution of stride 1"):
+        scripts.products_as_sums.as_sums(onnx.parser.parse_model(text))
+
+
+class Reference:
+    """In the place of `Plan`: the operators in PyTorch on the CPU, which get the table back from its rows.
+
+    Args:
+        trt: Not used.
+        logger: Told a line, as a builder would.
+        model: The file.
+        shapes: Kept.
+    """
+
+    wrong = False
+
+    def __init__(self, trt: Any, logger: Any, model: bytes, shapes: Any) -> None:
+        logger("INFO", "built")
+        self.graph, self.shapes, self.bytes = onnx.load_from_string(model).graph, shapes, b"plan"
+
+    def layers(self) -> Any:
+        return {"Layers": [{"LayerType": "PluginV3"}]}
+
+    def __call__(self, tensors: dict[str, Any]) -> Any:
+        (node,) = self.graph.node
+        operator = OPERATORS[node.op_type]
+        image = tensors[node.input[0]]
+        weights = {t.name: onnx.numpy_helper.to_array(t).astype(np.float32) for t in self.graph.initializer}
+        given = [tensors[n] if n in tensors else torch.from_numpy(weights[n]).to(image.dtype) for n in node.input]
+        numbers = {entry.name: entry.i for entry in node.attribute}
+        if len(given) > 1 and given[-1].dim() == 4:
+            window, width = numbers["window_size"], self.key_width(operator, given, numbers)
+            rows, token = given[-1].float() / width**0.5, torch.arange(window * window)
+            row, column = token // window, token % window
+            pairs = rows[:, row[:, None] - row + window - 1, column[:, None], column]
+            table = torch.zeros((2 * window - 1) ** 2, len(rows))
+            table[relative_position_index(window).flatten()] = pairs.flatten(1).T
+            given[-1] = table.to(image.dtype)
+        result = operator.torch_operator()(*given, *(numbers[name] for name in operator.attributes))
+        return result + 1 if self.wrong else result
+
+    @staticmethod
+    def key_width(operator: Any, given: list[Any], numbers: dict[str, int]) -> int:
+        if operator.name == "GroupShiftedWindowAttention":
+            return int(given[3].shape[1])
+        return int(given[0].shape[3] // 3 // numbers["num_heads"])
+
+
+@pytest.fixture
+def rehearsed(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script where a stand-in is what TensorRT builds."""
+    from agileir_export import plugins
+    from agileir_export.engines import cuda_driver
+    from agileir_export.engines.tensorrt import logger
+
+    gpu = SimpleNamespace(devices=[SimpleNamespace(compute_capability=(9, 0))])
+    monkeypatch.setattr(cuda_driver, "probe_gpu", lambda: gpu)
+    monkeypatch.setattr(plugins, "register_tensorrt", lambda capability: None)
+    monkeypatch.setattr(logger, "make_logger", lambda trt, sink: sink)
+    monkeypatch.setattr(scripts.measuring, "machine", lambda device: {"device": "none"})
+    tensorrt = ModuleType("tensorrt")
+    tensorrt.__version__ = "0.0"  # type: ignore[attr-defined]
+    tensorrt.__spec__ = ModuleSpec("tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
+    monkeypatch.setattr(scripts.plugin_engines, "Plan", Reference)
+    monkeypatch.setattr(scripts.plugin_engines, "LARGE", ())
+    return scripts.plugin_engines
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("operator", ["shifted_window_attention", "key_semantic_dictionary"])
+def test_operators_are_judged(
+    operator: str, wrong: bool, rehearsed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reference, "wrong", wrong)
+    monkeypatch.setattr(rehearsed, "TYPES", ("float16",))
+    assert rehearsed.operators(tmp_path, tmp_path, [operator]) == wrong
+    report = json.loads((tmp_path / f"operators-{operator}.json").read_text())
+    assert report["tensorrt"] == "0.0" and report["rows"]
+    assert {row["passed"] for row in report["rows"]} == {not wrong}
+    assert all(len(row["errors"]) == 3 and row["layers"] == ["PluginV3"] for row in report["rows"])
+    logs = list(tmp_path.glob("*.log"))
+    assert len(logs) == len(report["rows"]) and all(log.read_text() == "INFO: built\n" for log in logs)
+
+
+def test_a_step_that_fails_is_kept_and_the_next_goes_on(scripts: SimpleNamespace, tmp_path: Path) -> None:
+    report = scripts.plugin_engines.Report(tmp_path / "a.json")
+
+    def broken(row: dict[str, Any]) -> None:
+        row["reached"] = 1
+        raise RuntimeError("no kernel")
+
+    assert not report.step("one", broken)
+    assert report.step("two", lambda row: None)
+    assert report.finish() == 1
+    first, second = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert (first["reached"], first["error"], second["passed"]) == (1, "RuntimeError: no kernel", True)
+
+
+def test_a_file_of_one_operator_is_valid(scripts: SimpleNamespace) -> None:
+    for call in CALLS:
+        window = call.attributes["window_size"]
+        free = 1 + len(call.integer_inputs)
+        weights = [np.zeros(shape, np.float32) for shape in call.shapes(1, window, window)[free:]]
+        model = onnx.load_from_string(scripts.plugin_engines.operator_model(call, "bfloat16", weights))
+        (node,) = model.graph.node
+        assert node.domain == "agileir" and len(model.graph.input) == free
+        assert all(tensor.data_type == onnx.TensorProto.BFLOAT16 for tensor in model.graph.initializer)
