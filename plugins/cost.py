@@ -17,6 +17,9 @@ __all__ = ["INDEX_BYTES", "Cost", "attention_cost"]
 INDEX_BYTES = 4
 """Bytes of an int32 word of a dictionary."""
 
+INTEGERS_A_SIMILARITY = 2
+"""Integer operations that finding the largest takes for each similarity, whatever the way."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -41,9 +44,24 @@ class Cost:
         """Bytes read and written."""
         return self.bytes_read + self.bytes_written
 
-    def least_seconds(self, bytes_per_second: float, flops_per_second: float) -> float:
-        """Time that a machine needs at least, moving and computing at its limits at the same time."""
-        return max(self.bytes_moved / bytes_per_second, self.flops / flops_per_second)
+    def least_seconds(
+        self,
+        bytes_per_second: float,
+        flops_per_second: float,
+        exponentials_per_second: float = math.inf,
+        integers_per_second: float = math.inf,
+    ) -> float:
+        """Time that a machine needs at least, with all its units at their limits at the same time.
+
+        Exponentials have a unit of their own, and a similarity takes two integer operations at least: it is compared,
+        and counted.
+        """
+        return max(
+            self.bytes_moved / bytes_per_second,
+            self.flops / flops_per_second,
+            self.exponentials / exponentials_per_second,
+            INTEGERS_A_SIMILARITY * self.similarities / integers_per_second,
+        )
 
 
 def attention_cost(shapes: Sequence[Sequence[int]], attributes: Mapping[str, int], item_bytes: int) -> Cost:

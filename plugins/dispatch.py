@@ -23,7 +23,16 @@ from .registry import Operator
 if TYPE_CHECKING:
     from torch._library.custom_ops import CustomOpDef
 
-__all__ = ["kernel_module", "plan_kernel", "register_cuda", "rows_of", "run_kernel", "start_kernel", "type_name"]
+__all__ = [
+    "BIAS_TABLE",
+    "kernel_module",
+    "plan_kernel",
+    "register_cuda",
+    "rows_of",
+    "run_kernel",
+    "start_kernel",
+    "type_name",
+]
 
 BIAS_TABLE = "bias_table"
 """The input, always the last, that the kernels take in row form."""

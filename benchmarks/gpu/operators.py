@@ -6,9 +6,10 @@ Usage, from any folder, with PyTorch (and the Triton it brings) and numpy instal
 
 The times are medians of CUDA-event timings of single calls on tensors that are already on the device. Rates are what
 the definition of the operator must move and compute (``plugins/cost.py``) divided by that time, for all variants
-alike; "limits" in the JSON is what the machine reaches on a copy and on a matrix product. It ends within five minutes;
-what the time budget does not allow is marked skipped in the JSON, and can be done with ``--resume``. Exit code 1: a
-variant failed, or the operator's result is wrong; the others were measured.
+alike; "limits" in the JSON is what the machine reaches on a copy and on a matrix product, and its rates of exponentials
+and integer operations; "floor_ms" is the time they leave, "times_floor" how many times that a variant takes. It ends
+within five minutes; what the time budget does not allow is marked skipped in the JSON, and can be done with
+``--resume``. Exit code 1: a variant failed, or the operator's result is wrong; the others were measured.
 """
 
 from __future__ import annotations
@@ -82,11 +83,21 @@ def existing(call: Any, device: str) -> set[str]:
     return names
 
 
-def rates(found: dict[str, Any], work: Any) -> dict[str, Any]:
-    """Adds the achieved rates to a measurement."""
+def floor(work: Any, limits: dict[str, float]) -> float | None:
+    """Milliseconds below which no kernel can come on a machine; None where its limits are not known."""
+    if not {"tb_per_s", "tflop_per_s"} <= limits.keys():
+        return None
+    moved, computed = limits["tb_per_s"] * 1e12, limits["tflop_per_s"] * 1e12
+    return float(1000 * work.least_seconds(moved, computed, limits["exponentials_per_s"], limits["integers_per_s"]))
+
+
+def rates(found: dict[str, Any], work: Any, floor_ms: float | None) -> dict[str, Any]:
+    """Adds the achieved rates to a measurement, and how many times its floor it takes."""
     if "median_ms" not in found:
         return found
     seconds = found["median_ms"] / 1000
+    if floor_ms:
+        found = found | {"times_floor": found["median_ms"] / floor_ms}
     return found | {
         "tb_per_s": work.bytes_moved / seconds / 1e12,
         "tflop_per_s": work.flops / seconds / 1e12,
@@ -121,6 +132,7 @@ def measured(
         bytes_moved=work.bytes_moved,
         flops=work.flops,
     )
+    row["floor_ms"] = floor(work, record.document.get("limits", {}))
     functions: dict[str, Callable[[], Any]] = {}
 
     def measurement(name: str) -> dict[str, Any]:
@@ -130,7 +142,7 @@ def measured(
             return functions[name]()
 
         until = deadline - COMPILE_SECONDS if name == "compiled" else deadline
-        return rates(measuring.attempt(function, record.device, until), work)
+        return rates(measuring.attempt(function, record.device, until), work, row["floor_ms"])
 
     there = existing(call, record.device)
     done = {name for name in names if name in there and record.measure(row, name, partial(measurement, name))}

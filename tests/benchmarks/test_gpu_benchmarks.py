@@ -225,11 +225,23 @@ def test_a_comparison_that_does_not_fit_costs_nothing_else(record: Any) -> None:
 
 
 def test_limits_by_hand(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = SimpleNamespace(multi_processor_count=2, clock_rate=1000)  # kHz
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     monkeypatch.setattr(scripts.measuring, "attempt", lambda function, device, deadline: {"median_ms": 2.0})
-    found = scripts.measuring.limits("cuda")
-    assert found == {"tb_per_s": pytest.approx(2**32 / 2e9), "tflop_per_s": pytest.approx(8192**3 / 1e9)}
+    units = {"exponentials_per_s": 2 * 16e6, "integers_per_s": 2 * 64e6}
+    measured = {"tb_per_s": pytest.approx(2**32 / 2e9), "tflop_per_s": pytest.approx(8192**3 / 1e9)}
+    assert scripts.measuring.limits("cuda") == units | measured
     monkeypatch.setattr(scripts.measuring, "attempt", lambda function, device, deadline: {"skipped": "out of memory"})
-    assert scripts.measuring.limits("cuda") == scripts.measuring.limits("cpu") == {}
+    assert scripts.measuring.limits("cuda") == units
+    assert scripts.measuring.limits("cpu") == {}
+
+
+def test_the_floor_is_of_the_slowest_unit(scripts: SimpleNamespace) -> None:
+    limits = {"tb_per_s": 1.0, "tflop_per_s": 1.0, "exponentials_per_s": 1e9, "integers_per_s": 1e9}
+    work = {"bytes_read": 10**9, "bytes_written": 0, "flops": 10**9}
+    assert scripts.operators.floor(Cost(**work), limits) == pytest.approx(1.0)
+    assert scripts.operators.floor(Cost(**work, exponentials=10**7), limits) == pytest.approx(10.0)
+    assert scripts.operators.floor(Cost(**work), {"tb_per_s": 1.0}) is None
 
 
 def test_which_variants_there_are(scripts: SimpleNamespace) -> None:
@@ -244,9 +256,11 @@ def test_which_variants_there_are(scripts: SimpleNamespace) -> None:
 
 def test_rates_are_work_by_time(scripts: SimpleNamespace) -> None:
     work = Cost(bytes_read=3 * 10**9, bytes_written=10**9, flops=8 * 10**12)
-    found = scripts.operators.rates({"median_ms": 2.0}, work)
-    assert found == {"median_ms": 2.0, "tb_per_s": pytest.approx(2.0), "tflop_per_s": pytest.approx(4000.0)}
-    assert scripts.operators.rates({"skipped": "out of memory"}, work) == {"skipped": "out of memory"}
+    rates = scripts.operators.rates
+    expected = {"median_ms": 2.0, "tb_per_s": pytest.approx(2.0), "tflop_per_s": pytest.approx(4000.0)}
+    assert rates({"median_ms": 2.0}, work, None) == expected
+    assert rates({"median_ms": 2.0}, work, 0.5) == expected | {"times_floor": 4.0}
+    assert rates({"skipped": "out of memory"}, work, 0.5) == {"skipped": "out of memory"}
 
 
 def test_comparison_of_models_by_hand(scripts: SimpleNamespace) -> None:

@@ -53,6 +53,9 @@ def test_a_call_is_bound_by_what_is_slower() -> None:
     work = Cost(bytes_read=600, bytes_written=400, flops=5000)
     assert work.least_seconds(bytes_per_second=100, flops_per_second=1000) == 10
     assert work.least_seconds(bytes_per_second=1000, flops_per_second=1000) == 5
+    work = Cost(bytes_read=10, bytes_written=0, flops=10, exponentials=700, similarities=300)
+    assert work.least_seconds(1000, 1000, exponentials_per_second=100, integers_per_second=100) == 7
+    assert work.least_seconds(1000, 1000, exponentials_per_second=1000, integers_per_second=100) == 6
 
 
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda operator: operator.name)
