@@ -8,8 +8,8 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from ..blocks import FLOAT32_STEP, LOWEST, accumulate, pixels, regions, same_region_or_masked, scaled_bias
-from ..launch import MAX_SHARED_BYTES, Launch, NoKernel, Shape, block_size, check_biases, check_image, pick
+from ..blocks import LOWEST, at_seam, pixels, scaled_bias, sides
+from ..launch import ITEM_BYTES, Launch, NoKernel, Shape, block_size, check_biases, check_image, pick
 from . import NAME
 
 __all__ = ["OUTPUT_TYPE", "SCRATCH", "TACTICS", "group_shifted_window_attention_kernel", "launch", "output_shape"]
@@ -17,29 +17,26 @@ __all__ = ["OUTPUT_TYPE", "SCRATCH", "TACTICS", "group_shifted_window_attention_
 OUTPUT_TYPE: str | None = None
 """Type of the output; None where it is the image's."""
 
-SCRATCH = False
+SCRATCH = True
 """Whether the kernel takes scratch memory."""
 
-TACTICS = (8, 16)
-"""Warps of a program at most; each is given sixteen queries at least."""
+TACTICS = ((64, 64, 4), (128, 64, 8), (256, 64, 8))
+"""Queries and keys of a block, and warps: several small programs a multiprocessor, or one that a window has alone."""
 
-KEYS = 16
-"""Keys of a block."""
+NARROW = (128, 32, 8)
+"""Most queries and keys of a block, and warps, in float32, whose products take more registers."""
 
 WARP_QUERIES = 16
 """Queries a warp is given at least: the rows of a tensor-core product."""
 
 MAX_QUERIES = 256
-"""Tokens of a window: one program holds the queries of all of them."""
-
-FEW_WARPS = 8
-"""Warps that leave each thread 255 registers. More leave 128, into which only narrow keys in half precision fit."""
-
-NARROW_KEYS = 16
-"""Lanes of a key up to which three rows of the filter, or sixteen warps, fit into registers in half precision."""
+"""Tokens of a window."""
 
 MAX_LANES = 64
-"""Width of a group."""
+"""Width of a group, and of a key in windows of `MAX_QUERIES` tokens."""
+
+MAX_NUMBERS = 12288
+"""Numbers of a window's q beyond which its keys are `MAX_LANES` wide at most."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -59,13 +56,12 @@ def group_input(
     pixel: tl.tensor,
     valid: tl.tensor,
     group: tl.tensor,
-    start: tl.tensor,
     channels: tl.constexpr,
     width: tl.constexpr,
     lanes: tl.constexpr,
 ) -> tl.tensor:
-    """A group's channels from `start` on plus the previous group's output, which lies in `output`."""
-    lane = start + tl.arange(0, lanes)[None, :]
+    """A group's channels plus the previous group's output, which lies in `output`."""
+    lane = tl.arange(0, lanes)[None, :]
     mask = valid[:, None] & (lane < width)
     address = pixel[:, None] * channels + group * width + lane
     own = tl.load(x + address, mask=mask, other=0.0)
@@ -74,126 +70,125 @@ def group_input(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def weight_block(
+def projection(
     weight: tl.tensor,
+    bias: tl.tensor,
     first: tl.tensor,
-    start: tl.tensor,
     count: tl.constexpr,
-    count_lanes: tl.constexpr,
+    lanes: tl.constexpr,
     width: tl.constexpr,
     width_lanes: tl.constexpr,
-) -> tl.tensor:
-    """Rows ``first .. first + count - 1`` of a projection from input channel `start` on, transposed and padded."""
-    row = tl.arange(0, count_lanes)[None, :]
-    column = start + tl.arange(0, width_lanes)[:, None]
-    mask = (row < count) & (column < width)
-    return tl.load(weight + (first + row) * width + column, mask=mask, other=0.0)
+    spare: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    """Rows ``first .. first + count - 1`` of a projection, transposed and padded, and its bias as a float32 row.
 
-
-@triton.jit  # type: ignore[untyped-decorator]
-def bias_row(bias: tl.tensor, first: tl.tensor, count: tl.constexpr, lanes: tl.constexpr) -> tl.tensor:
-    """Biases ``first .. first + count - 1`` as a float32 row, padded with zeros."""
-    lane = tl.arange(0, lanes)[None, :]
-    return tl.load(bias + first + lane, mask=lane < count, other=0.0).to(tl.float32)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def moved(
-    block: tl.tensor,
-    token: tl.tensor,
-    down: tl.tensor,
-    right: tl.constexpr,
-    window_size: tl.constexpr,
-) -> tl.tensor:
-    """Token ``(row + down, column + right)`` of the window at every token, 0 beyond the window's border.
-
-    The gather is written over the flattened block: along the token axis alone Triton would gather within warps, by
-    many more shuffles than this takes loads.
+    Lane `count` of the bias, where there is one, holds `spare`.
     """
-    rows: tl.constexpr = block.shape[0]
-    lanes: tl.constexpr = block.shape[1]
-    row = token // window_size + down
-    column = token % window_size + right
-    inside = (row >= 0) & (row < window_size) & (column >= 0) & (column < window_size)
-    source = tl.where(inside, row * window_size + column, 0)
-    index = source[:, None] * lanes + tl.arange(0, lanes)[None, :]
-    flat = tl.gather(tl.reshape(block, [rows * lanes]), tl.reshape(index, [rows * lanes]), 0)
-    return tl.where(inside[:, None], tl.reshape(flat, [rows, lanes]), 0.0)
+    row = tl.arange(0, lanes)[None, :]
+    column = tl.arange(0, width_lanes)[:, None]
+    block = tl.load(weight + (first + row) * width + column, mask=(row < count) & (column < width), other=0.0)
+    shift = tl.load(bias + first + row, mask=row < count, other=0.0).to(tl.float32)
+    return block, tl.where(row == count, spare, shift)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def filter_rows(
-    query: tl.tensor,
-    address: tl.tensor,
-    result: tl.tensor,
-    token: tl.tensor,
-    valid: tl.tensor,
-    above: tl.tensor,
-    rows: tl.constexpr,
-    kernel_height: tl.constexpr,
-    kernel_width: tl.constexpr,
-    window_size: tl.constexpr,
-) -> tl.tensor:
-    """Adds to `result` what rows ``above .. above + rows - 1`` of a depthwise filter contribute."""
-    sums = ()
-    for right in tl.static_range(kernel_width):
-        shifted = query
-        if right != kernel_width // 2:
-            shifted = moved(query, token, 0, right - kernel_width // 2, window_size)
-        partial = ()
-        for row in tl.static_range(rows):
-            inside = valid & (above + row < kernel_height)
-            tap = tl.load(address + (above + row) * kernel_width + right, mask=inside, other=0.0)
-            term = shifted * tap.to(tl.float32)[None, :]
-            if right > 0:
-                term += sums[row]
-            partial = partial + (term,)  # type: ignore[assignment]  # noqa: RUF005
-        sums = partial
-    for row in tl.static_range(rows):
-        result += moved(sums[row], token, above + row - kernel_height // 2, 0, window_size)
-    return result
+def store_taps(
+    taps: tl.tensor,
+    weight: tl.tensor,
+    group: tl.tensor,
+    key_width: tl.constexpr,
+    key_lanes: tl.constexpr,
+    count: tl.constexpr,
+    count_lanes: tl.constexpr,
+) -> None:
+    """A group's depthwise filter ``[dk, count]`` as float32 ``[count, key_lanes]``, zeros in the spare lanes."""
+    lane = tl.arange(0, key_lanes)[None, :]
+    tap = tl.arange(0, count_lanes)[:, None]
+    valid = (tap < count) & (lane < key_width)
+    value = tl.load(weight + (group * key_width + lane) * count + tap, mask=valid, other=0.0)
+    tl.store(taps + tap * key_lanes + lane, value.to(tl.float32), mask=(tap < count) & (lane < key_lanes))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def depthwise(
-    query: tl.tensor,
-    weight: tl.tensor,
-    bias: tl.tensor,
-    group: tl.tensor,
-    token: tl.tensor,
-    size: tl.tensor,
-    key_width: tl.constexpr,
+    image: tl.tensor,
+    taps: tl.tensor,
+    shift: tl.tensor,
+    corner: tl.tensor,
     kernel_height: tl.constexpr,
     kernel_width: tl.constexpr,
-    rows_at_once: tl.constexpr,
-    window_size: tl.constexpr,
+    image_width: tl.constexpr,
+    lanes: tl.constexpr,
 ) -> tl.tensor:
-    """Depthwise convolution of q laid out as a w x w image, zero padding at the window's border, plus its bias.
-
-    A shift by (dr, dc) is a shift along the row followed by one along the column, so the sums over dc come first, for
-    `rows_at_once` rows of the filter at a time: kw shifts for each such pass and kh in all, instead of kh * kw.
-    """
-    lanes: tl.constexpr = query.shape[1]
-    lane = tl.arange(0, lanes)
-    taps: tl.constexpr = kernel_height * kernel_width
-    address = weight + (group * key_width + lane) * taps
-    shift = tl.load(bias + group * key_width + lane, mask=lane < key_width, other=0.0)
-    result = tl.zeros_like(query) + shift.to(tl.float32)[None, :]
-    for above in range(0, kernel_height, rows_at_once):
-        here = token + unknown_zero(above, size, kernel_height)
-        result = filter_rows(
-            query,
-            address,
-            result,
-            here,
-            lane < key_width,
-            above,
-            rows_at_once,
-            kernel_height,
-            kernel_width,
-            window_size,
-        )
+    """Depthwise filter of a bordered image at tokens whose first tap lies at pixel `corner`: ``[M, lanes]`` float32."""
+    lane = tl.arange(0, lanes)[None, :]
+    here = image + corner[:, None] * lanes + lane
+    result = tl.zeros([corner.shape[0], lanes], tl.float32) + shift
+    for row in range(kernel_height):
+        for column in tl.static_range(kernel_width):
+            near = tl.load(here + (row * image_width + column) * lanes)
+            result += near * tl.load(taps + (row * kernel_width + column) * lanes + lane)
     return result
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def attend(
+    query: tl.tensor,
+    key_memory: tl.tensor,
+    value_memory: tl.tensor,
+    bias_table: tl.tensor,
+    window: tl.tensor,
+    group: tl.tensor,
+    token: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    window_size: tl.constexpr,
+    shift_size: tl.constexpr,
+    groups: tl.constexpr,
+    key_width: tl.constexpr,
+    value_width: tl.constexpr,
+    value_lanes: tl.constexpr,
+    in_rows: tl.constexpr,
+    keys: tl.constexpr,
+    full: tl.constexpr,
+    masked: tl.constexpr,
+) -> tl.tensor:
+    """Attention of a block of queries to all tokens of the window: ``[M, value_lanes]`` float32.
+
+    The softmax is to base 2, one fused product and sum a logit. `full` says that no query or key is padding,
+    `masked` that regions of a shift meet here.
+    """
+    tokens: tl.constexpr = window_size * window_size
+    key_lanes: tl.constexpr = query.shape[1]
+    spare: tl.constexpr = value_width < value_lanes
+    exponent: tl.constexpr = key_width**-0.5 * 1.4426950408889634
+    key_lane = tl.arange(0, key_lanes)[None, :]
+    lane = tl.arange(0, value_lanes)[None, :]
+    result = tl.zeros([query.shape[0], value_lanes], tl.float32)
+    top = tl.full([query.shape[0]], LOWEST, tl.float32)
+    total = tl.zeros([query.shape[0]], tl.float32)
+    for start in range(0, tokens, keys):
+        key_token = start + tl.arange(0, keys)
+        key = tl.load(key_memory + key_token[:, None] * key_lanes + key_lane)
+        value = tl.load(value_memory + key_token[:, None] * value_lanes + lane)
+        logits = scaled_bias(bias_table, group, token, key_token, window_size, groups, key_width, in_rows, full)
+        logits = tl.dot(query, tl.trans(key), logits, input_precision="tf32x3")
+        if masked:
+            side = sides(window, token, height, width, window_size, shift_size)
+            key_side = sides(window, key_token, height, width, window_size, shift_size)
+            logits += tl.where(side[:, None] == key_side[None, :], 0.0, -100.0 * key_width**0.5)
+        if not full:
+            logits = tl.where((key_token < tokens)[None, :], logits, float("-inf"))
+        larger = tl.maximum(top, tl.max(logits, 1) * exponent)
+        weight = tl.exp2(logits * exponent - larger[:, None])
+        decay = tl.exp2(top - larger)
+        if not spare:
+            total = total * decay + tl.sum(weight, 1)
+        result = tl.dot(weight.to(value.dtype), value, result * decay[:, None], input_precision="tf32x3")
+        top = larger
+    if spare:
+        total = tl.sum(tl.where(lane == value_width, result, 0.0), 1)
+    return result / total[:, None]
 
 
 @triton.jit(do_not_specialize=["height", "width"])  # type: ignore[untyped-decorator]
@@ -207,6 +202,7 @@ def group_shifted_window_attention_kernel(
     height: tl.tensor,
     width: tl.tensor,
     output: tl.tensor,
+    scratch: tl.tensor,
     window_size: tl.constexpr,
     shift_size: tl.constexpr,
     groups: tl.constexpr,
@@ -216,90 +212,109 @@ def group_shifted_window_attention_kernel(
     value_lanes: tl.constexpr,
     kernel_height: tl.constexpr,
     kernel_width: tl.constexpr,
-    rows_at_once: tl.constexpr,
-    input_step: tl.constexpr,
     in_rows: tl.constexpr,
     queries: tl.constexpr,
     keys: tl.constexpr,
+    padded: tl.constexpr,
+    scratch_size: tl.constexpr,
 ) -> None:
     """All groups of one window in turn (AgileIR, arXiv 2409.06206): projection, depthwise q, attention.
 
-    Every group's output goes to its channels of `output`; behind a barrier the next group reads it from there. The
-    queries of the whole window are held at once (`queries` is w*w padded), keys and values are projected block by
-    block. `key_lanes` and `value_lanes` are the widths of keys and values padded to powers of two. What
-    is held in registers at once is bounded by `rows_at_once` (see `depthwise`) and by `input_step`, the input
-    channels that a projection takes at a time.
+    For every group the program first projects all tokens of its window and leaves q (float32, inside a border of zeros,
+    so that no tap of the filter needs a mask), k and v (tensor type) in its scratch; behind a barrier it takes block
+    after block of queries through filter and attention. Their output goes to its channels of `output`; behind another
+    barrier the next group reads it from there.
+
+    Keys and values are padded to `key_lanes` and `value_lanes`, the tokens to `padded`. Where values leave a lane, it
+    holds ones, and the sums of a softmax's weights come from the product with the values.
     """
     tokens: tl.constexpr = window_size * window_size
     channels: tl.constexpr = groups * value_width
     full: tl.constexpr = tokens % queries == 0 and tokens % keys == 0
+    taps_count: tl.constexpr = kernel_height * kernel_width
+    image_width: tl.constexpr = window_size + kernel_width - 1
+    image_size: tl.constexpr = (window_size + kernel_height - 1) * image_width * key_lanes
     window = tl.program_id(0)
-    token = tl.arange(0, queries)
-    region = regions(window, token, height, width, window_size, shift_size)
+    key_lane = tl.arange(0, key_lanes)[None, :]
+    lane = tl.arange(0, value_lanes)[None, :]
+
+    image = scratch + window.to(tl.int64) * scratch_size
+    taps = image + image_size
+    key_memory = (taps + taps_count * key_lanes).to(tl.pointer_type(x.dtype.element_ty), bitcast=True)
+    value_memory = key_memory + padded * key_lanes
+
+    seam = False
+    if shift_size > 0:
+        seam = at_seam(window, height, width, window_size)
+
+    for start in tl.range(0, image_size, 1024, num_stages=1):
+        place = start + tl.arange(0, 1024)
+        tl.store(image + place, tl.zeros([1024], tl.float32), mask=place < image_size)
+    tl.debug_barrier()
 
     for group in range(groups):
-        here = token + unknown_zero(group, height, groups)
-        pixel = pixels(window, here, height, width, window_size, shift_size)
         first = group * (2 * key_width + value_width)
-        query = tl.zeros([queries, key_lanes], tl.float32)
-        for part in range(0, value_lanes, input_step):
-            inputs = group_input(x, output, pixel, token < tokens, group, part, channels, value_width, input_step)
-            weight = weight_block(qkv_weight, first, part, key_width, key_lanes, value_width, input_step)
-            query = tl.dot(inputs, weight, query, input_precision="tf32x3")
-        query += bias_row(qkv_bias, first, key_width, key_lanes)
-        query = depthwise(
-            query,
-            q_dw_weight,
-            q_dw_bias,
-            group,
-            token,
-            height,
-            key_width,
-            kernel_height,
-            kernel_width,
-            rows_at_once,
-            window_size,
-        ).to(x.dtype.element_ty)
-
-        result = tl.zeros([queries, value_lanes], tl.float32)
-        top = tl.full([queries], LOWEST, tl.float32)
-        total = tl.zeros([queries], tl.float32)
-        for start in range(0, tokens, keys):
-            key_token = start + tl.arange(0, keys)
-            key_pixel = pixels(window, key_token, height, width, window_size, shift_size)
-            key = tl.zeros([keys, key_lanes], tl.float32)
-            value = tl.zeros([keys, value_lanes], tl.float32)
-            for part in range(0, value_lanes, input_step):
-                inputs = group_input(
-                    x, output, key_pixel, key_token < tokens, group, part, channels, value_width, input_step
-                )
-                weight = weight_block(
-                    qkv_weight, first + key_width, part, key_width, key_lanes, value_width, input_step
-                )
-                key = tl.dot(inputs, weight, key, input_precision="tf32x3")
-                weight = weight_block(
-                    qkv_weight, first + 2 * key_width, part, value_width, value_lanes, value_width, input_step
-                )
-                value = tl.dot(inputs, weight, value, input_precision="tf32x3")
-            key = (key + bias_row(qkv_bias, first + key_width, key_width, key_lanes)).to(x.dtype.element_ty)
-            value += bias_row(qkv_bias, first + 2 * key_width, value_width, value_lanes)
-            logits = scaled_bias(bias_table, group, token, key_token, window_size, groups, key_width, in_rows, full)
-            logits = tl.dot(query, tl.trans(key), logits, input_precision="tf32x3") * key_width**-0.5
-            if shift_size > 0:
-                key_region = regions(window, key_token, height, width, window_size, shift_size)
-                logits = same_region_or_masked(logits, region, key_region)
-            if not full:
-                logits = tl.where((key_token < tokens)[None, :], logits, float("-inf"))
-            result, top, total = accumulate(logits, value.to(x.dtype.element_ty), result, top, total)
-
-        here = token + unknown_zero(group, width, groups)
-        pixel = pixels(window, here, height, width, window_size, shift_size)
-        lane = tl.arange(0, value_lanes)[None, :]
-        tl.store(
-            output + pixel[:, None] * channels + group * value_width + lane,
-            (result / total[:, None]).to(output.dtype.element_ty),
-            mask=(token < tokens)[:, None] & (lane < value_width),
+        store_taps(taps, q_dw_weight, group, key_width, key_lanes, taps_count, triton.next_power_of_2(taps_count))
+        query_weight, query_bias = projection(
+            qkv_weight, qkv_bias, first, key_width, key_lanes, value_width, value_lanes, 0.0
         )
+        key_weight, key_bias = projection(
+            qkv_weight, qkv_bias, first + key_width, key_width, key_lanes, value_width, value_lanes, 0.0
+        )
+        value_weight, value_bias = projection(
+            qkv_weight, qkv_bias, first + 2 * key_width, value_width, value_lanes, value_width, value_lanes, 1.0
+        )
+        for start in tl.range(0, tokens, queries, num_stages=1):
+            token = start + tl.arange(0, queries) + unknown_zero(group, height, groups)
+            pixel = pixels(window, token, height, width, window_size, shift_size)
+            inputs = group_input(x, output, pixel, token < tokens, group, channels, value_width, value_lanes)
+            query = tl.dot(inputs, query_weight, input_precision="tf32x3") + query_bias
+            inside = (token // window_size + kernel_height // 2) * image_width + token % window_size + kernel_width // 2
+            tl.store(image + inside[:, None] * key_lanes + key_lane, query, mask=(token < tokens)[:, None])
+            key = tl.dot(inputs, key_weight, input_precision="tf32x3") + key_bias
+            tl.store(key_memory + token[:, None] * key_lanes + key_lane, key.to(x.dtype.element_ty))
+            value = tl.dot(inputs, value_weight, input_precision="tf32x3") + value_bias
+            tl.store(value_memory + token[:, None] * value_lanes + lane, value.to(x.dtype.element_ty))
+        tl.debug_barrier()
+
+        shift = tl.load(q_dw_bias + group * key_width + key_lane, mask=key_lane < key_width, other=0.0)
+        for start in tl.range(0, tokens, queries, num_stages=1):
+            token = start + tl.arange(0, queries) + unknown_zero(group, height, groups)
+            known = token if full else tl.minimum(token, tokens - 1)
+            corner = (known // window_size) * image_width + known % window_size
+            query = depthwise(
+                image, taps, shift.to(tl.float32), corner, kernel_height, kernel_width, image_width, key_lanes
+            ).to(x.dtype.element_ty)
+            result = tl.zeros([queries, value_lanes], tl.float32)
+            for masked in tl.static_range(2 if shift_size > 0 else 1):
+                if seam == (masked > 0):
+                    result = attend(
+                        query,
+                        key_memory,
+                        value_memory,
+                        bias_table,
+                        window,
+                        group,
+                        token,
+                        height,
+                        width,
+                        window_size,
+                        shift_size,
+                        groups,
+                        key_width,
+                        value_width,
+                        value_lanes,
+                        in_rows,
+                        keys,
+                        full,
+                        masked,
+                    )
+            pixel = pixels(window, token, height, width, window_size, shift_size)
+            tl.store(
+                output + pixel[:, None] * channels + group * value_width + lane,
+                result.to(output.dtype.element_ty),
+                mask=(token < tokens)[:, None] & (lane < value_width),
+            )
         tl.debug_barrier()
 
 
@@ -315,7 +330,7 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
     Raises:
         NoKernel: The kernel cannot be started for these shapes.
     """
-    most_warps = pick(NAME, TACTICS, tactic)
+    blocks = pick(NAME, TACTICS, tactic)
     image, qkv_weight, qkv_bias, q_dw_weight, q_dw_bias, table = (tuple(s) for s in shapes)
     window_size, shift_size = attributes["window_size"], attributes["shift_size"]
     check_image(NAME, image, window_size, shift_size, dtype)
@@ -339,18 +354,21 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
         if found != wanted:
             raise NoKernel(f"{NAME}: {name} must be {list(wanted)}, got {list(found)}")
     in_rows = check_biases(NAME, table, window_size, groups)
-    queries = block_size(window_size * window_size)
+    tokens = window_size * window_size
     key_lanes, value_lanes = block_size(key_width), block_size(value_width)
-    crowded = dtype == "float32" or key_lanes > NARROW_KEYS
-    num_warps = min(queries // WARP_QUERIES, FEW_WARPS if crowded else most_warps)
-    roomy = not crowded and num_warps <= FEW_WARPS
-    shared = 4 * queries * key_lanes
-    if queries > MAX_QUERIES or value_lanes > MAX_LANES or shared > MAX_SHARED_BYTES:
+    padded = block_size(tokens)
+    wide = key_lanes > MAX_LANES
+    if tokens > MAX_QUERIES or value_lanes > MAX_LANES or (wide and padded * key_lanes > MAX_NUMBERS):
         raise NoKernel(
-            f"{NAME}: the kernel takes windows of {MAX_QUERIES} tokens, groups {MAX_LANES} wide and "
-            f"{MAX_SHARED_BYTES} bytes of shared memory for q at most, got window_size {window_size}, "
-            f"group width {value_width}, and dk {key_width}, which takes {shared} bytes"
+            f"{NAME}: the kernel takes windows of {MAX_QUERIES} tokens, groups {MAX_LANES} wide and keys {MAX_LANES} "
+            f"wide or {MAX_NUMBERS} numbers of q at most, got window_size {window_size}, group width {value_width} and "
+            f"dk {key_width}"
         )
+    queries, keys, num_warps = map(min, blocks, NARROW) if dtype == "float32" else blocks
+    queries, keys = min(queries, padded), min(keys, padded)
+    bordered = (window_size + kernel_height - 1) * (window_size + kernel_width - 1)
+    halves = padded * (key_lanes + value_lanes) * ITEM_BYTES[dtype] // ITEM_BYTES["float32"]
+    scratch = (bordered + kernel_height * kernel_width) * key_lanes + halves
     return Launch(
         kernel=group_shifted_window_attention_kernel,
         constants={
@@ -363,16 +381,17 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
             "value_lanes": value_lanes,
             "kernel_height": kernel_height,
             "kernel_width": kernel_width,
-            "rows_at_once": 3 if roomy else 1,
-            "input_step": FLOAT32_STEP if dtype == "float32" else 16,
             "in_rows": in_rows,
             "queries": queries,
-            "keys": KEYS,
+            "keys": keys,
+            "padded": padded,
+            "scratch_size": scratch,
         },
         window_size=window_size,
         programs=1,
-        num_warps=num_warps,
+        num_warps=min(queries // WARP_QUERIES, num_warps),
         key_width=key_width,
+        scratch=scratch,
     )
 
 

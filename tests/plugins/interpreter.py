@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,18 +51,23 @@ class Interpreter:
         self.process.wait()
         self.process.stdout.close()
 
-    def __call__(self, operator: str, tensors: Tensors, attributes: Mapping[str, int], tactic: int = 1) -> Any:
-        """Output of the kernel of `operator` (its torch name) for CPU tensors; errors are raised here again."""
-        return self._ask(operator, tensors, attributes, tactic)[0]
+    def __call__(
+        self, operator: str, tensors: Tensors, attributes: Mapping[str, int], tactic: int = 1, rows: bool = True
+    ) -> Any:
+        """Output of the kernel of `operator` (its torch name) for CPU tensors; errors are raised here again.
+
+        With `rows` a table of position biases is given to the kernel in row form, as on a GPU, else as it is.
+        """
+        return self._ask(operator, tensors, attributes, tactic, rows)[0]
 
     def traffic(
         self, operator: str, tensors: Tensors, attributes: Mapping[str, int], tactic: int = 1
     ) -> list[tuple[Any, Any]]:
-        """How often the kernel loads and how often it stores every element: of the inputs in order, and the output.
+        """How often the kernel loads and how often it stores every element of inputs, output and scratch, in order.
 
         An access to any other address is an error.
         """
-        return self._ask(operator, tensors, attributes, tactic)[1]
+        return self._ask(operator, tensors, attributes, tactic, True)[1]
 
     def _ask(self, *question: Any) -> Any:
         send(self.process.stdin, question)
@@ -146,21 +152,25 @@ class _Memory:
 def _serve() -> None:
     import torch
 
-    from agileir_export.plugins.dispatch import run_kernel
+    from agileir_export.plugins.dispatch import plan_kernel, start_kernel
 
     torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)  # fills what is not initialised with NaN: outputs and scratch
     _bfloat16_products()
     memory = _Memory()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     while True:
         try:
-            operator, tensors, attributes, tactic = receive(sys.stdin.buffer)
+            operator, tensors, attributes, tactic, rows = receive(sys.stdin.buffer)
         except EOFError:
             return
         try:
             memory.clear()
-            answer: Any = run_kernel(operator, tensors, attributes, tactic), memory.traffic()
+            launch = plan_kernel(operator, tensors, attributes, tactic)
+            if not rows:
+                launch = replace(launch, constants={**launch.constants, "in_rows": False}, key_width=0)
+            answer: Any = start_kernel(operator, tensors, attributes, launch), memory.traffic()
         except Exception as error:
             answer = error
         send(answers, answer)

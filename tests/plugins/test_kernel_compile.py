@@ -23,7 +23,7 @@ from triton.compiler import ASTSource
 from agileir_export.plugins.dispatch import kernel_module
 from agileir_export.plugins.launch import MAX_SHARED_BYTES, Launch
 from agileir_export.plugins.ptx import ENTRY as VISIBLE_ENTRY
-from agileir_export.plugins.ptx import POINTERS, without_hidden
+from agileir_export.plugins.ptx import argument_types, without_hidden
 
 kernel_table = load_script(Path(__file__).resolve().parents[2] / "tools" / "kernel_table.py")
 
@@ -77,7 +77,8 @@ def test_kernel_assembles_everywhere_without_spills(call: Call, dtype: str, ptxa
     compiled = kernel_table.compile_call(call, dtype)
     assert compiled.shared_bytes <= MAX_SHARED_BYTES
     inputs = len(call.shapes(1, call.attributes["window_size"], call.attributes["window_size"]))
-    assert entry_parameters(compiled.ptx) == ("u64",) * inputs + ("u32", "u32", "u64")
+    scratch = kernel_module(call.operator).SCRATCH
+    assert entry_parameters(compiled.ptx) == ("u64",) * inputs + ("u32", "u32", "u64") + ("u64",) * scratch
     assert ".target sm_80\n" in compiled.ptx and "\0" not in compiled.ptx
     for architecture in kernel_table.ARCHITECTURES:
         resources = kernel_table.assemble(compiled.ptx, architecture, ptxas)
@@ -114,8 +115,8 @@ def test_every_tactic_can_be_launched_without_an_opt_in_and_spills_nothing(call:
 def test_kernel_compiles_as_pytorch_compiles_it(call: Call, dtype: str, architecture: int) -> None:
     """For the GPU at hand, with its own instructions: not the text that engines carry."""
     launch = launch_of(call, dtype)
-    types = [POINTERS["int32" if index in call.integer_inputs else dtype] for index in range(len(call.shapes(1, 1, 1)))]
-    types += ["i32", "i32", POINTERS[kernel_module(call.operator).OUTPUT_TYPE or dtype]]
+    inputs = ["int32" if index in call.integer_inputs else dtype for index in range(len(call.shapes(1, 1, 1)))]
+    types = argument_types(launch, inputs, kernel_module(call.operator).OUTPUT_TYPE or dtype)
     order = launch.kernel.arg_names
     given = [name for name in order if name not in launch.constants]
     made = triton.compile(

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from agileir_export.plugins.calls import Call
-from agileir_export.plugins.catalogue import CALLS
-from agileir_export.plugins.dispatch import plan_kernel, rows_of, run_kernel
+from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS
+from agileir_export.plugins.dispatch import plan_kernel, run_kernel
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
@@ -73,13 +73,14 @@ def test_a_kernel_is_started_with_its_tensors_on_the_current_stream(
     assert name == launch.kernel.__name__ and binary.startswith(b"\x7fELF")
     ((*start, stream, function, _, _, _, _), *rest) = [started[:9] for started in stand_in.started]
     assert start == [launch.programs * batch * 2 * 3, 1, 1] and (stream, function, rest) == (STREAM, 2, [])
-    given = stand_in.started[0][9:]
-    *pointers, rows, columns, last = given[: len(tensors) + 3]
-    if launch.key_width:
-        tensors[-1] = rows_of(tensors[-1], launch)  # kept, so that every call is given the same
-    assert all(pointer is tensor for pointer, tensor in zip(pointers, tensors, strict=True))
-    assert (rows, columns) == (height, width) and last is output
-    assert list(given[len(tensors) + 3 :]) == [launch.constants[n] for n in launch.kernel.arg_names[len(tensors) + 3 :]]
+    given = dict(zip(launch.kernel.arg_names, stand_in.started[0][9:], strict=True))
+    for name, tensor in zip(BY_TORCH_NAME[call.operator].inputs, tensors, strict=True):
+        assert given[name] is tensor or (
+            name == "bias_table" and given[name].shape[1:] == (2 * window - 1, window, window)
+        )
+    assert (given["height"], given["width"]) == (height, width) and given["output"] is output
+    assert {name: given[name] for name in launch.constants} == launch.constants
+    assert not launch.scratch or given["scratch"].numel() == batch * 2 * 3 * launch.scratch
 
 
 def test_nothing_is_started_for_an_empty_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from agileir_export.plugins.bias_rows import bias_rows
 from agileir_export.plugins.catalogue import BY_TORCH_NAME
 from agileir_export.plugins.dispatch import plan_kernel
 from agileir_export.plugins.key_semantic_dictionary.operator import key_semantic_dictionary
@@ -121,6 +122,9 @@ CASES: list[tuple[Any, ...]] = [
     (GROUP, 4, 0, (1, 4, 8), 3, 4, 10, (3, 5)),
     (GROUP, 4, 3, (2, 8, 4), 2, 16, 6, (5, 3)),
     (GROUP, 5, 2, (1, 10, 5), 2, 3, 5, (1, 1)),
+    (GROUP, 6, 1, (1, 6, 12), 2, 8, 16, (5, 5)),
+    (GROUP, 7, 3, (1, 7, 14), 2, 20, 8, (5, 5)),
+    (GROUP, 8, 4, (1, 8, 16), 2, 12, 10, (5, 5)),
     (ATTENTION, 4, 1, (2, 8, 4), 2, 10),
     (ATTENTION, 7, 3, (1, 7, 14), 3, 30),
     (ATTENTION, 8, 0, (2, 16, 8), 2, 10),
@@ -207,11 +211,26 @@ def test_all_tactics_agree(run: Run, generator: Generator, tactic: int) -> None:
 
 
 @FLOATS
-def test_the_other_tactic_of_groups_agrees(run: Run, generator: Generator, dtype: torch.dtype) -> None:
-    """Sixteen warps are for half precision and narrow keys."""
+@pytest.mark.parametrize("tactic", [2, 3])
+def test_all_tactics_of_groups_agree(run: Run, generator: Generator, dtype: torch.dtype, tactic: int) -> None:
+    """Several blocks of queries a window, and one for all of them, which float32 has no registers for."""
     given = arguments(generator, dtype, GROUP, 16, 5, (1, 16, 16), 2, 6, 10, (5, 3))
-    assert plan_kernel(GROUP, *given, 2).num_warps == (8 if dtype == torch.float32 else 16)
-    check(run, GROUP, *given, 2)
+    queries = plan_kernel(GROUP, *given, tactic).constants["queries"]
+    assert queries == (128 if tactic == 2 or dtype == torch.float32 else 256)
+    check(run, GROUP, *given, tactic)
+
+
+@FLOATS
+@pytest.mark.parametrize("window", [4, 7, 8])
+def test_biases_of_groups_as_a_table_and_in_rows(
+    run: Run, generator: Generator, dtype: torch.dtype, window: int
+) -> None:
+    """The kernel makes nothing else of a table than of the rows that are made of it beforehand."""
+    tensors, numbers = arguments(generator, dtype, GROUP, window, 2, (1, window, 2 * window), 2, 6, 10, (3, 3))
+    rows = bias_rows(tensors[-1].float(), window, 6).to(dtype)
+    result = run(GROUP, tensors, numbers)
+    assert torch.equal(run(GROUP, [*tensors[:-1], rows], numbers), result)
+    assert_agrees(run(GROUP, tensors, numbers, rows=False), reference(GROUP, tensors, numbers))
 
 
 @pytest.mark.slow
