@@ -185,6 +185,7 @@ def accumulate_base2(
     total: tl.tensor,
     scale: tl.constexpr,
     summed: tl.constexpr,
+    only: tl.constexpr = False,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """`accumulate` with ``2^(scale * logits)`` for weights: no multiplication but that of the difference to the top.
 
@@ -197,14 +198,20 @@ def accumulate_base2(
         scale: Factor of the logits, times `LOG2E` for a natural softmax; positive.
         summed: Whether a lane of `value` holds ones, so that the same lane of `output` becomes the sum of the weights;
             `total` then stays as it is.
+        only: Whether this is the first step and the last: `output` and `total` are then not read, `top` is `LOWEST`.
 
     Returns:
         The new output, top and total.
     """
     larger = tl.maximum(top, tl.max(logits, 1) * scale)
     weight = tl.exp2(logits * scale - larger[:, None])
-    decay = tl.exp2(top - larger)
-    if not summed:
-        total = total * decay + tl.sum(weight, 1)
-    output = tl.dot(weight.to(value.dtype), value, output * decay[:, None], input_precision="tf32x3")
+    if only:
+        if not summed:
+            total = tl.sum(weight, 1)
+        output = tl.dot(weight.to(value.dtype), value, input_precision="tf32x3")
+    else:
+        decay = tl.exp2(top - larger)
+        if not summed:
+            total = total * decay + tl.sum(weight, 1)
+        output = tl.dot(weight.to(value.dtype), value, output * decay[:, None], input_precision="tf32x3")
     return output, larger, total
