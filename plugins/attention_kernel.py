@@ -80,7 +80,7 @@ def attend_block(
     query_pixel = pixels(window, query_token, height, width, window_size, shift_size)[:, None]
     query_mask = (query_token < tokens)[:, None] & (lane < head_width)[None, :]
     query_side = sides(window, query_token, height, width, window_size, shift_size)
-    seam = at_seam(window, height, width, window_size)
+    seam = at_seam(window, height, width, window_size) if shift_size > 0 else False
 
     for turn in range(several):
         head = program % turns * several + turn
@@ -100,11 +100,10 @@ def attend_block(
                 bias_table, head, query_token, key_token, window_size, heads, head_width, in_rows, full
             )
             logits = tl.dot(query, tl.trans(key), logits, input_precision="tf32x3")
-            if shift_size > 0:
-                if seam:
-                    key_side = sides(window, key_token, height, width, window_size, shift_size)
-                    foreign = query_side[:, None] != key_side[None, :]
-                    logits -= tl.where(foreign, 100.0 * head_width**0.5, 0.0)
+            if seam:
+                key_side = sides(window, key_token, height, width, window_size, shift_size)
+                foreign = query_side[:, None] != key_side[None, :]
+                logits -= tl.where(foreign, 100.0 * head_width**0.5, 0.0)
             if dictionary is not None:
                 allowed = attended(dictionary, window, query_token, start, tokens, queries, keys)
                 logits = tl.where(allowed, logits, float("-inf"))

@@ -140,7 +140,7 @@ def key_semantic_dictionary_kernel(
     window = program // tl.cdiv(tokens, rows)
     token = (program % tl.cdiv(tokens, rows)) * rows + tl.arange(0, rows)
     pixel = pixels(window, token, height, width, window_size, shift_size)[:, None] * channels
-    seam = at_seam(window, height, width, window_size)
+    seam = at_seam(window, height, width, window_size) if shift_size > 0 else False
     side = sides(window, token, height, width, window_size, shift_size)
 
     wanted = tl.full([rows], count, tl.int32)
@@ -168,10 +168,9 @@ def key_semantic_dictionary_kernel(
         key = order_preserving(similarity)
         high = tl.maximum(high, tl.max(key, 1))
         low = tl.minimum(low, tl.min(key, 1))
-        if shift_size > 0:
-            if seam:
-                their_side = sides(window, other, height, width, window_size, shift_size)
-                key = tl.where((side[:, None] == their_side[None, :]) == within[:, None], key, ABSENT)
+        if seam:
+            their_side = sides(window, other, height, width, window_size, shift_size)
+            key = tl.where((side[:, None] == their_side[None, :]) == within[:, None], key, ABSENT)
         if tokens % columns != 0:
             key = tl.where((other < tokens)[None, :], key, ABSENT)
         candidates = candidates + (key,)  # type: ignore[assignment]  # noqa: RUF005
@@ -228,11 +227,10 @@ def key_semantic_dictionary_kernel(
         other = index * columns + tl.arange(0, columns)
         key = clipped[index]
         chosen = ((key > low[:, None]) | ((key == low[:, None]) & (other[None, :] < bound[:, None]))).to(tl.int32)
-        if shift_size > 0:
-            if seam:
-                their_side = sides(window, other, height, width, window_size, shift_size)
-                same_side = (side[:, None] == their_side[None, :]) & (other < tokens)[None, :]
-                chosen = tl.where(same_side & (within == 0)[:, None], 1, chosen)
+        if seam:
+            their_side = sides(window, other, height, width, window_size, shift_size)
+            same_side = (side[:, None] == their_side[None, :]) & (other < tokens)[None, :]
+            chosen = tl.where(same_side & (within == 0)[:, None], 1, chosen)
         bits = tl.reshape(chosen, [rows, columns // BITS, BITS])
         packed = tl.sum(bits * power[None, None, :], 2)
         word = index * (columns // BITS) + tl.arange(0, columns // BITS)

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,6 +54,10 @@ class Interpreter:
     def __call__(self, operator: str, tensors: Tensors, attributes: Mapping[str, int], tactic: int = 1) -> Any:
         """Output of the kernel of `operator` (its torch name) for CPU tensors; errors are raised here again."""
         return self._ask(operator, tensors, attributes, tactic)[0]
+
+    def as_given(self, operator: str, tensors: Tensors, attributes: Mapping[str, int]) -> Any:
+        """The same, with a table of position biases as it is: not in row form, in which the operators hand it on."""
+        return self._ask(operator, tensors, attributes, 1, True)[0]
 
     def traffic(
         self, operator: str, tensors: Tensors, attributes: Mapping[str, int], tactic: int = 1
@@ -146,7 +151,7 @@ class _Memory:
 def _serve() -> None:
     import torch
 
-    from agileir_export.plugins.dispatch import run_kernel
+    from agileir_export.plugins.dispatch import kernel_module, run_kernel, start_kernel, type_name
 
     torch.set_num_threads(1)
     _bfloat16_products()
@@ -155,12 +160,18 @@ def _serve() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     while True:
         try:
-            operator, tensors, attributes, tactic = receive(sys.stdin.buffer)
+            operator, tensors, attributes, tactic, *as_given = receive(sys.stdin.buffer)
         except EOFError:
             return
         try:
             memory.clear()
-            answer: Any = run_kernel(operator, tensors, attributes, tactic), memory.traffic()
+            if as_given:
+                shapes = [tuple(tensor.shape) for tensor in tensors]
+                launch = kernel_module(operator).launch(shapes, attributes, type_name(tensors[0]), tactic)
+                result = start_kernel(operator, tensors, attributes, replace(launch, key_width=0))
+            else:
+                result = run_kernel(operator, tensors, attributes, tactic)
+            answer: Any = result, memory.traffic()
         except Exception as error:
             answer = error
         send(answers, answer)
