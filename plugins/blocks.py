@@ -13,8 +13,10 @@ import triton.language as tl
 
 __all__ = [
     "FLOAT32_STEP",
+    "LOG2E",
     "LOWEST",
     "accumulate",
+    "accumulate_base2",
     "at_seam",
     "bias_position",
     "pixels",
@@ -25,6 +27,9 @@ __all__ = [
 ]
 
 LOWEST = tl.constexpr(-3.4028234663852886e38)
+
+LOG2E = tl.constexpr(1.4426950408889634)
+"""Binary logarithm of e: turns natural exponentials into those of base two, which are one instruction."""
 
 FLOAT32_STEP = 8 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 8) else 16
 """Fewest channels that a float32 `tl.dot` sums over: what it takes at a time where registers are short."""
@@ -168,4 +173,45 @@ def accumulate(
     decay = tl.exp(top - larger)
     total = total * decay + tl.sum(weight, 1)
     output = tl.dot(weight.to(value.dtype), value, output * decay[:, None], input_precision="tf32x3")
+    return output, larger, total
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def accumulate_base2(
+    logits: tl.tensor,
+    value: tl.tensor,
+    output: tl.tensor,
+    top: tl.tensor,
+    total: tl.tensor,
+    scale: tl.constexpr,
+    summed: tl.constexpr,
+    only: tl.constexpr = False,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """`accumulate` with ``2^(scale * logits)`` for weights: no multiplication but that of the difference to the top.
+
+    Args:
+        logits: ``[M, n]`` float32, not yet scaled, -inf where a key is absent.
+        value: ``[n, d]`` in the tensor type.
+        output: ``[M, d]`` float32, so far, not yet divided.
+        top: ``[M]`` float32, largest scaled logit so far; starts at `LOWEST`.
+        total: ``[M]`` float32, sum of the weights so far.
+        scale: Factor of the logits, times `LOG2E` for a natural softmax; positive.
+        summed: Whether a lane of `value` holds ones, so that the same lane of `output` becomes the sum of the weights;
+            `total` then stays as it is.
+        only: Whether this is the first step and the last: `output` and `total` are then not read, `top` is `LOWEST`.
+
+    Returns:
+        The new output, top and total.
+    """
+    larger = tl.maximum(top, tl.max(logits, 1) * scale)
+    weight = tl.exp2(logits * scale - larger[:, None])
+    if only:
+        if not summed:
+            total = tl.sum(weight, 1)
+        output = tl.dot(weight.to(value.dtype), value, input_precision="tf32x3")
+    else:
+        decay = tl.exp2(top - larger)
+        if not summed:
+            total = total * decay + tl.sum(weight, 1)
+        output = tl.dot(weight.to(value.dtype), value, output * decay[:, None], input_precision="tf32x3")
     return output, larger, total

@@ -7,6 +7,7 @@ the kernel has one, constants. A table of position biases comes as it is or in r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -133,7 +134,8 @@ def attention_launch(
     shapes: Sequence[Shape],
     attributes: Mapping[str, int],
     dtype: str,
-    blocks: tuple[int, int, int],
+    blocks: Sequence[int],
+    several: int = 1,
 ) -> Launch:
     """How to start one of the two attention kernels.
 
@@ -143,7 +145,8 @@ def attention_launch(
         shapes: Shapes of qkv ``[B, H, W, 3C]``, possibly others, and bias_table ``[(2w-1)^2, heads]`` or its row form.
         attributes: window_size, shift_size, num_heads.
         dtype: Tensor type.
-        blocks: Queries and keys of a block, and warps.
+        blocks: Queries and keys of a block, warps, and stages of the pipeline that loads keys and values.
+        several: Heads that a program takes one after another, where that many divide the heads.
 
     Raises:
         NoKernel: The kernel cannot be started for these shapes.
@@ -159,9 +162,10 @@ def attention_launch(
     if head_width > MAX_HEAD_WIDTH:
         raise NoKernel(f"{operator}: the kernel takes heads up to {MAX_HEAD_WIDTH} wide, got {head_width}")
     tokens = window_size * window_size
-    queries, keys, num_warps = blocks
+    queries, keys, num_warps, num_stages = blocks
     if dtype == "float32" and head_width > WIDE_HEAD:
-        queries, keys, num_warps = 64, 16, 4  # more would not fit into registers and shared memory
+        queries, keys, num_warps, num_stages = 64, 16, 4, 1  # more would not fit into registers and shared memory
+    several = math.gcd(several, heads)
     queries, keys = min(queries, block_size(tokens)), min(keys, block_size(tokens))
     return Launch(
         kernel=kernel,
@@ -174,10 +178,12 @@ def attention_launch(
             "in_rows": in_rows,
             "queries": queries,
             "keys": keys,
+            "several": several,
         },
         window_size=window_size,
-        programs=heads * -(-tokens // queries),
+        programs=heads // several * -(-tokens // queries),
         num_warps=num_warps,
+        num_stages=num_stages,
         key_width=head_width,
     )
 

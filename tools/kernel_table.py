@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agileir_export.errors import AgileIRError, EnvironmentProblem, InternalError
+from agileir_export.plugins.bias_rows import rows_shape
 from agileir_export.plugins.calls import Call
-from agileir_export.plugins.catalogue import CALLS
-from agileir_export.plugins.dispatch import kernel_module
+from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS
+from agileir_export.plugins.dispatch import BIAS_TABLE, kernel_module
 from agileir_export.plugins.ptx import CompiledKernel, compile_kernel
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
@@ -71,11 +72,19 @@ def _assembler(ptxas: str, architecture: int) -> str:
     return str(newer) if architecture >= BLACKWELL and newer.is_file() else ptxas
 
 
-def compile_call(call: Call, dtype: str, tactic: int = 1) -> CompiledKernel:
-    """The kernel of a call on images of unknown size, in one tensor type."""
-    module = kernel_module(call.operator)
+def kernel_shapes(call: Call) -> list[tuple[int, ...]]:
+    """Shapes of a call's tensors for one window, as PyTorch and engines give them to the kernel."""
     window = call.attributes["window_size"]
     shapes = call.shapes(1, window, window)
+    if BIAS_TABLE in BY_TORCH_NAME[call.operator].inputs:
+        shapes[-1] = rows_shape(shapes[-1], window)
+    return shapes
+
+
+def compile_call(call: Call, dtype: str, tactic: int = 1) -> CompiledKernel:
+    """The kernel of a call on images of unknown size, in one tensor type; position biases are in row form."""
+    module = kernel_module(call.operator)
+    shapes = kernel_shapes(call)
     shapes[0] = (-1, -1, -1, shapes[0][3])
     for index in call.integer_inputs:
         shapes[index] = (-1, *shapes[index][1:])

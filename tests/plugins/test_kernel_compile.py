@@ -134,8 +134,7 @@ def test_kernel_compiles_as_pytorch_compiles_it(call: Call, dtype: str, architec
 
 
 def launch_of(call: Call, dtype: str) -> Launch:
-    window = call.attributes["window_size"]
-    return kernel_module(call.operator).launch(call.shapes(1, window, window), call.attributes, dtype)
+    return kernel_module(call.operator).launch(kernel_table.kernel_shapes(call), call.attributes, dtype)
 
 
 ENTRY = """.visible .entry kern(
