@@ -69,7 +69,7 @@ class Launch:
     """
 
     kernel: Any
-    constants: Mapping[str, int]
+    constants: Mapping[str, float]
     window_size: int
     programs: int
     num_warps: int

@@ -7,6 +7,7 @@ input and answers on its standard output.
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import struct
@@ -62,6 +63,10 @@ class Interpreter:
         An access to any other address is an error.
         """
         return self._ask(operator, tensors, attributes, tactic)[1]
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """What a function of this folder, named ``"module:function"``, answers in the other process."""
+        return self._ask(function, arguments, {}, 0)
 
     def _ask(self, *question: Any) -> Any:
         send(self.process.stdin, question)
@@ -160,7 +165,12 @@ def _serve() -> None:
             return
         try:
             memory.clear()
-            answer: Any = run_kernel(operator, tensors, attributes, tactic), memory.traffic()
+            answer: Any
+            if ":" in operator:
+                module, name = operator.split(":")
+                answer = getattr(importlib.import_module(module), name)(*tensors)
+            else:
+                answer = run_kernel(operator, tensors, attributes, tactic), memory.traffic()
         except Exception as error:
             answer = error
         send(answers, answer)
