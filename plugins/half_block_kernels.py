@@ -246,7 +246,7 @@ def token_tail_kernel(
             mask = present & (lane + part * PART < channels)[None, :]
             inputs = tl.load(attended + place + part * PART + lane[None, :], mask=mask, other=0.0)
             if rectified:
-                inputs = tl.maximum(inputs, 0.0).to(kind)
+                inputs = tl.maximum(inputs.to(tl.float32), 0.0).to(kind)
             held = plus_product(held, inputs, proj_weight, part * PART, PART)
     norm = normalised(held, gain, shift, channels, epsilon, kind)
     held = plus_bias(held, second_bias)
