@@ -102,10 +102,15 @@ def layers_alone(block: nn.Module) -> bool:
         hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
         if hooked or module._backward_pre_hooks or "forward" in module.__dict__ or module.training:
             return False
-    expected = (("norm1", nn.LayerNorm), ("norm2", nn.LayerNorm), ("mlp.fc1", nn.Linear), ("mlp.act", nn.GELU))
-    for name, kind in (*expected, ("mlp.fc2", nn.Linear)):
-        if type(block.get_submodule(name)) is not kind:
-            return False
+    norms = [block.get_submodule(name) for name in ("norm1", "norm2")]
+    linears = [block.get_submodule(name) for name in ("mlp.fc1", "mlp.fc2")]
+    activation = block.get_submodule("mlp.act")
+    if not all(type(norm) is nn.LayerNorm and norm.weight is not None and norm.bias is not None for norm in norms):
+        return False
+    if not all(type(linear) is nn.Linear for linear in linears):
+        return False
+    if type(activation) is not nn.GELU or activation.approximate != "none":
+        return False
     return all(type(parameter) is nn.Parameter for parameter in block.parameters())
 
 

@@ -308,6 +308,7 @@ def window_attention_kernel(
     else:
         window = before + first + own
         present = (token < count) & (first + own < of_image)
+    nearest = tl.minimum(token, count - 1) if count < slot else token  # so that padding needs no mask
     place = pixels(window, token, height, width, window_size, shift_size)[:, None] * channels
     held = load_parts(image, place, present[:, None], channels, parts)
     norm = normalised(held, gain, shift, channels, epsilon, kind)
@@ -319,7 +320,7 @@ def window_attention_kernel(
         query = product(norm, weight, bias, 0, lanes, lanes)
         key = product(norm, weight + heads * wide * lanes, bias + heads * lanes, 0, lanes, lanes)
         value = product(norm, weight + 2 * heads * wide * lanes, bias + 2 * heads * lanes, 0, lanes, lanes)
-        start = scaled_bias(biases, head, token, token, window_size, heads, head_width, True, count == slot)
+        start = scaled_bias(biases, head, nearest, nearest, window_size, heads, head_width, True, True)
         logits = tl.dot(query.to(kind), tl.trans(key.to(kind)), start, input_precision="tf32x3")
         if shift_size > 0:
             if windows > 1:  # noqa: SIM114 (decided when it is compiled; the next while it runs)

@@ -38,8 +38,11 @@ __all__ = [
 PART = 64
 """Channels that the kernels handle together: widths are padded to a multiple."""
 
-MAX_CHANNELS = 512
+MAX_CHANNELS = {"float32": 192, "float16": 512, "bfloat16": 512}
 """Width beyond which a row does not fit into registers."""
+
+MAX_WINDOW_CHANNELS = {"float32": 64, "float16": 256, "bfloat16": 256}
+"""The same where a whole window is held."""
 
 MAX_TOKENS = 64
 """Tokens of a window up to which one program attends to all of them at once."""
@@ -103,20 +106,20 @@ def padded(size: int) -> int:
     return parts_of(size) * PART
 
 
-def check(channels: int, dtype: str, largest: int = MAX_CHANNELS) -> None:
+def check(channels: int, dtype: str, largest: Mapping[str, int] = MAX_CHANNELS) -> None:
     """Refuses (NoKernel) a type or a width that the kernels were not made for."""
     if dtype not in ITEM_BYTES:
         raise NoKernel(f"half blocks: the kernels take {', '.join(ITEM_BYTES)}, got {dtype}")
-    if not 1 <= channels <= largest:
-        raise NoKernel(f"half blocks: the kernels take 1 to {largest} channels, got {channels}")
+    if not 1 <= channels <= largest[dtype]:
+        raise NoKernel(f"half blocks: the kernel takes 1 to {largest[dtype]} channels in {dtype}, got {channels}")
 
 
 def token_choice(channels: int, dtype: str) -> Choice:
     """How a kernel that goes token by token cuts its work: as many tokens as registers hold at a width."""
     if dtype == "float32":
-        return Choice(32, 32, 4, 1) if channels <= 3 * PART else Choice(16, 16, 4, 1)
+        return Choice(32, 32, 4, 1) if channels <= PART else Choice(16, 16, 4, 1)
     if channels <= 3 * PART:
-        return Choice(64, 64, 4, 1)
+        return Choice(64, 32 if PART < channels <= 2 * PART else 64, 4, 1)
     return Choice(32, 32, 4, 1) if channels <= 4 * PART else Choice(32, 32, 8, 1)
 
 
@@ -215,16 +218,15 @@ def window_attention_launch(
     Raises:
         NoKernel: The kernel was not made for this type, width or window.
     """
-    largest = 3 * PART if dtype == "float32" else 4 * PART
-    check(channels, dtype, largest)
+    check(channels, dtype, MAX_WINDOW_CHANNELS)
     window_size, heads = attributes["window_size"], attributes["num_heads"]
     if window_size**2 > MAX_TOKENS:
         raise NoKernel(f"half blocks: a window may have {MAX_TOKENS} tokens, got {window_size**2}")
     if heads < 1 or channels % heads or channels // heads > MAX_HEAD_WIDTH:
         raise NoKernel(f"half blocks: {channels} channels do not divide into {heads} heads up to {MAX_HEAD_WIDTH} wide")
-    many = dtype == "float32" or channels > 3 * PART
-    choice = choice or Choice(MAX_TOKENS, 0, 8 if many else 4, 1)
     slot = block_size(window_size**2)
+    many = dtype == "float32" or channels > 3 * PART or slot > window_size**2
+    choice = choice or Choice(MAX_TOKENS, 0, 8 if many else 4, 1)
     windows = max(1, choice.tokens // slot)
     constants = {
         "window_size": window_size,

@@ -22,6 +22,7 @@ WINDOW = {"window_attention_kernel": 1, "token_tail_kernel": 1}
 AROUND = {"norm_projection_kernel": 1, "token_tail_kernel": 1}
 GROUP = {"norm_kernel": 1, "token_tail_kernel": 1}
 
+SLOW = pytest.mark.slow
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCES)
 
 
@@ -50,7 +51,7 @@ def test_a_block_of_small_windows(
 ) -> None:
     attention = WindowAttention(width, heads, window, shift)
     error, started = run.call("half_block_networks:block", attention, width, ratio, dtype, (), windows)
-    assert started == WINDOW
+    assert started == (AROUND if dtype == "float32" and width > 64 else WINDOW)
     assert error < TOLERANCES[dtype]
 
 
@@ -63,15 +64,10 @@ def test_a_block_of_larger_windows(run: Interpreter, dtype: str, width: int, win
     assert error < TOLERANCES[dtype]
 
 
-@DTYPES
 @pytest.mark.parametrize(
-    ("width", "heads", "shift"),
-    [
-        (45, 3, 2),
-        (96, 2, 0),
-        pytest.param(200, 4, 2, marks=pytest.mark.slow),
-        pytest.param(448, 8, 0, marks=pytest.mark.slow),
-    ],
+    ("width", "heads", "shift", "dtype"),
+    [(width, 3, 2, dtype) for width in (45, 96) for dtype in TOLERANCES]
+    + [pytest.param(200, 4, 2, "float16", marks=SLOW), pytest.param(448, 8, 0, "bfloat16", marks=SLOW)],
 )
 def test_a_block_with_a_dictionary(run: Interpreter, dtype: str, width: int, heads: int, shift: int) -> None:
     features = torch.randn(1, 4, 8, width, generator=torch.Generator().manual_seed(5))
