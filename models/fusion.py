@@ -8,6 +8,7 @@ hooks, other classes in the place of a layer) gets the layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -214,10 +215,11 @@ class _Layers:
 
 
 def _run(layers: _Layers, attention: Fusable, around: Surroundings, x: Tensor, *context: Tensor) -> Tensor:
-    if around.biases is not None and attention.window_size**2 <= half_blocks.MAX_TOKENS:
-        window, tail = layers.window(attention, around, around.biases), layers.tail(None)
-        x = half_blocks.start(window, [x])
-        return half_blocks.start(tail, [x, x])
+    if around.biases is not None:
+        with suppress(NoKernel):
+            window, tail = layers.window(attention, around, around.biases), layers.tail(None)
+            y = half_blocks.start(window, [x])
+            return half_blocks.start(tail, [y, y])
     tail = layers.tail(around.last, around.rectified)
     if around.first is None:
         given = half_blocks.start(layers.norm(), [x])
