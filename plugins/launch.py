@@ -15,6 +15,8 @@ from .bias_rows import rows_shape
 
 __all__ = [
     "ITEM_BYTES",
+    "MAX_HEAD_WIDTH",
+    "MAX_PIXELS",
     "MAX_SHARED_BYTES",
     "UNKNOWN",
     "Launch",
