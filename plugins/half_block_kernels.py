@@ -23,9 +23,24 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def gelu(value: tl.tensor) -> tl.tensor:
-    """The exact GELU, ``v Phi(v)`` with the error function."""
-    return 0.5 * value * (1.0 + tl.erf(value * 0.7071067811865476))
+def gelu(value: tl.tensor, kind: tl.constexpr) -> tl.tensor:
+    """The exact GELU ``v Phi(v)`` of float32 values, as exact as the type `kind` of the result can tell.
+
+    For types of 16 bits it is ``max(v, 0) - |v| 2^P(|v|)``, where the polynomial P stands for ``log2 Phi(-|v|)``: a
+    third of the error function's instructions, and a relative error below 4e-6 (minimax fit to 5.5; beyond that the
+    result is less than 1e-7 away).
+    """
+    if kind == tl.float32:
+        return 0.5 * value * (1.0 + tl.erf(value * 0.7071067811865476))
+    size = tl.abs(value)
+    power = -1.7934564580783515e-06 * size + 6.090420077870922e-05
+    power = power * size - 0.0009260292566532581
+    power = power * size + 0.00849375825017078
+    power = power * size - 0.05393784796054351
+    power = power * size - 0.45848050600788975
+    power = power * size - 1.151246836186573
+    power = power * size - 0.999995465076557
+    return tl.maximum(value, 0.0) - size * tl.exp2(power)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -251,7 +266,7 @@ def token_tail_kernel(
     norm = normalised(held, gain, shift, channels, epsilon, kind)
     held = plus_bias(held, second_bias)
     for unit in tl.range(0, hidden, step, num_stages=stages):
-        units = gelu(product(norm, first_weight, first_bias, unit, step, hidden)).to(kind)
+        units = gelu(product(norm, first_weight, first_bias, unit, step, hidden), kind).to(kind)
         held = plus_product(held, units, second_weight, unit, step)
     store_parts(output, place, present, held, channels)
 

@@ -101,3 +101,13 @@ def test_a_network_agrees_with_its_layers(run: Interpreter, kind: str, dtype: st
     assert started["token_tail_kernel"] == blocks_of(SHAPES[kind])
     assert sum(started.values()) == 2 * blocks_of(SHAPES[kind])
     assert fused < (5e-6 if dtype == "float32" else max(2 * stock, 1e-3))
+
+
+@pytest.mark.parametrize(("dtype", "relative"), [("float32", 2e-6), ("float16", 6e-6)])
+def test_the_gelu_is_the_exact_one(run: Interpreter, dtype: str, relative: float) -> None:
+    """To the rounding of float32; for 16 bits the relative error is far below their own, out to the smallest values."""
+    values = torch.cat([torch.linspace(-30, 30, 4092), torch.tensor([0.0, -0.0, 65504.0, -65504.0])])
+    result, exact = run.call("half_block_networks:gelu_apart", values, dtype)
+    near = values.abs() < (5.5 if dtype == "float16" else 2)
+    assert ((result - exact).abs() / exact.abs().clamp_min(1e-30))[near].max() < relative
+    torch.testing.assert_close(result.double(), exact, rtol=relative, atol=6e-7)
