@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu
 
+from .fusion import Surroundings, linear_of, run_fused
+
 __all__ = [
     "UPS",
     "Block",
@@ -84,9 +86,27 @@ class HeadedAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """``[B, H, W, C]`` to the same; H and W multiples of the window. `context` goes to `attend`."""
+        output: Tensor = self.proj(self.attend(self.qkv(x), *context))
+        return output
+
+    def attend(self, qkv: Tensor, *context: Tensor) -> Tensor:
+        """Attention of ``[B, H, W, 3C]``, before the output projection."""
+        raise NotImplementedError
+
+    def surroundings(self) -> Surroundings | None:
+        """See `Fusable.surroundings`."""
+        if type(self.qkv) is not nn.Linear or type(self.proj) is not nn.Linear:
+            return None
+        return Surroundings(linear_of(self.qkv), linear_of(self.proj))
+
 
 class Block(nn.Module):
-    """Pre-norm transformer block: ``x + attention(LN(x))``, then ``x + MLP(LN(x))``."""
+    """Pre-norm transformer block: ``x + attention(LN(x))``, then ``x + MLP(LN(x))``.
+
+    On CUDA, where nothing needs to see its layers, it runs fused (`run_fused`); `fuse` switches that off.
+    """
 
     def __init__(self, width: int, attention: nn.Module, mlp_ratio: float) -> None:
         super().__init__()
@@ -94,9 +114,12 @@ class Block(nn.Module):
         self.attn = attention
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.fuse = True
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         """``[B, H, W, C]`` to the same; `context` (a stage's dictionary) goes to the attention."""
+        if self.fuse and (fused := run_fused(self, x, *context)) is not None:
+            return fused
         x = x + self.attn(self.norm1(x), *context)
         output: Tensor = x + self.mlp(self.norm2(x))
         return output

@@ -12,6 +12,7 @@ from ..errors import Unsupported
 from ..plugins.attention import plain_attention
 from ..plugins.shifted_window_attention.operator import shifted_window_attention
 from .columnar import ColumnarNetwork
+from .fusion import Surroundings
 from .inference import BLOCK, UNKNOWN_TASK, columnar_hyperparameters, window_from_table
 from .layers import Block, HeadedAttention, Stage, table_parameter
 from .origin import Assumption
@@ -34,14 +35,17 @@ class WindowAttention(HeadedAttention):
         super().__init__(width, num_heads, window_size, shift_size)
         self.relative_position_bias_table = table_parameter(window_size, num_heads)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[B, H, W, C]`` to the same; H and W multiples of the window."""
+    def attend(self, qkv: Tensor, *context: Tensor) -> Tensor:
+        """See `HeadedAttention.attend`; there is no context."""
+        assert not context
         attend = shifted_window_attention if self.use_operator else plain_attention
-        qkv = self.qkv(x)
         table = self.relative_position_bias_table.to(qkv.dtype)
-        y = attend(qkv, table, self.window_size, self.shift_size, self.num_heads)
-        output: Tensor = self.proj(y)
-        return output
+        return attend(qkv, table, self.window_size, self.shift_size, self.num_heads)
+
+    def surroundings(self) -> Surroundings | None:
+        """See `Fusable.surroundings`."""
+        found = super().surroundings()
+        return found and found._replace(biases=self.relative_position_bias_table)
 
 
 class SwinIR(ColumnarNetwork):

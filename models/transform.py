@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .base import Restorer
+from .layers import Block
 from .registry import FAMILIES
 
 __all__ = ["fold", "randomise", "use_operators"]
@@ -34,11 +35,19 @@ def fold(model: Network) -> Network:
     return folded.requires_grad_(False)
 
 
-def use_operators(model: nn.Module, use: bool = True) -> None:
-    """Switches a model in place between the operators (default) and ordinary torch functions."""
+def use_operators(model: nn.Module, use: bool = True, *, fuse: bool = True) -> None:
+    """Switches a model in place between the operators (default) and ordinary torch functions.
+
+    Args:
+        model: Any network of this package, or a part of one.
+        use: Whether attention runs as operators.
+        fuse: Whether blocks run fused around the operators, where they can: on CUDA, for inference.
+    """
     for module in model.modules():
         if hasattr(module, "use_operator"):
             setattr(module, "use_operator", use)  # noqa: B010 (nn.Module types attributes as tensors)
+        if isinstance(module, Block):
+            module.fuse = fuse
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BIAS_TABLE",
+    "capable",
     "kernel_module",
     "plan_kernel",
     "register_cuda",
@@ -144,7 +145,7 @@ def type_name(tensor: Tensor) -> str:
 
 
 @cache
-def _capable(device: int) -> bool:
+def capable(device: int) -> bool:
     """Whether kernels can run on a CUDA device; says once where they cannot."""
     if importlib.util.find_spec("triton") is None:
         why = "Triton is not installed"
@@ -179,7 +180,7 @@ def register_cuda(operator: CustomOpDef, entry: Operator) -> None:
         same_device = all(tensor.device == tensors[0].device for tensor in tensors)
         named = dict(zip(attributes, numbers, strict=True))
         launch: Launch | None = None
-        if same_device and _capable(tensors[0].device.index):
+        if same_device and capable(tensors[0].device.index):
             with contextlib.suppress(NoKernel):
                 launch = plan_kernel(torch_name, tensors, named)
         if launch is not None:  # from here on, an error is an error: no kernel is replaced in silence

@@ -16,6 +16,8 @@ from .bias_rows import rows_shape
 
 __all__ = [
     "ITEM_BYTES",
+    "MAX_HEAD_WIDTH",
+    "MAX_PIXELS",
     "MAX_SHARED_BYTES",
     "UNKNOWN",
     "Launch",
@@ -70,7 +72,7 @@ class Launch:
     """
 
     kernel: Any
-    constants: Mapping[str, int]
+    constants: Mapping[str, float]
     window_size: int
     programs: int
     num_warps: int

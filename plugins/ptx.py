@@ -116,7 +116,7 @@ def argument_types(launch: Launch, inputs: Sequence[str], output: str) -> tuple[
 @lru_cache(maxsize=256)
 def _compiled(
     kernel: object,
-    constants: tuple[tuple[str, int], ...],
+    constants: tuple[tuple[str, float], ...],
     num_warps: int,
     num_stages: int,
     types: tuple[str, ...],

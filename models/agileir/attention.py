@@ -15,6 +15,7 @@ from ...plugins.group_shifted_window_attention.operator import (
     window_images,
 )
 from ...plugins.windows import position_bias
+from ..fusion import Linear, Surroundings
 from ..layers import table_parameter
 
 __all__ = ["ConvNorm", "GroupAttention"]
@@ -140,11 +141,24 @@ class GroupAttention(nn.Module):
             return x
         if self.training and self.batch_norm and not self._frozen:
             return self._with_batch_statistics(x)
-        *weights, projection, bias = self.weights()
-        inputs = (*weights, self.relative_position_bias_table)
+        *_, projection, bias = weights = self.weights()
+        return nn.functional.linear(torch.relu(self._attend(x, weights)), projection, bias)
+
+    def attend(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Attention of ``[B, H, W, C]``, before ReLU and output projection; there is no context."""
+        assert not context
+        return self._attend(x, self.weights())
+
+    def _attend(self, x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+        inputs = (*weights[:-2], self.relative_position_bias_table)
         operator: Callable[..., Tensor] = group_shifted_window_attention if self.use_operator else plain
-        y = operator(x, *(w.to(x.dtype) for w in inputs), self.window_size, self.shift_size)
-        return nn.functional.linear(torch.relu(y), projection, bias)
+        return operator(x, *(w.to(x.dtype) for w in inputs), self.window_size, self.shift_size)
+
+    def surroundings(self) -> Surroundings | None:
+        """See `Fusable.surroundings`; there are none before BatchNorms are folded."""
+        if self.bypassed or not self._frozen:
+            return None
+        return Surroundings(None, Linear(self.get_buffer("proj_weight"), self.get_buffer("proj_bias")), rectified=True)
 
     def _with_batch_statistics(self, x: Tensor) -> Tensor:
         """Training with BatchNorm: statistics of the batch are needed between projection and attention."""

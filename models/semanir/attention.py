@@ -56,17 +56,15 @@ class KeySemanticAttention(HeadedAttention):
         self.register_buffer("frozen_bias_table", self.bias_table().detach().clone())
         del self.cpb_mlp, self.coordinates
 
-    def forward(self, x: Tensor, dictionary: Tensor) -> Tensor:
-        """``[B, H, W, C]`` and the stage's dictionary to ``[B, H, W, C]``."""
-        qkv = self.qkv(x)
+    def attend(self, qkv: Tensor, *context: Tensor) -> Tensor:
+        """See `HeadedAttention.attend`; the context is the stage's dictionary."""
+        (dictionary,) = context
         table = self.bias_table().to(qkv.dtype)
         arguments = (self.window_size, self.shift_size, self.num_heads)
         if self.use_operator:
-            y = key_semantic_attention(qkv, dictionary, table, *arguments)
-        else:
-            y = plain_attention(qkv, table, *arguments, selected=dictionary)
-        output: Tensor = self.proj(y)
-        return output
+            output: Tensor = key_semantic_attention(qkv, dictionary, table, *arguments)
+            return output
+        return plain_attention(qkv, table, *arguments, selected=dictionary)
 
 
 class SemanticStage(Stage):

@@ -265,9 +265,14 @@ def test_rates_are_work_by_time(scripts: SimpleNamespace) -> None:
 
 def test_comparison_of_models_by_hand(scripts: SimpleNamespace) -> None:
     compared = scripts.models.compared
-    stock, fused = {"median_ms": 6.0, "peak_bytes": 400}, {"median_ms": 2.0, "peak_bytes": 100}
-    assert compared(stock, fused) == {"speedup": 3.0, "memory_ratio": 0.25}
-    assert compared({"skipped": "out of memory"}, fused) == {}
+    stock, blocks = {"median_ms": 6.0, "peak_bytes": 400}, {"median_ms": 2.0, "peak_bytes": 100}
+    assert compared({"stock": stock, "blocks": blocks}) == {"speedup": 3.0, "memory_ratio": 0.25}
+    assert compared({"stock": {"skipped": "out of memory"}, "blocks": blocks}) == {}
+    compiled = {"median_ms": 3.0, "peak_bytes": 200}
+    assert compared({"stock_compiled": compiled, "blocks": blocks}) == {
+        "speedup_over_compiled": 1.5,
+        "memory_ratio_over_compiled": 0.5,
+    }
 
 
 def call_of(operator: str) -> Call:
@@ -371,6 +376,7 @@ def test_models_run_and_write_json(scripts: SimpleNamespace, tmp_path: Path) -> 
     assert scripts.models.main([*given, "--presets", "semanir_tiny_dn25"]) == 0
     (row,) = json.loads(out.read_text())["rows"]
     assert row["preset"] == "semanir_tiny_dn25" and row["picture"] == [8, 16]
+    assert set(row["variants"]) == {"stock", "attention", "blocks"}  # a CPU captures no graph
     assert row["variants"]["stock"]["median_ms"] > 0 and row["speedup"] > 0
     assert row["relative_error"] < 1e-4
 

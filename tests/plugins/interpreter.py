@@ -7,6 +7,7 @@ input and answers on its standard output.
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import struct
@@ -68,6 +69,10 @@ class Interpreter:
         An access to any other address is an error.
         """
         return self._ask(operator, tensors, attributes, tactic, True)[1]
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """What a function of this folder, named ``"module:function"``, answers in the other process."""
+        return self._ask(function, arguments, {}, 0, True)
 
     def _ask(self, *question: Any) -> Any:
         send(self.process.stdin, question)
@@ -167,10 +172,15 @@ def _serve() -> None:
             return
         try:
             memory.clear()
-            launch = plan_kernel(operator, tensors, attributes, tactic)
-            if not rows:
-                launch = replace(launch, constants={**launch.constants, "in_rows": False}, key_width=0)
-            answer: Any = start_kernel(operator, tensors, attributes, launch), memory.traffic()
+            answer: Any
+            if ":" in operator:
+                module, name = operator.split(":")
+                answer = getattr(importlib.import_module(module), name)(*tensors)
+            else:
+                launch = plan_kernel(operator, tensors, attributes, tactic)
+                if not rows:
+                    launch = replace(launch, constants={**launch.constants, "in_rows": False}, key_width=0)
+                answer = start_kernel(operator, tensors, attributes, launch), memory.traffic()
         except Exception as error:
             answer = error
         send(answers, answer)

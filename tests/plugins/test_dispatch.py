@@ -34,7 +34,7 @@ class Recorded:
 
 @pytest.fixture
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    monkeypatch.setattr(dispatch, "_capable", lambda device: True)
+    monkeypatch.setattr(dispatch, "capable", lambda device: True)
     operator = Recorded()
     entry = SimpleNamespace(torch_name="some_operator", inputs=("x", "y"), attributes=("number",))
     dispatch.register_cuda(operator, entry)  # type: ignore[arg-type]
@@ -102,16 +102,16 @@ def test_devices_that_cannot_run_kernels_are_named_once(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: triton)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU X")
-    dispatch._capable.cache_clear()
+    dispatch.capable.cache_clear()
     try:
         if capable:
-            assert dispatch._capable(0)
+            assert dispatch.capable(0)
         else:
             with pytest.warns(RuntimeWarning, match="unfused on CUDA device 0"):
-                assert not dispatch._capable(0)
-            assert not dispatch._capable(0)
+                assert not dispatch.capable(0)
+            assert not dispatch.capable(0)
     finally:
-        dispatch._capable.cache_clear()
+        dispatch.capable.cache_clear()
 
 
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda operator: operator.name)
