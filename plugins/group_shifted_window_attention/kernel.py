@@ -23,8 +23,14 @@ SCRATCH = True
 TACTICS = ((64, 64, 4), (128, 64, 8), (256, 64, 8))
 """Queries and keys of a block, and warps: several small programs a multiprocessor, or one that a window has alone."""
 
-NARROW = (128, 32, 8)
-"""Most queries and keys of a block, and warps, in float32, whose products take more registers."""
+FLOAT32 = (64, 32, 4)
+"""Most queries and keys of a block, and most warps, in float32, whose products take more registers."""
+
+FLOAT32_TABLE = (64, 16, 4)
+"""The same for biases in a table, whose addresses take more registers."""
+
+TABLE = (128, 64, 8)
+"""And for such biases in half precision."""
 
 WARP_QUERIES = 16
 """Queries a warp is given at least: the rows of a tensor-core product."""
@@ -33,10 +39,22 @@ MAX_QUERIES = 256
 """Tokens of a window."""
 
 MAX_LANES = 64
-"""Width of a group, and of a key in windows of `MAX_QUERIES` tokens."""
+"""Width of a group."""
 
 MAX_NUMBERS = 12288
-"""Numbers of a window's q beyond which its keys are `MAX_LANES` wide at most."""
+"""Numbers of a window's q: keys are 32 wide in windows of `MAX_QUERIES` tokens and wider in smaller ones."""
+
+RESIDENT_BYTES = 16 * 1024
+"""Weights of a group's projection that stay on chip from block to block of its tokens."""
+
+WIDE_KEYS = 64
+"""Lanes of a key beyond which blocks are small."""
+
+UNROLLED_TAPS = tl.constexpr(35)
+"""Taps of a filter up to which all are written out; of a larger one those of a row, else compiling takes minutes."""
+
+WIDE = (16, 16, 4)
+"""Queries and keys of a block, and warps, of keys wider than `WIDE_KEYS`."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -124,10 +142,13 @@ def depthwise(
     lane = tl.arange(0, lanes)[None, :]
     here = image + corner[:, None] * lanes + lane
     result = tl.zeros([corner.shape[0], lanes], tl.float32) + shift
-    for row in range(kernel_height):
-        for column in tl.static_range(kernel_width):
-            near = tl.load(here + (row * image_width + column) * lanes)
-            result += near * tl.load(taps + (row * kernel_width + column) * lanes + lane)
+    rows: tl.constexpr = kernel_height if kernel_height * kernel_width <= UNROLLED_TAPS else 1
+    for first in range(0, kernel_height, rows):
+        for below in tl.static_range(rows):
+            for column in tl.static_range(kernel_width):
+                near = tl.load(here + ((first + below) * image_width + column) * lanes)
+                tap = tl.load(taps + ((first + below) * kernel_width + column) * lanes + lane)
+                result += near * tap
     return result
 
 
@@ -216,6 +237,7 @@ def group_shifted_window_attention_kernel(
     queries: tl.constexpr,
     keys: tl.constexpr,
     padded: tl.constexpr,
+    resident: tl.constexpr,
     scratch_size: tl.constexpr,
 ) -> None:
     """All groups of one window in turn (AgileIR, arXiv 2409.06206): projection, depthwise q, attention.
@@ -225,6 +247,7 @@ def group_shifted_window_attention_kernel(
     after block of queries through filter and attention. Their output goes to its channels of `output`; behind another
     barrier the next group reads it from there.
 
+    The weights of a group's projection are `resident`, or loaded for every block where they are large.
     Keys and values are padded to `key_lanes` and `value_lanes`, the tokens to `padded`. Where values leave a lane, it
     holds ones, and the sums of a softmax's weights come from the product with the values.
     """
@@ -268,6 +291,16 @@ def group_shifted_window_attention_kernel(
             token = start + tl.arange(0, queries) + unknown_zero(group, height, groups)
             pixel = pixels(window, token, height, width, window_size, shift_size)
             inputs = group_input(x, output, pixel, token < tokens, group, channels, value_width, value_lanes)
+            if not resident:
+                query_weight, query_bias = projection(
+                    qkv_weight, qkv_bias, first, key_width, key_lanes, value_width, value_lanes, 0.0
+                )
+                key_weight, key_bias = projection(
+                    qkv_weight, qkv_bias, first + key_width, key_width, key_lanes, value_width, value_lanes, 0.0
+                )
+                value_weight, value_bias = projection(
+                    qkv_weight, qkv_bias, first + 2 * key_width, value_width, value_lanes, value_width, value_lanes, 1.0
+                )
             query = tl.dot(inputs, query_weight, input_precision="tf32x3") + query_bias
             inside = (token // window_size + kernel_height // 2) * image_width + token % window_size + kernel_width // 2
             tl.store(image + inside[:, None] * key_lanes + key_lane, query, mask=(token < tokens)[:, None])
@@ -357,15 +390,22 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
     tokens = window_size * window_size
     key_lanes, value_lanes = block_size(key_width), block_size(value_width)
     padded = block_size(tokens)
-    wide = key_lanes > MAX_LANES
-    if tokens > MAX_QUERIES or value_lanes > MAX_LANES or (wide and padded * key_lanes > MAX_NUMBERS):
+    if tokens > MAX_QUERIES or value_lanes > MAX_LANES or padded * key_lanes > MAX_NUMBERS:
         raise NoKernel(
-            f"{NAME}: the kernel takes windows of {MAX_QUERIES} tokens, groups {MAX_LANES} wide and keys {MAX_LANES} "
-            f"wide or {MAX_NUMBERS} numbers of q at most, got window_size {window_size}, group width {value_width} and "
-            f"dk {key_width}"
+            f"{NAME}: the kernel takes windows of {MAX_QUERIES} tokens, groups {MAX_LANES} wide and {MAX_NUMBERS} "
+            f"numbers of q at most, got window_size {window_size}, group width {value_width}, and dk {key_width}, "
+            f"which takes {padded * key_lanes} numbers"
         )
-    queries, keys, num_warps = map(min, blocks, NARROW) if dtype == "float32" else blocks
-    queries, keys = min(queries, padded), min(keys, padded)
+    if dtype == "float32":
+        blocks = tuple(map(min, blocks, FLOAT32 if in_rows else FLOAT32_TABLE))
+    elif not in_rows:
+        blocks = tuple(map(min, blocks, TABLE))
+    queries, keys, num_warps = blocks
+    if key_lanes > WIDE_KEYS:
+        queries, keys, num_warps = WIDE
+    else:
+        queries, keys = min(queries, padded), min(keys, padded)
+        num_warps = min(num_warps, queries // WARP_QUERIES)
     bordered = (window_size + kernel_height - 1) * (window_size + kernel_width - 1)
     halves = padded * (key_lanes + value_lanes) * ITEM_BYTES[dtype] // ITEM_BYTES["float32"]
     scratch = (bordered + kernel_height * kernel_width) * key_lanes + halves
@@ -385,11 +425,12 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
             "queries": queries,
             "keys": keys,
             "padded": padded,
+            "resident": value_lanes * (2 * key_lanes + value_lanes) * ITEM_BYTES[dtype] <= RESIDENT_BYTES,
             "scratch_size": scratch,
         },
         window_size=window_size,
         programs=1,
-        num_warps=min(queries // WARP_QUERIES, num_warps),
+        num_warps=num_warps,
         key_width=key_width,
         scratch=scratch,
     )
