@@ -29,7 +29,7 @@ OUTPUT_TYPE: str | None = "int32"
 SCRATCH = False
 """Whether the kernel takes scratch memory."""
 
-TACTICS = ((16, 256, 4, 3), (32, 256, 8, 2))
+TACTICS = ((16, 128, 4, 2),)
 """Rows and columns of a block of similarities (fewer where a window has fewer tokens), warps, and stages."""
 
 MAX_TOKENS = 1024

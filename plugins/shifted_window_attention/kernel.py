@@ -20,7 +20,7 @@ OUTPUT_TYPE: str | None = None
 SCRATCH = False
 """Whether the kernel takes scratch memory."""
 
-TACTICS = ((64, 64, 4, 1, 1), (64, 64, 4, 1, 2), (64, 32, 4, 1, 1))
+TACTICS = ((64, 64, 4, 1, 1), (64, 64, 4, 1, 2))
 """Queries and keys of a block (fewer where a window has fewer tokens), warps, stages, and heads one after another.
 
 In float32 a program takes one head: registers are short.

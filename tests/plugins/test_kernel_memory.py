@@ -17,7 +17,7 @@ pytest.importorskip("triton", reason="the kernels are written in Triton, which i
 ROWS = 16
 """Rows of similarities a program of the dictionary holds; `TACTICS` of its kernel."""
 
-COLUMNS = 256
+COLUMNS = 128
 """Columns of similarities that it holds at once."""
 
 QUERIES = 64
