@@ -15,17 +15,27 @@ from ..scripts import load_script
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
+import torch
 import triton
+from torch import Tensor
+from triton.runtime.driver import driver
 
 from agileir_export.plugins.half_blocks import (
+    Fused,
     HalfBlockLaunch,
     norm_launch,
     norm_projection_launch,
+    pack_norm_projection,
+    pack_token_tail,
+    pack_window_attention,
+    start,
     token_tail_launch,
     window_attention_launch,
 )
 from agileir_export.plugins.launch import MAX_SHARED_BYTES, NoKernel
 from agileir_export.plugins.ptx import compile_kernel
+
+from .test_kernel_start import STREAM, Driver
 
 kernel_table = load_script(Path(__file__).resolve().parents[2] / "tools" / "kernel_table.py")
 
@@ -114,3 +124,49 @@ def test_programs_cover_every_token_and_window() -> None:
     small = window(60, 6, 4)("float16")  # four windows of 16 tokens a program
     assert small.unit == 4 and small.grid(3, 12, 12) == 3 * 3
     assert window(60, 6, 8)("float16").grid(3, 16, 24) == 18
+
+
+def packed(name: str) -> tuple[Tensor, ...]:
+    """Zero weights for 60 channels."""
+
+    def linear(outputs: int, inputs: int = 60) -> tuple[Tensor, Tensor]:
+        return torch.zeros(outputs, inputs, dtype=torch.float16), torch.zeros(outputs, dtype=torch.float16)
+
+    norm = torch.ones(60, dtype=torch.float16), torch.zeros(60, dtype=torch.float16)
+    if name == "head":
+        return pack_norm_projection(*norm, *linear(180))
+    if name == "tail":
+        return pack_token_tail(linear(60), *norm, linear(120), linear(60, 120))
+    return pack_window_attention(*norm, linear(180), linear(60), torch.zeros(225, 6, dtype=torch.float16), 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "images", "outputs", "sides", "programs"),
+    [
+        ("window", window(60, 6, 8), 1, None, [16, 24], 12),
+        ("head", head(60), 1, 180, [32, 24], 12),
+        ("tail", tail(60, True), 2, None, [32, 24], 12),
+    ],
+)
+def test_a_half_block_is_started_through_tritons_launcher(
+    name: str,
+    make: Callable[[str], HalfBlockLaunch],
+    images: int,
+    outputs: int | None,
+    sides: list[int],
+    programs: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stand_in = Driver()
+    monkeypatch.setattr(driver, "_active", stand_in)
+    image = torch.zeros(2, 16, 24, 60, dtype=torch.float16)
+    launch, weights = make("float16"), packed(name)
+    output = start(Fused(launch, weights), [image] * images, outputs)
+    assert output.shape == (2, 16, 24, outputs or 60)
+    ((kernel, binary, _),) = stand_in.loaded
+    assert kernel == launch.kernel.__name__ and binary.startswith(b"\x7fELF")
+    ((*grid, stream),) = [started[:4] for started in stand_in.started]
+    assert (grid, stream) == ([programs, 1, 1], STREAM)
+    given = stand_in.started[0][9:]
+    assert all(mine is theirs for mine, theirs in zip(given[images:], weights, strict=False))
+    assert list(given[images + len(weights) :][:2]) == sides
