@@ -137,7 +137,7 @@ def run_fused(block: Any, x: Tensor, *context: Tensor) -> Tensor | None:
         x: Features.
         context: What the attention takes beside them.
     """
-    if watched(block, x, context) or not usable(x):
+    if not usable(x) or watched(block, x, context):
         return None
     attention = block.attn
     if not isinstance(attention, Fusable) or not attention.use_operator or not layers_alone(block):

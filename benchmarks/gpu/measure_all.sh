@@ -55,16 +55,15 @@ plugins() { # TensorRT with our plugins in networks without other products; FOLD
     for each in shifted_window_attention group_shifted_window_attention key_semantic_attention key_semantic_dictionary; do
         step 150 "plugins_$each" "$python" $script operators "$nets" "$out" $each >/dev/null & running+=($!)
     done
-    wait "${running[@]}"; running=()
     for each in swinir agileir_tiny_x2 semanir_tiny_x2; do
-        step 200 "plugins_$each" "$python" $script models "$nets" "$out" $each >/dev/null & running+=($!)
+        step 150 "plugins_$each" "$python" $script models "$nets" "$out" $each >/dev/null & running+=($!)
     done
-    step 200 plugins_runner env PYTHONSAFEPATH=1 AGILEIR_EXPORT_PRODUCTS_AS_SUMS=1 "$python" -m pytest -q -rfEs --tb=short \
+    step 150 plugins_runner env PYTHONSAFEPATH=1 AGILEIR_EXPORT_PRODUCTS_AS_SUMS=1 "$python" -m pytest -v -rfEs --tb=short \
         -p no:cacheprovider -m gpu tests/engines/test_tensorrt_gpu.py -k "not rtx and not unet" >/dev/null & running+=($!)
     plugins_cli "$nets" >/dev/null & running+=($!)
     wait "${running[@]}"
-    step 100 plugins_bare "$python" $script bare "$nets" "$out" >/dev/null
-    grep -h '^{"step"\|^== \|failed\|passed' "$out"/plugins_*.log | cut -c1-400
+    step 60 plugins_bare "$python" $script bare "$nets" "$out" >/dev/null
+    grep -h '^{"step"\|^== \|failed\|passed\|PASSED\|FAILED\|ERROR' "$out"/plugins_*.log | cut -c1-300
     grep -q '^== exit code' "$out"/plugins_*.log && failed=1
 }
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,16 +99,21 @@ def build_with(
 
 
 @pytest.fixture
-def used() -> Iterator[Callable[[], int]]:
-    """Bytes of the GPU that are in use, by anyone."""
+def used() -> Callable[[], int]:
+    """Bytes of the GPU that this process uses; those that anyone uses, where the driver does not tell them apart."""
 
     def measure() -> int:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
+        command = ["nvidia-smi", "--query-compute-apps=pid,used_gpu_memory", "--format=csv,noheader,nounits"]
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        own = [line.partition(",")[2] for line in listed.splitlines() if line.partition(",")[0] == str(os.getpid())]
+        if own and own[0].strip().isdecimal():
+            return int(own[0]) << 20
         free, total = torch.cuda.mem_get_info()
         return int(total - free)
 
-    yield measure
+    return measure
 
 
 @pytest.mark.parametrize("kind", [*networks.ONE_A_FAMILY, "semanir-unet"])
