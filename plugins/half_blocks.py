@@ -322,8 +322,8 @@ def start(fused: Fused, images: Sequence[Tensor], outputs: int | None = None) ->
     if launch.window_size > 1:
         shift = int(launch.constants["shift_size"])
         check_image("half blocks", image.shape, launch.window_size, shift, str(image.dtype).removeprefix("torch."))
-    if batch * height * width > MAX_PIXELS:
-        raise NoKernel(f"half blocks: more than {MAX_PIXELS} tokens")
+    if batch * height * width > MAX_PIXELS - launch.unit:  # rows are counted in int32, those of the last program, too
+        raise NoKernel(f"half blocks: {batch} images of {height}x{width} have too many tokens")
     output = image.new_empty(batch, height, width, outputs or channels)
     if output.numel() == 0:
         return output
