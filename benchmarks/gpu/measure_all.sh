@@ -39,6 +39,7 @@ kernels() { # a process for each operator: after an illegal address nothing work
     gpu_tests 240 kernels_4 $file "agree and shifted_window and not group" >/dev/null & running+=($!)
     gpu_tests 240 kernels_5 $file "not agree" >/dev/null & running+=($!)
     gpu_tests 240 kernels_6 $others "" >/dev/null & running+=($!)
+    gpu_tests 240 kernels_7 tests/plugins/test_half_blocks_on_gpu.py "" >/dev/null & running+=($!)
     wait "${running[@]}"
     cat "$out"/kernels_?.log >"$out/kernels.log" && rm "$out"/kernels_?.log
     cat "$out/kernels.log"
