@@ -105,7 +105,7 @@ class HeadedAttention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: ``x + attention(LN(x))``, then ``x + MLP(LN(x))``.
 
-    On CUDA, where nothing needs to see its layers, it runs fused (`run_fused`); `fuse` switches that off.
+    With `fuse` it runs fused on CUDA, where nothing needs to see its layers (`run_fused`).
     """
 
     def __init__(self, width: int, attention: nn.Module, mlp_ratio: float) -> None:
@@ -114,7 +114,7 @@ class Block(nn.Module):
         self.attn = attention
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, int(width * mlp_ratio))
-        self.fuse = True
+        self.fuse = False
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         """``[B, H, W, C]`` to the same; `context` (a stage's dictionary) goes to the attention."""

@@ -35,13 +35,14 @@ def fold(model: Network) -> Network:
     return folded.requires_grad_(False)
 
 
-def use_operators(model: nn.Module, use: bool = True, *, fuse: bool = True) -> None:
+def use_operators(model: nn.Module, use: bool = True, *, fuse: bool = False) -> None:
     """Switches a model in place between the operators (default) and ordinary torch functions.
 
     Args:
         model: Any network of this package, or a part of one.
         use: Whether attention runs as operators.
-        fuse: Whether blocks run fused around the operators, where they can: on CUDA, for inference.
+        fuse: Whether blocks run fused around the operators, where they can: on CUDA, for inference. Faster; see
+            docs/limitations.md for what has run on a GPU.
     """
     for module in model.modules():
         if hasattr(module, "use_operator"):

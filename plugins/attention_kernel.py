@@ -55,25 +55,23 @@ def attend_block(
     in_rows: tl.constexpr,
     queries: tl.constexpr,
     keys: tl.constexpr,
-    several: tl.constexpr,
 ) -> None:
     """``softmax(d^-0.5 q k^T + bias + mask) v``, roll, partition and reverse by address (arXiv 2103.14030, 3.2).
 
-    `lanes` is `head_width` padded to a power of two; programs run head by head (`several` heads each, one after
-    another), then query blocks, then windows. The products start from the scaled bias, and their scaling is a factor of
-    the exponent. Only windows at the seam are masked. A spare lane of the values holds ones: it sums the weights. With
-    a dictionary, all keys outside a query's row have logit -inf; it names no token beyond the window, so padding lanes
-    of keys need no further mask.
+    `lanes` is `head_width` padded to a power of two; programs run head by head, then query blocks, then windows. The
+    products start from the scaled bias, and their scaling is a factor of the exponent. Only windows at the seam are
+    masked. A spare lane of the values holds ones: it sums the weights. With a dictionary, all keys outside a query's
+    row have logit -inf; it names no token beyond the window, so padding lanes of keys need no further mask.
     """
     tokens: tl.constexpr = window_size * window_size
     channels: tl.constexpr = heads * head_width
     full: tl.constexpr = tokens % queries == 0 and tokens % keys == 0
     summed: tl.constexpr = head_width < lanes
     scale: tl.constexpr = LOG2E * head_width**-0.5
-    turns: tl.constexpr = heads // several
     program = tl.program_id(0)
-    block = (program // turns) % tl.cdiv(tokens, queries)
-    window = program // (turns * tl.cdiv(tokens, queries))
+    head = program % heads
+    block = (program // heads) % tl.cdiv(tokens, queries)
+    window = program // (heads * tl.cdiv(tokens, queries))
 
     lane = tl.arange(0, lanes)
     query_token = block * queries + tl.arange(0, queries)
@@ -82,35 +80,31 @@ def attend_block(
     query_side = sides(window, query_token, height, width, window_size, shift_size)
     seam = at_seam(window, height, width, window_size) if shift_size > 0 else False
 
-    for turn in range(several):
-        head = program % turns * several + turn
-        part = head * head_width + lane[None, :]
-        query = tl.load(qkv + query_pixel * (3 * channels) + part, mask=query_mask, other=0.0)
-        result = tl.zeros([queries, lanes], tl.float32)
-        top = tl.full([queries], LOWEST, tl.float32)
-        total = tl.zeros([queries], tl.float32)
-        for start in range(0, tokens, keys):
-            key_token = start + tl.arange(0, keys)
-            key_pixel = pixels(window, key_token, height, width, window_size, shift_size)[:, None]
-            key_mask = (key_token < tokens)[:, None] & (lane < head_width)[None, :]
-            address = qkv + key_pixel * (3 * channels) + part
-            key = tl.load(address + channels, mask=key_mask, other=0.0)
-            value = tl.load(address + 2 * channels, mask=key_mask, other=1.0 if summed else 0.0)
-            logits = scaled_bias(
-                bias_table, head, query_token, key_token, window_size, heads, head_width, in_rows, full
-            )
-            logits = tl.dot(query, tl.trans(key), logits, input_precision="tf32x3")
-            if seam:
-                key_side = sides(window, key_token, height, width, window_size, shift_size)
-                foreign = query_side[:, None] != key_side[None, :]
-                logits -= tl.where(foreign, 100.0 * head_width**0.5, 0.0)
-            if dictionary is not None:
-                allowed = attended(dictionary, window, query_token, start, tokens, queries, keys)
-                logits = tl.where(allowed, logits, float("-inf"))
-            elif not full:
-                logits = tl.where((key_token < tokens)[None, :], logits, float("-inf"))
-            result, top, total = accumulate_base2(logits, value, result, top, total, scale, summed, tokens <= keys)
-        if summed:
-            total = tl.sum(tl.where((lane == head_width)[None, :], result, 0.0), 1)
-        result *= (1.0 / total)[:, None]
-        tl.store(output + query_pixel * channels + part, result.to(output.dtype.element_ty), mask=query_mask)
+    part = head * head_width + lane[None, :]
+    query = tl.load(qkv + query_pixel * (3 * channels) + part, mask=query_mask, other=0.0)
+    result = tl.zeros([queries, lanes], tl.float32)
+    top = tl.full([queries], LOWEST, tl.float32)
+    total = tl.zeros([queries], tl.float32)
+    for start in range(0, tokens, keys):
+        key_token = start + tl.arange(0, keys)
+        key_pixel = pixels(window, key_token, height, width, window_size, shift_size)[:, None]
+        key_mask = (key_token < tokens)[:, None] & (lane < head_width)[None, :]
+        address = qkv + key_pixel * (3 * channels) + part
+        key = tl.load(address + channels, mask=key_mask, other=0.0)
+        value = tl.load(address + 2 * channels, mask=key_mask, other=1.0 if summed else 0.0)
+        logits = scaled_bias(bias_table, head, query_token, key_token, window_size, heads, head_width, in_rows, full)
+        logits = tl.dot(query, tl.trans(key), logits, input_precision="tf32x3")
+        if seam:
+            key_side = sides(window, key_token, height, width, window_size, shift_size)
+            foreign = query_side[:, None] != key_side[None, :]
+            logits -= tl.where(foreign, 100.0 * head_width**0.5, 0.0)
+        if dictionary is not None:
+            allowed = attended(dictionary, window, query_token, start, tokens, queries, keys)
+            logits = tl.where(allowed, logits, float("-inf"))
+        elif not full:
+            logits = tl.where((key_token < tokens)[None, :], logits, float("-inf"))
+        result, top, total = accumulate_base2(logits, value, result, top, total, scale, summed, tokens <= keys)
+    if summed:
+        total = tl.sum(tl.where((lane == head_width)[None, :], result, 0.0), 1)
+    result *= (1.0 / total)[:, None]
+    tl.store(output + query_pixel * channels + part, result.to(output.dtype.element_ty), mask=query_mask)

@@ -41,11 +41,18 @@ PART = 64
 MAX_CHANNELS = {"float32": 192, "float16": 512, "bfloat16": 512}
 """Width beyond which a row does not fit into registers."""
 
-MAX_WINDOW_CHANNELS = {"float32": 64, "float16": 256, "bfloat16": 256}
+MAX_WINDOW_CHANNELS = {"float32": 64, "float16": 192, "bfloat16": 192}
 """The same where a whole window is held."""
+
+MAX_PADDED_CHANNELS = {"float32": 64, "float16": 96, "bfloat16": 96}
+"""The same where its tokens are not a power of two: their mask takes registers, too."""
 
 MAX_TOKENS = 64
 """Tokens of a window up to which one program attends to all of them at once."""
+
+WARP_ROWS = 16
+"""Rows of a product that a warp has at least. Where a program has more warps than that, Triton 3.6 gives some of them
+rows beyond the last of a narrow product, and on Hopper the program ends with an illegal memory access."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ def token_choice(channels: int, dtype: str) -> Choice:
     if dtype == "float32":
         return Choice(32, 32, 4, 1) if channels <= PART else Choice(16, 16, 4, 1)
     if channels <= 3 * PART:
-        return Choice(64, 32 if PART < channels <= 2 * PART else 64, 4, 1)
+        return Choice(64, 64, 4, 1)
     return Choice(32, 32, 4, 1) if channels <= 4 * PART else Choice(32, 32, 8, 1)
 
 
@@ -218,15 +225,14 @@ def window_attention_launch(
     Raises:
         NoKernel: The kernel was not made for this type, width or window.
     """
-    check(channels, dtype, MAX_WINDOW_CHANNELS)
     window_size, heads = attributes["window_size"], attributes["num_heads"]
-    if window_size**2 > MAX_TOKENS:
+    slot = block_size(window_size**2)
+    if slot > MAX_TOKENS:
         raise NoKernel(f"half blocks: a window may have {MAX_TOKENS} tokens, got {window_size**2}")
+    check(channels, dtype, MAX_WINDOW_CHANNELS if slot == window_size**2 else MAX_PADDED_CHANNELS)
     if heads < 1 or channels % heads or channels // heads > MAX_HEAD_WIDTH:
         raise NoKernel(f"half blocks: {channels} channels do not divide into {heads} heads up to {MAX_HEAD_WIDTH} wide")
-    slot = block_size(window_size**2)
-    many = dtype == "float32" or channels > 3 * PART or slot > window_size**2
-    choice = choice or Choice(MAX_TOKENS, 0, 8 if many else 4, 1)
+    choice = choice or Choice(MAX_TOKENS, 0, MAX_TOKENS // WARP_ROWS, 1)
     windows = max(1, choice.tokens // slot)
     constants = {
         "window_size": window_size,

@@ -7,7 +7,6 @@ the kernel has one, constants. A table of position biases comes as it is or in r
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -136,8 +135,7 @@ def attention_launch(
     shapes: Sequence[Shape],
     attributes: Mapping[str, int],
     dtype: str,
-    blocks: Sequence[int],
-    several: int = 1,
+    blocks: tuple[int, int, int],
 ) -> Launch:
     """How to start one of the two attention kernels.
 
@@ -147,8 +145,7 @@ def attention_launch(
         shapes: Shapes of qkv ``[B, H, W, 3C]``, possibly others, and bias_table ``[(2w-1)^2, heads]`` or its row form.
         attributes: window_size, shift_size, num_heads.
         dtype: Tensor type.
-        blocks: Queries and keys of a block, warps, and stages of the pipeline that loads keys and values.
-        several: Heads that a program takes one after another, where that many divide the heads.
+        blocks: Queries and keys of a block, and warps.
 
     Raises:
         NoKernel: The kernel cannot be started for these shapes.
@@ -164,10 +161,9 @@ def attention_launch(
     if head_width > MAX_HEAD_WIDTH:
         raise NoKernel(f"{operator}: the kernel takes heads up to {MAX_HEAD_WIDTH} wide, got {head_width}")
     tokens = window_size * window_size
-    queries, keys, num_warps, num_stages = blocks
+    queries, keys, num_warps = blocks
     if dtype == "float32" and head_width > WIDE_HEAD:
-        queries, keys, num_warps, num_stages = 64, 16, 4, 1  # more would not fit into registers and shared memory
-    several = math.gcd(several, heads)
+        queries, keys, num_warps = 64, 16, 4  # more would not fit into registers and shared memory
     queries, keys = min(queries, block_size(tokens)), min(keys, block_size(tokens))
     return Launch(
         kernel=kernel,
@@ -180,12 +176,10 @@ def attention_launch(
             "in_rows": in_rows,
             "queries": queries,
             "keys": keys,
-            "several": several,
         },
         window_size=window_size,
-        programs=heads // several * -(-tokens // queries),
+        programs=heads * -(-tokens // queries),
         num_warps=num_warps,
-        num_stages=num_stages,
         key_width=head_width,
     )
 

@@ -21,8 +21,8 @@ OUTPUT_TYPE: str | None = None
 SCRATCH = False
 """Whether the kernel takes scratch memory."""
 
-TACTICS = ((64, 64, 4, 1), (64, 64, 4, 2), (64, 32, 4, 1))
-"""Queries and keys of a block (fewer where a window has fewer tokens), warps, and stages."""
+TACTICS = ((64, 64, 4), (64, 32, 4))
+"""Queries and keys of a block (fewer where a window has fewer tokens), and warps."""
 
 FLOAT32_KEYS = 32
 """Keys of a float32 block at most: more, with what their dictionary words unpack to, would not fit into registers."""
@@ -44,7 +44,6 @@ def key_semantic_attention_kernel(
     in_rows: tl.constexpr,
     queries: tl.constexpr,
     keys: tl.constexpr,
-    several: tl.constexpr,
 ) -> None:
     """Window attention of every token to its dictionary row (SemanIR, arXiv 2405.20008), see `attend_block`."""
     attend_block(
@@ -62,7 +61,6 @@ def key_semantic_attention_kernel(
         in_rows,
         queries,
         keys,
-        several,
     )
 
 
@@ -79,10 +77,10 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
     Raises:
         NoKernel: The kernel cannot be started for these shapes.
     """
-    queries, keys, num_warps, num_stages = pick(NAME, TACTICS, tactic)
+    queries, keys, num_warps = pick(NAME, TACTICS, tactic)
     if dtype == "float32":
         keys = min(keys, FLOAT32_KEYS)
-    blocks = queries, keys, num_warps, num_stages
+    blocks = queries, keys, num_warps
     made = attention_launch(NAME, key_semantic_attention_kernel, shapes, attributes, dtype, blocks)
     image, dictionary = tuple(shapes[0]), tuple(shapes[1])
     tokens = made.window_size**2

@@ -20,11 +20,8 @@ OUTPUT_TYPE: str | None = None
 SCRATCH = False
 """Whether the kernel takes scratch memory."""
 
-TACTICS = ((64, 64, 4, 1, 1), (64, 64, 4, 1, 2))
-"""Queries and keys of a block (fewer where a window has fewer tokens), warps, stages, and heads one after another.
-
-In float32 a program takes one head: registers are short.
-"""
+TACTICS = ((64, 64, 4),)
+"""Queries and keys of a block (fewer where a window has fewer tokens), and warps."""
 
 
 @triton.jit(do_not_specialize=["height", "width"])  # type: ignore[untyped-decorator]
@@ -42,7 +39,6 @@ def shifted_window_attention_kernel(
     in_rows: tl.constexpr,
     queries: tl.constexpr,
     keys: tl.constexpr,
-    several: tl.constexpr,
 ) -> None:
     """Window attention, see `attend_block`."""
     attend_block(
@@ -60,7 +56,6 @@ def shifted_window_attention_kernel(
         in_rows,
         queries,
         keys,
-        several,
     )
 
 
@@ -76,7 +71,5 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
     Raises:
         NoKernel: The kernel cannot be started for these shapes.
     """
-    *blocks, several = pick(NAME, TACTICS, tactic)
-    if dtype == "float32":
-        several = 1
-    return attention_launch(NAME, shifted_window_attention_kernel, shapes, attributes, dtype, blocks, several)
+    blocks = pick(NAME, TACTICS, tactic)
+    return attention_launch(NAME, shifted_window_attention_kernel, shapes, attributes, dtype, blocks)

@@ -25,7 +25,9 @@ WIDTH, WINDOW = 12, 4
 
 @pytest.fixture
 def block() -> Block:
-    return Block(WIDTH, WindowAttention(WIDTH, 2, WINDOW, 2), 2.0).eval().requires_grad_(False)
+    made = Block(WIDTH, WindowAttention(WIDTH, 2, WINDOW, 2), 2.0).eval().requires_grad_(False)
+    use_operators(made, True, fuse=True)
+    return made
 
 
 @pytest.fixture
@@ -53,6 +55,13 @@ def test_a_block_for_inference_is_fused(block: Block, x: Tensor, fused: list[Any
         assert not block(x).any()
     with torch.no_grad():
         assert not block.requires_grad_(True)(x).any()
+
+
+def test_blocks_are_fused_only_where_that_is_asked_for(x: Tensor, fused: list[Any]) -> None:
+    made = Block(WIDTH, WindowAttention(WIDTH, 2, WINDOW, 2), 2.0).eval().requires_grad_(False)
+    for switch in (lambda: None, lambda: use_operators(made)):
+        switch()
+        assert made(x).any() and not fused
 
 
 def test_a_cpu_runs_layers(block: Block, x: Tensor, fused: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +178,7 @@ def test_what_no_kernel_takes_runs_layers(block: Block, x: Tensor, monkeypatch: 
 
 def test_groups_are_fused_once_they_are_folded(fused: list[Any]) -> None:
     network = build("agileir").requires_grad_(False)
+    use_operators(network, True, fuse=True)
     image = torch.rand(1, 3, 8, 8)
     network(image)
     assert not fused

@@ -58,6 +58,7 @@ def block(
 ) -> tuple[float, dict[str, int]]:
     """Relative error of one fused block against its layers in float64, and the kernels it started."""
     made = Block(width, attention, ratio).eval()
+    made.fuse = True
     drawn(made, 1)
     for module in made.modules():
         if hasattr(module, "freeze"):
@@ -85,7 +86,7 @@ def network(parameters: dict[str, Any], dtype: str, side: int) -> tuple[float, f
     expected = model(image)
     low = model.to(kind)
     stock = low(image.to(kind))
-    use_operators(low, True)
+    use_operators(low, True, fuse=True)
     with on_a_gpu():
         fused = low(image.to(kind))
     return apart(fused, expected), apart(stock, expected), dict(started)

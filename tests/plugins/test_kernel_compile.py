@@ -131,6 +131,26 @@ def test_kernel_compiles_as_pytorch_compiles_it(call: Call, dtype: str, architec
     )
     assert made.metadata.shared <= OPT_IN_BYTES
     assert made.asm["cubin"].startswith(b"\x7fELF")
+    assert spread_too_far(made.asm["ttgir"]) == []
+
+
+WARP_GROUP = re.compile(
+    r"(#mma\d*) = #ttg\.nvidia_mma<\{versionMajor = 3.*?warpsPerCTA = \[(\d+), (\d+)\], instrShape = \[\d+, (\d+)"
+)
+PRODUCT = re.compile(r"warp_group_dot .*?-> tensor<(\d+)x(\d+)xf32, (#mma\d*)>")
+
+
+def spread_too_far(text: str) -> list[tuple[int, int]]:
+    """Products in Triton's intermediate text for Hopper that are spread over more warps than they have rows or columns.
+
+    Triton 3.6 makes such of products with fewer than 16 rows a warp. Their programs read beyond their operands: on an
+    H100 they gave wrong numbers, or ended with an illegal memory access.
+    """
+    layouts = {
+        name: (16 * int(down), int(along) * int(columns)) for name, down, along, columns in WARP_GROUP.findall(text)
+    }
+    products = [(int(rows), int(columns), *layouts[name]) for rows, columns, name in PRODUCT.findall(text)]
+    return [(rows, columns) for rows, columns, down, along in products if down > rows or along > columns]
 
 
 def launch_of(call: Call, dtype: str) -> Launch:

@@ -14,10 +14,10 @@ from .interpreter import Interpreter
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
-ROWS = 16
+ROWS = 32
 """Rows of similarities a program of the dictionary holds; `TACTICS` of its kernel."""
 
-COLUMNS = 128
+COLUMNS = 256
 """Columns of similarities that it holds at once."""
 
 QUERIES = 64
