@@ -7,8 +7,8 @@ Usage::
 Kernels are compiled to the PTX that engines carry, assembled for each architecture and disassembled. Instructions are
 counted as a thread executes them, a logit: a body's instructions times the threads of a program, over the logits (or
 similarities) that a program computes in one pass through the body. Executed instructions of a kernel are counted from
-loops: straight code once, a loop's body as often as the shapes say (`Work`). What the counts leave out is time that
-instructions wait. Needs Triton, which brings the disassembler, and no GPU.
+loops: straight code once, a loop's body as often as the shapes say (`passes_of`). What the counts leave out is the time
+that instructions wait. Needs Triton, which brings the disassembler, and no GPU.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ TARGET = re.compile(r"\.L_x_\d+")
 USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Loop:
     """A loop of a kernel: where it lies among the instructions, and how often each is in it, inner loops included."""
 
@@ -88,31 +88,15 @@ class Listing:
         return sum(widths) / len(widths) if widths else 0.0
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a program of a kernel does.
-
-    Attributes:
-        logits: Logits, or similarities, that one pass through the innermost loop computes or compares.
-        passes: How often each level of loops is run through, the outermost first.
-        all_logits: Logits of a program in all.
-    """
-
-    logits: int
-    passes: tuple[int, ...]
-    all_logits: int
-
-
-def work_of(launch: Launch) -> Work:
-    """What a program of an operator's kernel does, from the constants of its launch."""
+def logits_of(launch: Launch) -> tuple[int, int]:
+    """Logits (or similarities) of one pass through a kernel's inner loop, and of a program in all."""
     given = launch.constants
     tokens = launch.window_size**2
-    if "rows" in given:  # the dictionary: counted over all columns in every step of the bisection
-        return Work(given["rows"] * tokens, (STEPS,), given["rows"] * tokens)
-    block = given["queries"] * given["keys"]
-    across = -(-tokens // given["keys"])
-    heads = given.get("groups", 1) if launch.programs == 1 else 1
-    return Work(block, (heads, across) if heads > 1 else (across,), heads * given["queries"] * across * given["keys"])
+    if "rows" in given:  # the dictionary counts over all columns in every step of its search
+        return given["rows"] * tokens, given["rows"] * tokens
+    across = -(-tokens // given["keys"]) * given["keys"]
+    down = -(-tokens // given["queries"]) * given["queries"] if "groups" in given else given["queries"]
+    return given["queries"] * given["keys"], given.get("groups", 1) * down * across
 
 
 def width_of(opcode: str) -> int:
@@ -192,29 +176,64 @@ def taken_apart(code: str) -> tuple[tuple[str, ...], tuple[Loop, ...]]:
     return tuple(opcodes), tuple(sorted(loops, key=lambda loop: (loop.first, -loop.last)))
 
 
-def innermost(found: Listing) -> Loop | None:
-    """The loop that a kernel spends its time in: of those with no other in them, the longest."""
+def innermost(found: Listing, launch: Launch) -> Loop | None:
+    """The loop that a kernel spends its time in: over keys, or searching; None where it has none."""
+    times = passes_of(found, launch)
     inner = [
         loop
         for loop in found.loops
-        if not any(loop.first <= other.first and other.last <= loop.last and other != loop for other in found.loops)
+        if times[loop]
+        and not any(loop.first <= each.first and each.last <= loop.last and each != loop for each in found.loops)
     ]
-    return max(inner, key=lambda loop: loop.length, default=None)
+    searching = [loop for loop in inner if not loop.kinds["HMMA"]]
+    softmax = [loop for loop in inner if loop.kinds["MUFU"]]
+    return max(searching if "rows" in launch.constants else softmax, key=lambda loop: loop.length, default=None)
 
 
-def executed(found: Listing, work: Work) -> int:
-    """Instructions that a thread executes: straight code once, loops as often as `Work.passes` says of their depth.
+def passes_of(found: Listing, launch: Launch) -> dict[Loop, int]:
+    """How often each loop's body is run through each time the loop is come to.
 
-    Loops beside each other at one depth are all run through as often: right for the kernels here, whose other loops
-    of a level go over the same tokens.
+    Known by what a loop holds: products (HMMA), exponentials (MUFU). Of two copies of the loop over keys, of which one
+    masks the seam, the shorter runs: most windows are not at the seam. Loops that are none of these (filling a border,
+    ordering ties) count as not run through: all windows together pass them seldom.
     """
+    given = launch.constants
+    tokens = launch.window_size**2
+
+    def inside(loop: Loop) -> list[Loop]:
+        return [each for each in found.loops if loop.first <= each.first and each.last <= loop.last and each != loop]
+
+    if "rows" in given:
+        channels = -(-given["channels"] // given["step"])
+        searched = max((loop for loop in found.loops if not loop.kinds["HMMA"]), key=lambda loop: loop.length)
+        return {
+            loop: STEPS if loop == searched else channels if loop.kinds["HMMA"] and not inside(loop) else 0
+            for loop in found.loops
+        }
+    times = dict.fromkeys(found.loops, 0)
+    over_keys = [loop for loop in found.loops if loop.kinds["MUFU"] and loop.kinds["HMMA"] and not inside(loop)]
+    if over_keys:
+        times[min(over_keys, key=lambda loop: loop.length)] = -(-tokens // given["keys"])
+    if "groups" in given:
+        for loop in found.loops:
+            if loop not in over_keys and loop.kinds["HMMA"]:
+                outer = all(
+                    loop.first <= each.first and each.last <= loop.last for each in found.loops if each.kinds["MUFU"]
+                )
+                times[loop] = given["groups"] if outer and inside(loop) else -(-tokens // given["queries"])
+    return times
+
+
+def executed(found: Listing, launch: Launch) -> int:
+    """Instructions that a thread executes: straight code once, loops as `passes_of` says."""
+    times = passes_of(found, launch)
     total = 0
     for place in range(len(found.opcodes)):
-        depth = sum(loop.first <= place < loop.last for loop in found.loops)
-        times = 1
-        for passes in work.passes[:depth]:
-            times *= passes
-        total += times
+        run = 1
+        for loop in found.loops:
+            if loop.first <= place < loop.last:
+                run *= times[loop]
+        total += run
     return total
 
 
@@ -259,11 +278,11 @@ def count(call: Call, dtype: str, architecture: int, tactic: int = 1) -> Counts:
     """Counts of an operator's kernel, see the head of this file."""
     launch, ptx, dynamic = compile_for(call, dtype, tactic)
     found = listing(ptx, dynamic, architecture)
-    work = work_of(launch)
+    once, every = logits_of(launch)
     threads = 32 * launch.num_warps
-    loop = innermost(found)
-    inner = threads * loop.length / work.logits if loop else threads * len(found.opcodes) / work.all_logits
-    everything = threads * executed(found, work) / work.all_logits
+    loop = innermost(found, launch)
+    inner = threads * loop.length / once if loop else threads * len(found.opcodes) / every
+    everything = threads * executed(found, launch) / every
     return Counts(inner, everything, found.registers, found.stack, found.shared, found.load_bytes())
 
 

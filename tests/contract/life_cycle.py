@@ -23,9 +23,10 @@ import tensorrt as trt
 import tensorrt.plugin as trtp
 from tensorrt.plugin import _tensor
 
+from agileir_export.plugins.bias_rows import rows_shape
 from agileir_export.plugins.calls import Call
 from agileir_export.plugins.catalogue import CALLS, OPERATORS
-from agileir_export.plugins.dispatch import kernel_module
+from agileir_export.plugins.dispatch import BIAS_TABLE, kernel_module
 from agileir_export.plugins.ptx import ENTRY
 from agileir_export.plugins.registry import DOMAIN, NAMESPACE_ATTRIBUTE
 from agileir_export.plugins.tensorrt_plugins import register_tensorrt
@@ -136,9 +137,14 @@ def register_control() -> None:
 
 
 def life(call: Call, dtype: str, tactic: int, image: tuple[int, int, int], dynamic: bool) -> dict[str, Any]:
-    """One plugin from its creation, from fields as the ONNX parser makes them, to its kernel."""
+    """One plugin from its creation, from fields as the ONNX parser makes them, to its kernel.
+
+    A plugin of known sizes is given position biases in row form, as engines have them, one of free sizes the table.
+    """
     operator = next(o for o in OPERATORS.values() if o.torch_name == call.operator)
     shapes = call.shapes(*image)
+    if not dynamic and operator.inputs[-1] == BIAS_TABLE:
+        shapes[-1] = rows_shape(shapes[-1], call.attributes["window_size"])
     kinds = [trt.int32 if i in call.integer_inputs else TYPES[dtype] for i in range(len(shapes))]
     creator = creator_of(operator.name)
     plugin = created(operator.name, DOMAIN, call.attributes, trt.QuickPluginCreationRequest.STRICT_AOT)
@@ -152,10 +158,10 @@ def life(call: Call, dtype: str, tactic: int, image: tuple[int, int, int], dynam
             ]
             for tensor, shape in enumerate(shapes)
         ]
-        (output,) = plugin.get_output_shapes(expressions, [], Builder())
-    output_shape = [size.value for size in output]
-    everything = [described(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)]
-    everything.append(described(output_shape, types[0]))
+        outputs = plugin.get_output_shapes(expressions, [], Builder())
+    output_shapes = [[size.value for size in output] for output in outputs]
+    given = zip([*shapes, *output_shapes], [*kinds, *types], strict=True)
+    everything = [described(shape, kind) for shape, kind in given]
     count = len(shapes)
     combinations = [
         str(each.type).rpartition(".")[2] for each in plugin.get_supported_format_combinations(everything, count)
@@ -177,8 +183,9 @@ def life(call: Call, dtype: str, tactic: int, image: tuple[int, int, int], dynam
         "dynamic": dynamic,
         "image": list(image),
         "output_type": str(types[0]).rpartition(".")[2],
-        "output_shape": output_shape,
-        "combinations": [combinations[i : i + count + 1] for i in range(0, len(combinations), count + 1)],
+        "output_shape": output_shapes[0],
+        "scratch_shape": output_shapes[1] if len(output_shapes) > 1 else [],
+        "combinations": [combinations[i : i + len(everything)] for i in range(0, len(combinations), len(everything))],
         "tactics": tactics,
         "grid": [parameters.grid_x.value, parameters.grid_y.value, parameters.grid_z.value],
         "block": [parameters.block_x.value, parameters.block_y.value, parameters.block_z.value],
@@ -205,6 +212,7 @@ def dispatched(
         "torch_threads": 32 * launch.num_warps,
         "torch_output": list(module.output_shape(shapes, call.attributes)),
         "torch_tactics": len(module.TACTICS),
+        "torch_scratch": [launch.windows(*image) * launch.scratch] if launch.scratch else [],
     }
 
 
@@ -230,7 +238,8 @@ def main(*wanted: str) -> None:
         image = (2, 3 * window, 2 * window)
         seen.append(life(call, "float16", 1, image, dynamic=True))
         if not wanted:
-            seen.append(life(call, "float16", 2, image, dynamic=False))
+            last = len(kernel_module(call.operator).TACTICS)
+            seen.append(life(call, "float16", last, image, dynamic=False))
             seen += [life(call, dtype, 1, image, dynamic=False) for dtype in ("float32", "bfloat16")]
     told = {
         "version": trt.__version__,

@@ -31,7 +31,11 @@ def assert_lived(life: dict[str, Any]) -> None:
     assert life["output_type"] == ("INT32" if is_set else BINDINGS_TYPES[life["dtype"]])
     # One combination for each precision; a dictionary is int32 in all of them.
     assert [combination[0] for combination in life["combinations"]] == ["FLOAT", "HALF", "BF16"]
+    assert life["scratch_shape"] == life["torch_scratch"]
+    assert bool(life["scratch_shape"]) == (life["operator"] == "GroupShiftedWindowAttention")
     for first, *rest in life["combinations"]:
+        if life["scratch_shape"]:
+            assert rest.pop() == "FLOAT"
         assert set(rest) <= {first, "INT32"}
         assert ("INT32" in rest) == (life["operator"] in ("KeySemanticDictionary", "KeySemanticAttention"))
     assert life["tactics"] == list(range(1, life["torch_tactics"] + 1))
@@ -40,7 +44,7 @@ def assert_lived(life: dict[str, Any]) -> None:
     assert 0 <= life["shared"] <= 48 * 1024
     _, height, width = life["image"]
     assert life["extra"] == [height, width]
-    assert life["entry"] == ["u64"] * life["inputs"] + ["u32", "u32", "u64"]
+    assert life["entry"] == ["u64"] * life["inputs"] + ["u32", "u32", "u64"] + ["u64"] * bool(life["scratch_shape"])
     assert life["declares_kernel"]
     assert life["fields"] == life["onnx_attributes"]
 
