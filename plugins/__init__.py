@@ -10,6 +10,7 @@ from .registry import DOMAIN, NAMESPACE_ATTRIBUTE, VERSION, Operator
 
 if TYPE_CHECKING:
     from .catalogue import OPERATORS
+    from .engine_files import engine_form
     from .tensorrt_plugins import register_tensorrt
 
 __all__ = [
@@ -18,7 +19,11 @@ __all__ = [
     "OPERATORS",
     "VERSION",
     "Operator",
+    "engine_form",
     "register_tensorrt",
 ]
 
-__getattr__ = lazy_attributes(__name__, {"OPERATORS": ".catalogue", "register_tensorrt": ".tensorrt_plugins"})
+__getattr__ = lazy_attributes(
+    __name__,
+    {"OPERATORS": ".catalogue", "engine_form": ".engine_files", "register_tensorrt": ".tensorrt_plugins"},
+)

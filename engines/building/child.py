@@ -103,7 +103,7 @@ def _run(request: BuildRequest, folder: Path, progress: Progress) -> dict[str, A
         model = path.read_bytes()
         trt = load_target(request.target_entry)
         if request.use_plugins:
-            from ...plugins.engine_form import engine_form
+            from ...plugins.engine_files import engine_form
             from ...plugins.tensorrt_plugins import register_tensorrt
 
             register_tensorrt(_capability(request))

@@ -161,7 +161,7 @@ class WithPlugins:
             return given
         import onnx
 
-        from ...plugins.engine_form import engine_form
+        from ...plugins.engine_files import engine_form
 
         if isinstance(given, bytes):
             return engine_form(onnx.load_from_string(given), Path()).SerializeToString()

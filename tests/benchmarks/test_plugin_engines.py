@@ -26,7 +26,7 @@ from ..export.written import half_file
 pytest.importorskip("triton", reason="Triton is not installed")
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
-NAMES = ("measuring", "products_as_sums", "plugin_engines")
+NAMES = ("measuring", "products_as_sums", "steps", "plugin_operators", "plugin_engines")
 
 
 @pytest.fixture
@@ -126,9 +126,9 @@ def rehearsed(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Any:
     tensorrt.__version__ = "0.0"  # type: ignore[attr-defined]
     tensorrt.__spec__ = ModuleSpec("tensorrt", None)
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
-    monkeypatch.setattr(scripts.plugin_engines, "Plan", Reference)
-    monkeypatch.setattr(scripts.plugin_engines, "LARGE", ())
-    return scripts.plugin_engines
+    monkeypatch.setattr(scripts.plugin_operators, "Plan", Reference)
+    monkeypatch.setattr(scripts.plugin_operators, "LARGE", ())
+    return scripts.plugin_operators
 
 
 @pytest.mark.parametrize("wrong", [False, True])
@@ -148,7 +148,7 @@ def test_operators_are_judged(
 
 
 def test_a_step_that_fails_is_kept_and_the_next_goes_on(scripts: SimpleNamespace, tmp_path: Path) -> None:
-    report = scripts.plugin_engines.Report(tmp_path / "a.json")
+    report = scripts.steps.Report(tmp_path / "a.json")
 
     def broken(row: dict[str, Any]) -> None:
         row["reached"] = 1
@@ -166,7 +166,7 @@ def test_a_file_of_one_operator_is_valid(scripts: SimpleNamespace) -> None:
         window = call.attributes["window_size"]
         free = 1 + len(call.integer_inputs)
         weights = [np.zeros(shape, np.float32) for shape in call.shapes(1, window, window)[free:]]
-        model = onnx.load_from_string(scripts.plugin_engines.operator_model(call, "bfloat16", weights))
+        model = onnx.load_from_string(scripts.plugin_operators.operator_model(call, "bfloat16", weights))
         (node,) = model.graph.node
         assert node.domain == "agileir" and len(model.graph.input) == free
         assert all(tensor.data_type == onnx.TensorProto.BFLOAT16 for tensor in model.graph.initializer)

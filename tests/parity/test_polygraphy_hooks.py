@@ -16,7 +16,7 @@ from polygraphy.exception import PolygraphyException
 from agileir_export.errors import EnvironmentProblem, ImageError, OnnxFileError
 from agileir_export.images.files import Image, read_image, write_image
 from agileir_export.parity.polygraphy import FixedPeakPsnr, Pictures, WithPlugins
-from agileir_export.plugins.engine_form import engine_form
+from agileir_export.plugins.engine_files import engine_form
 
 from ..export import networks
 

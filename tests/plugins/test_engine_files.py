@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 
-from agileir_export.plugins import dispatch, engine_form
+from agileir_export.plugins import dispatch, engine_files
 from agileir_export.plugins.bias_rows import bias_rows, rows_shape
 from agileir_export.plugins.windows import position_bias
 
@@ -66,7 +66,7 @@ def test_tables_of_a_file_become_rows(kind: str, precision: str, folder: Path, t
     if precision != "float32":
         artifact = half_file(artifact, tmp_path / "half.onnx", precision)
     model = onnx.load(artifact.path)
-    made = engine_form.engine_form(model, artifact.path.parent)
+    made = engine_files.engine_form(model, artifact.path.parent)
     assert model == onnx.load(artifact.path)
     before, after = (
         {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in each.graph.initializer} for each in (model, made)
@@ -96,8 +96,8 @@ def test_a_kernel_with_scratch_gets_an_output_more(folder: Path, monkeypatch: py
         own = [node for node in made.graph.node if node.domain == "agileir"]
         return ((node, SimpleNamespace(scratch=int(index == 0), key_width=0)) for index, node in enumerate(own))
 
-    monkeypatch.setattr(engine_form, "planned_kernels", planned)
-    made = engine_form.engine_form(model, folder)
+    monkeypatch.setattr(engine_files, "planned_kernels", planned)
+    made = engine_files.engine_form(model, folder)
     found = [node for node in made.graph.node if node.domain == "agileir"]
     assert [list(node.output) for node in found] == [
         [*node.output, f"{node.output[0]}.scratch"] if index == 0 else list(node.output)
