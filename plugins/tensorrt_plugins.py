@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from types import GenericAlias
 from typing import Any
 
 from ..errors import EnvironmentProblem
@@ -139,7 +140,7 @@ def _register(trt: Any, trtp: Any, operator: Operator) -> None:
 
     tensors = [(name, trtp.TensorDesc) for name in operator.inputs]
     given = [*tensors, *((name, _int32_array()) for name in operator.attributes)]
-    described: Any = tuple[(trtp.TensorDesc,) * (1 + module.SCRATCH)]  # type: ignore[misc]
+    described: Any = GenericAlias(tuple, (trtp.TensorDesc,) * (1 + module.SCRATCH))
     outputs = ("outputs", described)
     kernel = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]
     identity = f"{DOMAIN}::{operator.name}"

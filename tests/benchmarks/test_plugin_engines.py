@@ -39,7 +39,9 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-@pytest.mark.parametrize("kind", networks.ONE_A_FAMILY)
+@pytest.mark.parametrize(
+    "kind", ["swinir-light", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("agileir", "semanir"))]
+)
 def test_products_become_sums(
     kind: str, precision: str, scripts: SimpleNamespace, folder: Path, tmp_path: Path
 ) -> None:

@@ -23,18 +23,22 @@ AROUND = {"norm_projection_kernel": 1, "token_tail_kernel": 1}
 GROUP = {"norm_kernel": 1, "token_tail_kernel": 1}
 
 SLOW = pytest.mark.slow
-DTYPES = pytest.mark.parametrize("dtype", TOLERANCES)
+DTYPES = pytest.mark.parametrize(
+    "dtype", ["float32", *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("float16", "bfloat16"))]
+)
 
 
 @DTYPES
 @pytest.mark.parametrize(
     ("width", "heads", "window", "shift", "ratio", "windows"),
     [
-        (45, 3, 4, 2, 2.0, (1, 3, 3)),  # four windows a program, and one that is left over
+        pytest.param(
+            45, 3, 4, 2, 2.0, (1, 3, 3), marks=pytest.mark.slow
+        ),  # four windows a program, and one that is left over
         (48, 1, 4, 0, 4.0, (2, 1, 1)),
         (60, 6, 8, 4, 2.0, (1, 2, 2)),
         (96, 3, 6, 3, 1.5, (1, 1, 2)),
-        (180, 6, 8, 0, 2.0, (1, 1, 1)),
+        pytest.param(180, 6, 8, 0, 2.0, (1, 1, 1), marks=pytest.mark.slow),
         (96, 6, 7, 3, 2.0, (1, 1, 1)),
         (33, 33, 2, 1, 1.0, (2, 2, 3)),
     ],
@@ -66,7 +70,8 @@ def test_a_block_of_larger_windows(run: Interpreter, dtype: str, width: int, win
 
 @pytest.mark.parametrize(
     ("width", "heads", "shift", "dtype"),
-    [(width, 3, 2, dtype) for width in (45, 96) for dtype in TOLERANCES]
+    [(45, 3, 2, dtype) for dtype in TOLERANCES]
+    + [pytest.param(96, 3, 2, dtype, marks=SLOW) for dtype in TOLERANCES]
     + [pytest.param(200, 4, 2, "float16", marks=SLOW), pytest.param(448, 8, 0, "bfloat16", marks=SLOW)],
 )
 def test_a_block_with_a_dictionary(run: Interpreter, dtype: str, width: int, heads: int, shift: int) -> None:

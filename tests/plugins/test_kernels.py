@@ -153,7 +153,11 @@ PRESETS = [
 ]
 
 
-@FLOATS
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.slow)],
+    ids=["float32", "float16", "bfloat16"],
+)
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_every_operator(run: Run, generator: Generator, dtype: torch.dtype, case: tuple[Any, ...]) -> None:
     check(run, case[0], *arguments(generator, dtype, *case))

@@ -108,7 +108,7 @@ def test_another_seed_gives_other_weights(tool, images, tmp_path):
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "b"))
 
 
-@pytest.mark.parametrize("preset", ["micro_x2", "micro_dn"])
+@pytest.mark.parametrize("preset", ["micro_x2", pytest.param("micro_dn", marks=pytest.mark.slow)])
 def test_loss_falls(tool, images, tmp_path, preset):
     how = dict(preset=preset, data=str(images), steps=60, batch=4, lr=5e-3, warmup=5, held_out=1)
     run = tool.Run(settings(tool, **how, sigma=25.0 if preset == "micro_dn" else 0.0), tmp_path)

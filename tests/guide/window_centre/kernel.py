@@ -12,10 +12,13 @@ from ..blocks import pixels
 from ..launch import Launch, NoKernel, Shape, block_size, check_image, pick
 from . import NAME
 
-__all__ = ["OUTPUT_TYPE", "TACTICS", "launch", "output_shape", "window_centre_kernel"]
+__all__ = ["OUTPUT_TYPE", "SCRATCH", "TACTICS", "launch", "output_shape", "window_centre_kernel"]
 
 OUTPUT_TYPE: str | None = None
 """Type of the output; None where it is the image's."""
+
+SCRATCH = False
+"""Whether the kernel takes scratch memory."""
 
 TACTICS = (4, 8)
 """Warps of a program."""
