@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")]
 WIDTH = 120
-SLOW_PAGES = {"README.md", "precision.md", "tiles.md"}
+SLOW_PAGES = {"README.md", "onnx.md", "precision.md", "tiles.md"}
 
 NOT_HERE = {
     r"import tensorrt": "needs TensorRT; tests/contract registers the plugins",

@@ -209,6 +209,7 @@ MOVED = """<script>addEventListener("load", () => {
                                    document.activeElement === slider]) })</script></body>"""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian: apt install chromium)")
 @pytest.mark.parametrize("width", [1200, 500], ids=["desk", "phone"])
 def test_the_slider_in_a_real_browser(folder: Path, tmp_path: Path, width: int) -> None:
