@@ -22,7 +22,7 @@ from agileir_export.plugins.bias_rows import rows_shape
 from agileir_export.plugins.calls import Call
 from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS
 from agileir_export.plugins.dispatch import BIAS_TABLE, kernel_module
-from agileir_export.plugins.ptx import CompiledKernel, compile_kernel
+from agileir_export.plugins.ptx import TARGET, CompiledKernel, compile_kernel
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 """Compute capabilities times ten: Ampere, Ada, Hopper, Blackwell."""
@@ -81,8 +81,15 @@ def kernel_shapes(call: Call) -> list[tuple[int, ...]]:
     return shapes
 
 
-def compile_call(call: Call, dtype: str, tactic: int = 1) -> CompiledKernel:
-    """The kernel of a call on images of unknown size, in one tensor type; position biases are in row form."""
+def compile_call(call: Call, dtype: str, tactic: int = 1, target: int = TARGET) -> CompiledKernel:
+    """The kernel of a call on images of unknown size, in one tensor type; position biases are in row form.
+
+    Args:
+        call: The operator and its arguments.
+        dtype: Tensor type.
+        tactic: Which of the kernel's tactics, from 1.
+        target: What the text is for, as `compile_kernel` names it.
+    """
     module = kernel_module(call.operator)
     shapes = kernel_shapes(call)
     shapes[0] = (-1, -1, -1, shapes[0][3])
@@ -90,7 +97,7 @@ def compile_call(call: Call, dtype: str, tactic: int = 1) -> CompiledKernel:
         shapes[index] = (-1, *shapes[index][1:])
     types = ["int32" if index in call.integer_inputs else dtype for index in range(len(shapes))]
     launch = module.launch(shapes, call.attributes, dtype, tactic)
-    return compile_kernel(launch, types, module.OUTPUT_TYPE or dtype)
+    return compile_kernel(launch, types, module.OUTPUT_TYPE or dtype, target)
 
 
 def assemble(ptx: str, architecture: int, ptxas: str) -> Resources:
