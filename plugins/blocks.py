@@ -15,13 +15,11 @@ __all__ = [
     "FLOAT32_STEP",
     "LOG2E",
     "LOWEST",
-    "accumulate",
     "accumulate_base2",
+    "at_ends",
     "at_seam",
     "bias_position",
     "pixels",
-    "regions",
-    "same_region_or_masked",
     "scaled_bias",
     "sides",
 ]
@@ -57,32 +55,21 @@ def pixels(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def regions(
-    window: tl.tensor,
-    token: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    window_size: tl.constexpr,
-    shift_size: tl.constexpr,
-) -> tl.tensor:
-    """Region 0..8 of tokens: ``3*row + column`` with ``[r >= H-w] + [r >= H-s]`` for a rolled row r, columns alike."""
+def at_ends(
+    window: tl.tensor, height: tl.tensor, width: tl.tensor, window_size: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """Whether a window lies in the last row of windows, and in the last column: there the seams of a shift are."""
+    rows = height // window_size
     columns = width // window_size
-    place = window % ((height // window_size) * columns)
-    row = (place // columns) * window_size + token // window_size
-    column = (place % columns) * window_size + token % window_size
-    down = (row >= height - window_size).to(tl.int32) + (row >= height - shift_size).to(tl.int32)
-    right = (column >= width - window_size).to(tl.int32)
-    right += (column >= width - shift_size).to(tl.int32)
-    return 3 * down + right
+    place = window % (rows * columns)
+    return place // columns == rows - 1, place % columns == columns - 1
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def at_seam(window: tl.tensor, height: tl.tensor, width: tl.tensor, window_size: tl.constexpr) -> tl.tensor:
     """Whether a window lies in the last row or column of windows: only there do regions of a shift meet."""
-    rows = height // window_size
-    columns = width // window_size
-    place = window % (rows * columns)
-    return (place // columns == rows - 1) | (place % columns == columns - 1)
+    bottom, right = at_ends(window, height, width, window_size)
+    return bottom | right
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -95,11 +82,9 @@ def sides(
     shift_size: tl.constexpr,
 ) -> tl.tensor:
     """On which side of the seams tokens of one window lie, 0..3: equal where their regions are."""
-    rows = height // window_size
-    columns = width // window_size
-    place = window % (rows * columns)
-    down = (place // columns == rows - 1) & (token // window_size >= window_size - shift_size)
-    right = (place % columns == columns - 1) & (token % window_size >= window_size - shift_size)
+    bottom, last = at_ends(window, height, width, window_size)
+    down = bottom & (token // window_size >= window_size - shift_size)
+    right = last & (token % window_size >= window_size - shift_size)
     return 2 * down.to(tl.int32) + right.to(tl.int32)
 
 
@@ -143,40 +128,6 @@ def scaled_bias(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def same_region_or_masked(logits: tl.tensor, query_region: tl.tensor, key_region: tl.tensor) -> tl.tensor:
-    """Adds -100 to the logits of tokens whose regions differ."""
-    return logits + tl.where(query_region[:, None] == key_region[None, :], 0.0, -100.0)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def accumulate(
-    logits: tl.tensor,
-    value: tl.tensor,
-    output: tl.tensor,
-    top: tl.tensor,
-    total: tl.tensor,
-) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """One step of a streaming softmax (Milakov and Gimelshein, arXiv 1805.02867) weighted with a block of values.
-
-    Args:
-        logits: ``[M, n]`` float32, -inf where a key is absent.
-        value: ``[n, d]`` in the tensor type.
-        output: ``[M, d]`` float32, so far, not yet divided.
-        top: ``[M]`` float32, largest logit so far; starts at `LOWEST`, which keeps ``-inf - top`` a number.
-        total: ``[M]`` float32, sum of the exponentials so far.
-
-    Returns:
-        The new output, top and total.
-    """
-    larger = tl.maximum(top, tl.max(logits, 1))
-    weight = tl.exp(logits - larger[:, None])
-    decay = tl.exp(top - larger)
-    total = total * decay + tl.sum(weight, 1)
-    output = tl.dot(weight.to(value.dtype), value, output * decay[:, None], input_precision="tf32x3")
-    return output, larger, total
-
-
-@triton.jit  # type: ignore[untyped-decorator]
 def accumulate_base2(
     logits: tl.tensor,
     value: tl.tensor,
@@ -187,7 +138,7 @@ def accumulate_base2(
     summed: tl.constexpr,
     only: tl.constexpr = False,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """`accumulate` with ``2^(scale * logits)`` for weights: no multiplication but that of the difference to the top.
+    """One step of a streaming softmax (Milakov and Gimelshein, arXiv 1805.02867) to base two, weighted with values.
 
     Args:
         logits: ``[M, n]`` float32, not yet scaled, -inf where a key is absent.

@@ -12,14 +12,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .blocks import at_seam, pixels, scaled_bias, sides
+from .blocks import LOG2E, at_seam, pixels, scaled_bias, sides
 
 __all__ = ["PART", "norm_kernel", "norm_projection_kernel", "token_tail_kernel", "window_attention_kernel"]
 
 PART = tl.constexpr(64)
 """Channels that are handled together."""
-
-LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -309,7 +307,7 @@ def window_attention_kernel(
     count: tl.constexpr = window_size * window_size
     size: tl.constexpr = windows * slot
     wide: tl.constexpr = parts * PART
-    scale: tl.constexpr = head_width**-0.5 * LOG2_E
+    scale: tl.constexpr = LOG2E * head_width**-0.5
     lane = tl.arange(0, size)
     token = lane % slot
     own = lane // slot

@@ -25,18 +25,13 @@ from functools import cache
 from pathlib import Path
 
 from agileir_export.errors import AgileIRError, EnvironmentProblem, InternalError
-from agileir_export.plugins.bias_rows import rows_shape
 from agileir_export.plugins.calls import Call
-from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS
-from agileir_export.plugins.dispatch import BIAS_TABLE, kernel_module
-from agileir_export.plugins.launch import UNKNOWN, Launch
+from agileir_export.plugins.catalogue import CALLS
+from agileir_export.plugins.launch import Launch
 from agileir_export.plugins.ptx import compile_kernel
 
-ARCHITECTURES = (80, 86, 89, 90, 100, 120)
-"""Compute capabilities times ten."""
-
-BLACKWELL = 100
-"""First that another assembler is carried for."""
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from kernel_table import ARCHITECTURES, assembler, planned
 
 SHORT = 24
 """Instructions below which a loop copies or waits, and is no part of the arithmetic."""
@@ -143,12 +138,10 @@ def run(*command: str | Path) -> str:
 
 def listing(ptx: str, dynamic_shared: int, architecture: int) -> Listing:
     """Assembles PTX for an architecture and takes the code apart."""
-    newer = tools() / "ptxas-blackwell"
-    assembler = newer if architecture >= BLACKWELL and newer.is_file() else tools() / "ptxas"
     with tempfile.TemporaryDirectory() as folder:
         source, binary = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
         source.write_text(ptx)
-        run(assembler, f"-arch=sm_{architecture}", "-o", binary, source)
+        run(assembler(str(tools() / "ptxas"), architecture), f"-arch=sm_{architecture}", "-o", binary, source)
         code = run(tools() / "nvdisasm", "-c", binary)
         usage = USAGE.search(run(tools() / "cuobjdump", "-res-usage", binary))
     if usage is None:
@@ -237,22 +230,6 @@ def executed(found: Listing, launch: Launch) -> int:
     return total
 
 
-def compile_for(call: Call, dtype: str, tactic: int = 1) -> tuple[Launch, str, int]:
-    """An operator's kernel for images of unknown size, with biases in row form: launch, PTX, dynamic shared memory."""
-    operator, module = BY_TORCH_NAME[call.operator], kernel_module(call.operator)
-    window = call.attributes["window_size"]
-    shapes = call.shapes(1, window, window)
-    for index in (0, *call.integer_inputs):
-        free = 3 if index == 0 else 1
-        shapes[index] = (*[UNKNOWN] * free, *shapes[index][free:])
-    if BIAS_TABLE in operator.inputs:
-        shapes[-1] = rows_shape(shapes[-1], window)
-    launch: Launch = module.launch(shapes, call.attributes, dtype, tactic)
-    types = ["int32" if index in call.integer_inputs else dtype for index in range(len(shapes))]
-    compiled = compile_kernel(launch, types, module.OUTPUT_TYPE or dtype)
-    return launch, compiled.ptx, compiled.shared_bytes
-
-
 @dataclass(frozen=True)
 class Counts:
     """Of one kernel on one architecture.
@@ -276,8 +253,9 @@ class Counts:
 
 def count(call: Call, dtype: str, architecture: int, tactic: int = 1) -> Counts:
     """Counts of an operator's kernel, see the head of this file."""
-    launch, ptx, dynamic = compile_for(call, dtype, tactic)
-    found = listing(ptx, dynamic, architecture)
+    launch, types, output = planned(call, dtype, tactic)
+    compiled = compile_kernel(launch, types, output)
+    found = listing(compiled.ptx, compiled.shared_bytes, architecture)
     once, every = logits_of(launch)
     threads = 32 * launch.num_warps
     loop = innermost(found, launch)

@@ -22,6 +22,7 @@ from agileir_export.plugins.bias_rows import rows_shape
 from agileir_export.plugins.calls import Call
 from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS
 from agileir_export.plugins.dispatch import BIAS_TABLE, kernel_module
+from agileir_export.plugins.launch import UNKNOWN, Launch
 from agileir_export.plugins.ptx import TARGET, CompiledKernel, compile_kernel
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
@@ -66,7 +67,7 @@ def find_ptxas() -> str:
     return found
 
 
-def _assembler(ptxas: str, architecture: int) -> str:
+def assembler(ptxas: str, architecture: int) -> str:
     """The assembler of an architecture: Triton carries a newer one for Blackwell, and uses it there."""
     newer = Path(ptxas).with_name("ptxas-blackwell")
     return str(newer) if architecture >= BLACKWELL and newer.is_file() else ptxas
@@ -81,6 +82,17 @@ def kernel_shapes(call: Call) -> list[tuple[int, ...]]:
     return shapes
 
 
+def planned(call: Call, dtype: str, tactic: int = 1) -> tuple[Launch, list[str], str]:
+    """How a call's kernel is started for images of unknown size, with its biases in row form; types of its tensors."""
+    module = kernel_module(call.operator)
+    shapes = kernel_shapes(call)
+    for index in (0, *call.integer_inputs):
+        free = 1 if index else 3
+        shapes[index] = (*[UNKNOWN] * free, *shapes[index][free:])
+    types = ["int32" if index in call.integer_inputs else dtype for index in range(len(shapes))]
+    return module.launch(shapes, call.attributes, dtype, tactic), types, module.OUTPUT_TYPE or dtype
+
+
 def compile_call(call: Call, dtype: str, tactic: int = 1, target: int = TARGET) -> CompiledKernel:
     """The kernel of a call on images of unknown size, in one tensor type; position biases are in row form.
 
@@ -90,14 +102,8 @@ def compile_call(call: Call, dtype: str, tactic: int = 1, target: int = TARGET) 
         tactic: Which of the kernel's tactics, from 1.
         target: What the text is for, as `compile_kernel` names it.
     """
-    module = kernel_module(call.operator)
-    shapes = kernel_shapes(call)
-    shapes[0] = (-1, -1, -1, shapes[0][3])
-    for index in call.integer_inputs:
-        shapes[index] = (-1, *shapes[index][1:])
-    types = ["int32" if index in call.integer_inputs else dtype for index in range(len(shapes))]
-    launch = module.launch(shapes, call.attributes, dtype, tactic)
-    return compile_kernel(launch, types, module.OUTPUT_TYPE or dtype, target)
+    launch, types, output = planned(call, dtype, tactic)
+    return compile_kernel(launch, types, output, target)
 
 
 def assemble(ptx: str, architecture: int, ptxas: str) -> Resources:
@@ -110,7 +116,7 @@ def assemble(ptx: str, architecture: int, ptxas: str) -> Resources:
         source = Path(folder, "kernel.ptx")
         source.write_text(ptx)
         command = [
-            _assembler(ptxas, architecture),
+            assembler(ptxas, architecture),
             "-v",
             f"-arch=sm_{architecture}",
             "-o",

@@ -8,7 +8,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from ..blocks import LOWEST, at_seam, pixels, scaled_bias, sides
+from ..blocks import LOG2E, LOWEST, accumulate_base2, at_seam, pixels, scaled_bias, sides
 from ..launch import ITEM_BYTES, Launch, NoKernel, Shape, block_size, check_biases, check_image, pick
 from . import NAME
 
@@ -182,7 +182,7 @@ def attend(
     tokens: tl.constexpr = window_size * window_size
     key_lanes: tl.constexpr = query.shape[1]
     spare: tl.constexpr = value_width < value_lanes
-    exponent: tl.constexpr = key_width**-0.5 * 1.4426950408889634
+    exponent: tl.constexpr = LOG2E * key_width**-0.5
     key_lane = tl.arange(0, key_lanes)[None, :]
     lane = tl.arange(0, value_lanes)[None, :]
     result = tl.zeros([query.shape[0], value_lanes], tl.float32)
@@ -200,13 +200,7 @@ def attend(
             logits += tl.where(side[:, None] == key_side[None, :], 0.0, -100.0 * key_width**0.5)
         if not full:
             logits = tl.where((key_token < tokens)[None, :], logits, float("-inf"))
-        larger = tl.maximum(top, tl.max(logits, 1) * exponent)
-        weight = tl.exp2(logits * exponent - larger[:, None])
-        decay = tl.exp2(top - larger)
-        if not spare:
-            total = total * decay + tl.sum(weight, 1)
-        result = tl.dot(weight.to(value.dtype), value, result * decay[:, None], input_precision="tf32x3")
-        top = larger
+        result, top, total = accumulate_base2(logits, value, result, top, total, exponent, spare)
     if spare:
         total = tl.sum(tl.where(lane == value_width, result, 0.0), 1)
     return result / total[:, None]

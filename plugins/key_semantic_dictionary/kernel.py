@@ -8,7 +8,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from ..blocks import FLOAT32_STEP, at_seam, pixels, sides
+from ..blocks import FLOAT32_STEP, at_ends, at_seam, pixels, sides
 from ..launch import Launch, NoKernel, Shape, block_size, check_image, pick
 from ..packing import WORD_BITS, words
 from . import NAME
@@ -74,14 +74,11 @@ def region_size(
     shift_size: tl.constexpr,
 ) -> tl.tensor:
     """Number of tokens of the window in each token's region: the seam cuts the last row and column of windows."""
-    rows = height // window_size
-    columns = width // window_size
-    place = window % (rows * columns)
+    bottom, last = at_ends(window, height, width, window_size)
     before: tl.constexpr = window_size - shift_size
     down = tl.where(token // window_size < before, before, shift_size)
     right = tl.where(token % window_size < before, before, shift_size)
-    down = tl.where(place // columns == rows - 1, down, window_size)
-    return down * tl.where(place % columns == columns - 1, right, window_size)
+    return tl.where(bottom, down, window_size) * tl.where(last, right, window_size)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
