@@ -28,7 +28,9 @@ __all__ = [
     "program_facts",
 ]
 
-DISTRIBUTION, COMPILER = "agileir-export", "triton"
+DISTRIBUTION = "agileir-export"
+BESIDE = ("spandrel", "torchvision", "triton")
+"""What builds networks and compiles kernels, where it is installed."""
 
 Facts = Mapping[str, Any]
 """A JSON object: text, numbers, booleans, null, and lists and objects of these."""
@@ -89,10 +91,10 @@ def package_digest(root: Path | None = None) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that the package is installed with, and of the compiler of its kernels where it is."""
+    """Versions of the libraries that the package is installed with, and of those `BESIDE` it."""
     required = [each for each in metadata.requires(DISTRIBUTION) or () if "extra ==" not in each]
     names = {re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0] for requirement in required}
-    versions = {name: installed_version(name) for name in sorted(names | {COMPILER})}
+    versions = {name: installed_version(name) for name in sorted({*names, *BESIDE})}
     return {name: version for name, version in versions.items() if version}
 
 

@@ -22,12 +22,22 @@ LONGEST = 60
 
 
 @click.command()
+@click.option("--spandrel", is_flag=True, help="List the networks whose checkpoints are loaded by spandrel instead.")
 @common_options
 @click.pass_obj
-def models(terminal: Terminal) -> None:
+def models(terminal: Terminal, spandrel: bool) -> None:
     """List presets and packaged models."""
     from ..models import list_models
 
+    if spandrel:
+        from ..models.spandrel import architectures
+
+        known = architectures()
+        terminal.table("Networks of spandrel", ("network", "title"), [(each.name, each.title) for each in known])
+        terminal.note("Give a checkpoint of one of them as MODEL: onnx, trt, restore. docs/coverage.md says what works.")
+        terminal.note("Their code has permissive licences; weights have terms of their own: see where you got them.")
+        terminal.result([dataclasses.asdict(each) for each in known])
+        return
     entries = list_models()
     columns = ("model", "family", "task", "scale", "channels", "weights")
     rows = [(e.name, e.family, e.task, f"x{e.scale}", e.channels, "packaged" if e.packaged else "-") for e in entries]

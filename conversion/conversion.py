@@ -137,15 +137,14 @@ def export(model: Restorer, request: ConversionRequest, progress: Progress = sil
         progress: Told each step.
     """
     from ..export import DEFAULT_OPSET, export_onnx
+    from .free_sizes import export_free_or_fixed
 
     progress(f"Exporting {model.spec.name}")
     own = OPSETS.get(request.precision or "", DEFAULT_OPSET)
-    return export_onnx(
-        model,
-        opset=own if request.opset is None else request.opset,
-        static=request.static,
-        decomposed=request.decomposed,
-    )
+    opset = own if request.opset is None else request.opset
+    if request.static is None and model.spec.library:
+        return export_free_or_fixed(model, opset=opset, decomposed=request.decomposed, progress=progress)
+    return export_onnx(model, opset=opset, static=request.static, decomposed=request.decomposed)
 
 
 def in_precision(artifact: OnnxArtifact, request: ConversionRequest, progress: Progress = silent) -> OnnxArtifact:
@@ -178,10 +177,17 @@ def in_precision(artifact: OnnxArtifact, request: ConversionRequest, progress: P
         return _calibrated(artifact, request.int8, progress)
     from ..export.precision import to_precision
 
-    if request.precision == "float16" and request.rescale:
+    precision, keep_opset = str(request.precision), request.opset is not None
+    if artifact.spec.library:
+        from ..parity.half_by_need import half_by_need
+
+        progress(f"Converting {artifact.spec.name} to {precision}")
+        titled = entitled(progress, f"Converting {artifact.spec.name} to {precision}")
+        return half_by_need(artifact, precision, rescaling=request.rescale, keep_opset=keep_opset, progress=titled)
+    if precision == "float16" and request.rescale:
         artifact = _rescaled(artifact, progress)
-    progress(f"Converting {artifact.spec.name} to {request.precision}")
-    return to_precision(artifact, str(request.precision), keep_opset=request.opset is not None)
+    progress(f"Converting {artifact.spec.name} to {precision}")
+    return to_precision(artifact, precision, keep_opset=keep_opset)
 
 
 def _calibrated(artifact: OnnxArtifact, how: Int8Request, progress: Progress) -> OnnxArtifact:

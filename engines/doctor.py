@@ -46,6 +46,8 @@ _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "tensorrt-rtx bindings": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings"),
     "tensorrt-rtx libraries": ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu12-libs"),
     "pycuda": ("pycuda",),
+    "spandrel": ("spandrel",),
+    "torchvision": ("torchvision",),
 }
 """Component -> the distributions that may provide it, the preferred one first."""
 

@@ -11,9 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, InternalError
+from ..errors import InputError, InternalError, Unsupported
 from ..models import Restorer, fold
-from ..models.layers import Block, Stage
 from ..plugins.registry import MINIMUM_OPSET
 from ..version import __version__
 from .artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY, OnnxArtifact, artifact_of
@@ -33,6 +32,9 @@ DEFAULT_OPSET = 20
 
 NEWEST_OPSET = 23
 INPUT_NAME, OUTPUT_NAME = "input", "output"
+LEAST_TRACED = 16
+"""Pixels in half of the shorter side that a network of a library is traced at."""
+
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 
 
@@ -60,9 +62,12 @@ def export_onnx(
         source: Where the model comes from, for the provenance: ``model``, and ``weights`` or ``random_weights``; what
             the model remembers of how it was loaded, unless given.
 
+    Sizes that are free are right for our own families. For a network of a library (`ModelSpec.library`)
+    nobody knows before they are tried: `conversion.export` does, and fixes the size where they are not.
+
     Raises:
         InputError: opset or static size out of range.
-        Unsupported: The model needs `decomposed`.
+        Unsupported: The model needs `decomposed`, or the torch exporter cannot write a network of a library.
         OutputError: The file cannot be written.
         InternalError: The exporter froze a dimension, or a check of the result failed.
     """
@@ -96,7 +101,11 @@ def _static_size(static: tuple[int, int], multiple: int) -> tuple[int, int]:
 
 
 def _trace(model: Restorer, opset: int, size: tuple[int, int] | None) -> onnx.ModelProto:
-    """The graph as the torch exporter writes it, equal constants stored once."""
+    """The graph as the torch exporter writes it, equal constants stored once.
+
+    Raises:
+        Unsupported: The exporter fails at a network that is not ours.
+    """
     import torch
     from onnx_ir.passes.common import DeduplicateInitializersPass
 
@@ -108,29 +117,43 @@ def _trace(model: Restorer, opset: int, size: tuple[int, int] | None) -> onnx.Mo
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.model.network(images)
 
+    def traced(dynamic: Any) -> torch.onnx.ONNXProgram | None:
+        with quiet("torch.onnx"), torch.no_grad():
+            return torch.onnx.export(
+                Network().eval(),
+                (torch.zeros(batch, model.spec.channels, height, width),),
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                custom_translation_table=translation_table(),
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                opset_version=opset,
+                verbose=False,
+            )
+
     multiple = model.spec.pad_multiple
-    dynamic: Any = None
     if size is None:
         # neither a square nor a single window, and more than one image: sizes that tracing would freeze
-        height, width, batch = 3 * multiple, 2 * multiple, 2
+        cells = -(-LEAST_TRACED // multiple) if model.spec.library else 1
+        height, width, batch = 3 * cells * multiple, 2 * cells * multiple, 2
         rows, columns = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
-        free = {0: torch.export.Dim("batch", min=1), 2: multiple * rows, 3: multiple * columns}
-        dynamic = (free,)
+        free: list[Any] = [({0: torch.export.Dim("batch", min=1), 2: multiple * rows, 3: multiple * columns},)]
+        if model.spec.library:
+            free.append((dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO),))  # as small as the network allows
     else:
-        (height, width), batch = size, 1
-    example = torch.zeros(batch, model.spec.channels, height, width)
-    with quiet("torch.onnx"), torch.no_grad():
-        program = torch.onnx.export(
-            Network().eval(),
-            (example,),
-            dynamo=True,
-            dynamic_shapes=dynamic,
-            custom_translation_table=translation_table(),
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            opset_version=opset,
-            verbose=False,
-        )
+        (height, width), batch, free = size, 1, [None]
+    for dynamic in free:
+        try:
+            program = traced(dynamic)
+            break
+        except Exception as error:  # whatever a network of another library makes the exporter trip over
+            if not model.spec.library:
+                raise
+            failure = error
+    else:
+        raise Unsupported(
+            f"The torch exporter cannot write {model.spec.name}.", why=_reason(failure), fix="Try another opset."
+        ) from failure
     if program is None:
         raise InternalError("The torch exporter returned no program.")
     # such as the unit gains of every LayerNorm without parameters
@@ -139,9 +162,17 @@ def _trace(model: Restorer, opset: int, size: tuple[int, int] | None) -> onnx.Mo
     return proto
 
 
+def _reason(failure: BaseException) -> str:
+    """The first line of the error that began it."""
+    while failure.__cause__ is not None:
+        failure = failure.__cause__
+    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
+    return f"{type(failure).__name__}: {(lines or ['no reason given'])[0][:300]}"
+
+
 def _block_outputs(exported: onnx.ModelProto, model: Restorer) -> dict[str, str]:
     """Module path by tensor name, for the last tensor computed in every block and stage."""
-    paths = {f"model.{name}": name for name, module in model.named_modules() if isinstance(module, Block | Stage)}
+    paths = {f"model.{name}": name for name in model.blocks()}
     last: dict[str, str] = {}
     for node in exported.graph.node:
         metadata = {entry.key: entry.value for entry in node.metadata_props}
@@ -149,9 +180,9 @@ def _block_outputs(exported: onnx.ModelProto, model: Restorer) -> dict[str, str]
             if scope in paths:
                 last[scope] = node.output[0]
     missing = paths.keys() - last.keys()
-    if missing:
+    if missing and not model.spec.library:
         raise InternalError(f"The exported graph shows no trace of {min(missing)}.")
-    return {last[scope]: path for scope, path in paths.items()}
+    return {last[scope]: path for scope, path in paths.items() if scope in last}
 
 
 def _describe(graph: onnx.ModelProto, model: Restorer, blocks: list[str], source: Mapping[str, Any]) -> None:

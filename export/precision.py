@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,9 @@ SCALE_OPSET = 19
 """First opset with QuantizeLinear and DequantizeLinear in half precision."""
 
 
-def convert_precision(model: onnx.ModelProto, precision: str, *, keep_opset: bool = False) -> onnx.ModelProto:
+def convert_precision(
+    model: onnx.ModelProto, precision: str, *, keep_opset: bool = False, kept: Mapping[str, str] | None = None
+) -> onnx.ModelProto:
     """A copy of a float32 model that computes in half precision, with float32 input and output.
 
     Weights and activations become half precision, the operators of this package included (their function bodies are
@@ -47,6 +50,7 @@ def convert_precision(model: onnx.ModelProto, precision: str, *, keep_opset: boo
         model: A model in float32, or INT8 with a float32 rest; not changed.
         precision: ``"float16"`` or ``"bfloat16"``.
         keep_opset: Never declare another opset.
+        kept: Reason by the first result of every node that must stay in float32.
 
     Raises:
         InputError: Another precision was named, or the model is in half precision already.
@@ -66,7 +70,7 @@ def convert_precision(model: onnx.ModelProto, precision: str, *, keep_opset: boo
     opset = default_opset(model)
     refusals = {function.name: body_refusal(function, precision, opset) for function in model.functions}
     conversion = Conversion(precision)
-    step = lower_precision(conversion, opset, {name: why for name, why in refusals.items() if why})
+    step = lower_precision(conversion, opset, {name: why for name, why in refusals.items() if why}, kept or {})
     result = run_passes(_typed(model), [step])
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(result, {**metadata, CONVERSION_KEY: json.dumps(conversion.to_json(), sort_keys=True)})
@@ -91,7 +95,9 @@ def _typed(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def to_precision(source: OnnxArtifact, precision: str, *, keep_opset: bool = False) -> OnnxArtifact:
+def to_precision(
+    source: OnnxArtifact, precision: str, *, keep_opset: bool = False, kept: Mapping[str, str] | None = None
+) -> OnnxArtifact:
     """A float32 model, or an INT8 one with a float32 rest, in half precision; see `convert_precision`.
 
     Spec, provenance and block names are carried over.
@@ -100,10 +106,11 @@ def to_precision(source: OnnxArtifact, precision: str, *, keep_opset: bool = Fal
         source: What is converted.
         precision: ``"float16"`` or ``"bfloat16"``.
         keep_opset: Never declare another opset.
+        kept: See `convert_precision`.
 
     Raises:
         InputError: Another precision was named, or the source is in half precision already.
         Unsupported: A weight is beyond the precision's range.
         InternalError: The result is not valid ONNX.
     """
-    return artifact_of(convert_precision(source.model, precision, keep_opset=keep_opset))
+    return artifact_of(convert_precision(source.model, precision, keep_opset=keep_opset, kept=kept))

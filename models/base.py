@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from .layers import Block, Stage
 from .origin import Origin
 from .spec import ModelSpec
 
@@ -33,13 +36,15 @@ class Restorer(nn.Module, ABC):
 
     Calling it takes float images ``[B, C, H, W]`` in 0..1 of any H, W >= 1 and returns ``[B, C, s*H, s*W]``, not
     clamped. `network` is the part that is exported: it takes sizes that are multiples of ``spec.pad_multiple``.
-    ``origin`` is what `load_model` remembers of its source, None for a network that was built.
+    ``origin`` is what `load_model` remembers of its source, None for a network that was built; ``facts`` what a library
+    that built it read off the weights.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
         self.origin: Origin | None = None
+        self.facts: Mapping[str, Any] = {}
         mean = RGB_MEAN if spec.channels == 3 else (0.0,) * spec.channels
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1), persistent=False)
         self.mean: Tensor
@@ -53,6 +58,10 @@ class Restorer(nn.Module, ABC):
         height, width = images.shape[-2:]
         output = self.network(pad_images(images, self.spec.pad_multiple))
         return output[..., : height * self.spec.scale, : width * self.spec.scale]
+
+    def blocks(self) -> tuple[str, ...]:
+        """Paths of the modules whose outputs an exported file names: the network's blocks and stages."""
+        return tuple(name for name, module in self.named_modules() if isinstance(module, Block | Stage))
 
     def normalise(self, images: Tensor) -> Tensor:
         """From 0..1 to the network's range."""

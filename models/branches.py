@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,12 +114,14 @@ class _Tree:
         return f'torch.save({content}, "{_shown(prefix) or "weights"}.pth")'
 
 
-def choose_branch(content: object, recognised: Callable[[Mapping[str, Tensor]], bool], path: Path) -> Branch:
+def choose_branch(content: object, recognisers: Sequence[Callable[[Mapping[str, Tensor]], bool]], path: Path) -> Branch:
     """The weights in what a checkpoint holds: those of the network in it, an average before what it averages.
 
     Args:
         content: What was loaded: a state dict, or dictionaries around several.
-        recognised: Whether a state dict is one of a known network. Where none is, usual wrappers are taken off.
+        recognisers: Whether a state dict is one of a known network, the first that finds one decides. Those after the
+            first take what lies within a network for its part, unless it is an average. Where none finds any, usual
+            wrappers are taken off.
         path: The file, for messages.
 
     Raises:
@@ -127,7 +129,12 @@ def choose_branch(content: object, recognised: Callable[[Mapping[str, Tensor]], 
     """
     tree = _Tree(content)
     branches = tree.branches()
-    networks = [name for name, state in branches.items() if recognised(state)]
+    networks: list[str] = []
+    for number, recognised in enumerate(recognisers):
+        found = [name for name, state in branches.items() if recognised(state)]
+        networks = _outermost(found, branches) if number else found
+        if networks:
+            break
     if networks:
         chosen = _preferred(networks, branches, tree, path)
     else:
@@ -151,6 +158,15 @@ def choose_branch(content: object, recognised: Callable[[Mapping[str, Tensor]], 
     unnamed = {_shown(start) + f".{key}" if start else str(key) for start, key, value in tree.rest if _weights(value)}
     averaged = bool(networks) and _averaged(chosen, branches)
     return Branch(_shown(chosen), state, averaged, tuple(sorted(beside | outside | unnamed)))
+
+
+def _outermost(names: list[str], branches: Mapping[str, State]) -> list[str]:
+    """Those that do not lie in another of them, or are an average that does."""
+
+    def within(name: str) -> bool:
+        return any(name != other and name.startswith(other) for other in names)
+
+    return [name for name in names if not within(name) or _averaged(name, branches)]
 
 
 def _preferred(names: list[str], branches: Mapping[str, State], tree: _Tree, path: Path) -> str:

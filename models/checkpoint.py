@@ -17,7 +17,7 @@ from .base import Restorer
 from .branches import Branch, choose_branch
 from .options import LoadOptions
 from .origin import Assumption, Origin
-from .registry import FAMILIES, Family, find_preset, preset_names
+from .registry import FAMILIES, LIBRARIES, Family, Library, find_preset, preset_names
 from .spec import CHECKPOINT_SUFFIXES
 from .state import exists, read_content
 from .transform import randomise
@@ -113,7 +113,8 @@ def load_model(name_or_path: str | Path, options: LoadOptions | None = None, **k
             )
         model = _load_file(path, options)
     appliers: dict[str, Callable[[Restorer, Any], None]] = {}
-    for family in (*FAMILIES.values(), FAMILIES[model.spec.family]):  # another family says why its option does not fit
+    own = FAMILIES.get(model.spec.family)
+    for family in (*FAMILIES.values(), *filter(None, [own])):  # another family says why its option does not fit
         appliers |= family.options
     appliers["img_range"] = _set_range
     for name, value in options.given().items():
@@ -150,7 +151,10 @@ def _load_file(path: Path, options: LoadOptions) -> Restorer:
     state = branch.state
     family = _family_of(state)
     if family is None:
-        raise _unknown(state, path)
+        library = _library_of(state)
+        if library is None:
+            raise _unknown(state, path)
+        return _from_library(library, branch, options, path)
     try:
         found = family.infer(state)
     except KeyError as error:
@@ -189,6 +193,17 @@ def _load_file(path: Path, options: LoadOptions) -> Restorer:
     return model
 
 
+def _from_library(library: Library, branch: Branch, options: LoadOptions, path: Path) -> Restorer:
+    model = library.load(branch.state, path)
+    spec = model.spec
+    assumed = {
+        "task": Assumption(spec.task, f"that of {spec.name}"),
+        "img_range": Assumption(options.img_range or spec.img_range, f"what {library.name} gives its networks"),
+    }
+    model.origin = Origin(path.name, options, model.facts, assumed, branch.name, branch.left_out)
+    return model
+
+
 def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Reads a state dict, without wrappers and prefixes, and the metadata this package writes beside weights.
 
@@ -202,7 +217,8 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _read_branch(path: Path) -> tuple[Branch, dict[str, Any]]:
     """The weights in a file, and the metadata beside them."""
     content, metadata = read_content(path)
-    branch = choose_branch(content, lambda state: _family_of(state) is not None, path)
+    recognisers = (lambda state: _family_of(state) is not None, lambda state: _library_of(state) is not None)
+    branch = choose_branch(content, recognisers, path)
     if told := branch.told():
         LOGGER.info("%s: %s", path.name, told)
     return branch, metadata
@@ -212,14 +228,20 @@ def _family_of(state: Mapping[str, Tensor]) -> Family | None:
     return next((family for family in FAMILIES.values() if family.detect(state)), None)
 
 
+def _library_of(state: Mapping[str, Tensor]) -> Library | None:
+    return next((library for library in LIBRARIES.values() if library.detect(state)), None)
+
+
 def _unknown(state: Mapping[str, Tensor], path: Path) -> CheckpointError:
+    hints = [library.hint(state) for library in LIBRARIES.values()]
+    whys, fixes = (" ".join(["", *filter(None, texts)]) for texts in zip(*hints, strict=True)) if hints else ("", "")
     keys, firsts = list(state), {key.partition(".")[0] for key in state}
     prefix = f" All begin with {min(firsts)}." if len(firsts) == 1 and len(keys) > 1 else ""
     return CheckpointError(
         f"{path}: the architecture is not known.",
-        why=f"No family of {', '.join(FAMILIES)} has keys such as {', '.join(keys[:3])}.{prefix}",
+        why=f"No family of {', '.join(FAMILIES)} has keys such as {', '.join(keys[:3])}.{prefix}{whys}",
         fix="Check that this is a checkpoint of one of these networks. Where their layers have other names, save the "
-        "state dict under the released ones (conv_first.weight, layers.0...).",
+        "state dict under the released ones (conv_first.weight, layers.0...)." + fixes,
     )
 
 

@@ -15,7 +15,17 @@ from ..errors import ModelNameError
 from .base import Restorer
 from .origin import Assumption
 
-__all__ = ["FAMILIES", "Family", "build_preset", "find_preset", "preset_names", "register"]
+__all__ = [
+    "FAMILIES",
+    "LIBRARIES",
+    "Family",
+    "Library",
+    "build_preset",
+    "find_preset",
+    "preset_names",
+    "register",
+    "register_library",
+]
 
 State = Mapping[str, Tensor]
 Hyperparameters = dict[str, Any]
@@ -65,6 +75,38 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {}
+
+
+@dataclass(frozen=True)
+class Library:
+    """Another package that recognises, builds and fills networks: asked once no family claims a checkpoint.
+
+    Attributes:
+        name: Its name, which is the family of its networks.
+        detect: True when it knows the network of a state dict; False where it is not installed.
+        load: The network of such a state dict, for inference; the path is for messages.
+        hint: Why it knows no network of a state dict, and what can be done; both may be empty.
+    """
+
+    name: str
+    detect: Callable[[State], bool]
+    load: Callable[[State, Path], Restorer]
+    hint: Callable[[State], tuple[str, str]]
+
+
+LIBRARIES: dict[str, Library] = {}
+
+
+def register_library(library: Library) -> Library:
+    """Adds a library.
+
+    Raises:
+        ValueError: The name is that of a family or another library.
+    """
+    if library.name in FAMILIES or library.name in LIBRARIES:
+        raise ValueError(f"registered twice: {library.name!r}")
+    LIBRARIES[library.name] = library
+    return library
 
 
 def register(family: Family) -> Family:

@@ -18,16 +18,18 @@ class ModelSpec(JsonForm):
     """Facts of a restoration model that its ONNX file and its runners carry.
 
     Attributes:
-        family: Registry name of the architecture, such as ``"agileir"``.
-        name: Preset or packaged name, or ``"custom"`` where the shape matches no preset.
+        family: Registry name of the architecture, such as ``"agileir"``; ``"spandrel/HAT"`` for one of a library.
+        name: Preset or packaged name, ``"custom"`` where the shape matches no preset, or a library's own.
         task: ``"super-resolution"``, ``"denoising"``, ``"jpeg"`` or another task name.
         scale: Output pixels per input pixel along each side, >= 1.
         channels: Image channels in and out (1 grey, 3 RGB).
-        window_size: Attention window in tokens.
+        window_size: Attention window in tokens; 1 where there is none.
         pad_multiple: Height and width of the network input must be multiples of this (pixels).
         img_range: Factor between 0..1 images and the network's inner range (1 or 255).
         top_k: Keys per query of a key-semantic model, else None.
         noise_level: Standard deviation of the Gaussian noise a denoiser was trained for (of 255), None where unknown.
+        tiling: Whether pictures may be restored in tiles: ``"supported"``, ``"discouraged"`` where the network looks at
+            the whole picture, or ``"internal"`` where it cuts tiles itself.
     """
 
     family: str
@@ -40,6 +42,13 @@ class ModelSpec(JsonForm):
     img_range: float = 1.0
     top_k: int | None = None
     noise_level: float | None = None
+    tiling: str = "supported"
+
+    @property
+    def library(self) -> str:
+        """The library that built the network; empty for a family of this package."""
+        library, slash, _ = self.family.partition("/")
+        return library if slash else ""
 
     @classmethod
     def from_json(cls, data: Any) -> ModelSpec:
@@ -52,7 +61,7 @@ class ModelSpec(JsonForm):
             spec = cls(**data)
         except TypeError as error:
             raise ValueError(f"not a ModelSpec: {error}") from error
-        for name in ("family", "name", "task"):
+        for name in ("family", "name", "task", "tiling"):
             if not isinstance(getattr(spec, name), str):
                 raise ValueError(f"not a ModelSpec: {name} is {getattr(spec, name)!r}, not a text")
         for name in ("scale", "channels", "window_size", "pad_multiple", "top_k"):

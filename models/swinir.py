@@ -105,8 +105,13 @@ class SwinIR(ColumnarNetwork):
         super().__init__(spec, stages, embed_dim, upsampler, resi_connection, num_feat, unshuffle)
 
 
+HYBRID = f"{BLOCK}.conv_block.cab.0.weight"
+"""HAT's blocks are SwinIR's with a convolution beside the attention."""
+
+
 def _detect(state: Mapping[str, Tensor]) -> bool:
-    return f"{BLOCK}.attn.qkv.weight" in state and f"{BLOCK}.attn.relative_position_bias_table" in state
+    own = f"{BLOCK}.attn.qkv.weight" in state and f"{BLOCK}.attn.relative_position_bias_table" in state
+    return own and HYBRID not in state
 
 
 def _infer(state: Mapping[str, Tensor]) -> dict[str, Any]:

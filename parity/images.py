@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 
@@ -15,9 +15,18 @@ from ..errors import ImageError
 from ..export.artifact import OnnxArtifact
 from ..images.files import list_images, read_image, sample_images
 from ..images.picture import to_channels
+from ..images.resizing import pad_to_size
 from ..models.spec import ModelSpec
 
-__all__ = ["ParityImage", "default_sizes", "load_images", "middle", "textured", "verification_images"]
+__all__ = [
+    "ParityImage",
+    "default_sizes",
+    "images_of_size",
+    "load_images",
+    "middle",
+    "textured",
+    "verification_images",
+]
 
 
 LOG = logging.getLogger(__name__)
@@ -109,12 +118,28 @@ def verification_images(
     Args:
         artifact: The exported file.
         paths: Image files and folders; the packaged samples where empty.
-        sizes: (rows, columns) of the crops; where empty the fixed size, or `default_sizes`.
+        sizes: (rows, columns) of the crops; where empty the fixed size, to which smaller pictures are padded, or
+            `default_sizes`.
 
     Raises:
         ImageError: A path holds no readable image.
     """
     fixed = artifact.fixed_sizes
-    if not sizes and "height" in fixed and "width" in fixed:
-        sizes = [(fixed["height"], fixed["width"])]
-    return load_images(artifact.spec, paths, sizes or None)
+    if sizes or "height" not in fixed or "width" not in fixed:
+        return load_images(artifact.spec, paths, sizes or None)
+    return images_of_size(artifact.spec, (fixed["height"], fixed["width"]), paths)
+
+
+def images_of_size(spec: ModelSpec, size: tuple[int, int], paths: Sequence[str | Path] = ()) -> list[ParityImage]:
+    """`load_images` at one size; smaller pictures are padded to it (`pad_to_size`).
+
+    Args:
+        spec: The model's spec.
+        size: (rows, columns).
+        paths: Image files and folders; the packaged samples where empty.
+
+    Raises:
+        ImageError: No path holds a readable image.
+    """
+    images = load_images(spec, paths, [size])
+    return [replace(image, pixels=pad_to_size(image.pixels[None], *size)[0]) for image in images]

@@ -15,7 +15,7 @@ from ..export.artifact import OnnxArtifact
 from ..export.streams import constants, picture_floats, stays_float32
 from ..images.resizing import pad_to_multiple
 from ..progress import Progress, silent
-from .images import ParityImage, load_images
+from .images import ParityImage, images_of_size
 
 if TYPE_CHECKING:
     import onnx
@@ -42,7 +42,7 @@ Statistic = Callable[[str, str], "list[onnx.NodeProto]"]
 def range_images(artifact: OnnxArtifact) -> list[ParityImage]:
     """The packaged samples, cut to the file's fixed size or to `SIDE`."""
     fixed = artifact.fixed_sizes
-    return load_images(artifact.spec, sizes=[(fixed.get("height", SIDE), fixed.get("width", SIDE))])
+    return images_of_size(artifact.spec, (fixed.get("height", SIDE), fixed.get("width", SIDE)))
 
 
 def measure_ranges(

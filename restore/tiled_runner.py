@@ -150,6 +150,7 @@ class TiledRunner:
         self._overlap, self._seam_psnr = overlap, seam_psnr
         self._seams: SeamTable | None = None
         self._told: set[int] = set()
+        self._advised = False
 
     @property
     def spec(self) -> ModelSpec:
@@ -226,6 +227,11 @@ class TiledRunner:
             plan = plan_tiles((rows, columns), choice.greatest, overlap, multiple, choice.least)
             options.append((plan.pixels, plan.count, choice.batch, plan))
         *_, batch, plan = min(options, key=lambda option: option[:2])
+        if plan.count > 1 and self.spec.tiling != "supported" and not self._advised:
+            self._advised = True
+            LOG.warning(
+                "%s looks at the whole picture: tiles of it may differ in tone where they meet", self.spec.name
+            )
         return plan, batch
 
     def _choices(self, padded: tuple[int, int], beside: int) -> list[_Choice]:

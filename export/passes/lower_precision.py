@@ -59,15 +59,17 @@ class _Role(enum.Enum):
     """Depends on weights, constants and sizes alone: takes the type of whoever reads it."""
 
 
-def lower_precision(conversion: Conversion, opset: int, refused: Mapping[str, str]) -> GraphPass:
+def lower_precision(
+    conversion: Conversion, opset: int, refused: Mapping[str, str], kept: Mapping[str, str] | None = None
+) -> GraphPass:
     """Gives every node of the network half-precision inputs and outputs, and its weights likewise.
 
-    A node stays in float32, between Casts, where its schema in this opset knows no such type, where `refused` says so,
-    or where keys are chosen from its result (`key_feature_nodes`); where the source casts to float32 itself, that
-    island stays until the source leaves it. Casts are made where a tensor is read in another type than it has, once a
-    tensor and type, so that no two cancel. Integers, sizes and inputs that are float32 by definition (scales of Resize)
-    are not touched. QuantizeLinear and DequantizeLinear get half-precision scales unless one of them is below the
-    type's smallest normal number: then all stay float32, for a product takes both of one type.
+    A node stays in float32, between Casts, where its schema in this opset knows no such type, where `refused` or `kept`
+    says so, or where keys are chosen from its result (`key_feature_nodes`); where the source casts to float32 itself,
+    that island stays until the source leaves it. Casts are made where a tensor is read in another type than it has,
+    once a tensor and type, so that no two cancel. Integers, sizes and inputs that are float32 by definition (scales of
+    Resize) are not touched. QuantizeLinear and DequantizeLinear get half-precision scales unless one of them is below
+    the type's smallest normal number: then all stay float32, for a product takes both of one type.
 
     Requires the types of all tensors, none of them half or double, and no node with a subgraph. Ensures that input and
     output are float32 and that no two Casts cancel.
@@ -76,6 +78,7 @@ def lower_precision(conversion: Conversion, opset: int, refused: Mapping[str, st
         conversion: Names the precision; receives what stayed float32 and what underflowed.
         opset: Version of ONNX's own domain.
         refused: Reason by operator for nodes that must stay in float32.
+        kept: Reason by the first result of single nodes that must.
     """
 
     def requires(graph: gs.Graph) -> str | None:
@@ -92,7 +95,7 @@ def lower_precision(conversion: Conversion, opset: int, refused: Mapping[str, st
         return None
 
     def transform(graph: gs.Graph) -> None:
-        _Lowering(graph, conversion, opset, refused).run()
+        _Lowering(graph, conversion, opset, refused, kept or {}).run()
 
     def ensures(graph: gs.Graph) -> str | None:
         for tensor in (*graph.inputs, *graph.outputs):
@@ -119,8 +122,16 @@ def _dtype(precision: str) -> np.dtype[Any]:
 class _Lowering:
     """One run of the pass over one graph."""
 
-    def __init__(self, graph: gs.Graph, conversion: Conversion, opset: int, refused: Mapping[str, str]) -> None:
-        self.graph, self.conversion, self.opset, self.refused = graph, conversion, opset, refused
+    def __init__(
+        self,
+        graph: gs.Graph,
+        conversion: Conversion,
+        opset: int,
+        refused: Mapping[str, str],
+        kept: Mapping[str, str],
+    ) -> None:
+        self.graph, self.conversion, self.opset = graph, conversion, opset
+        self.refused, self.kept = refused, kept
         self.half = _dtype(conversion.precision)
         self.smallest, self.largest = NORMAL_RANGE[conversion.precision]
         self.originals = list(graph.tensors().values())  # kept alive: they are known by their id
@@ -195,6 +206,8 @@ class _Lowering:
             return f"keys are chosen from it, and nearly equal ones flip in {precision}"
         if node.op in self.refused:
             return self.refused[node.op]
+        if node.outputs and node.outputs[0].name in self.kept:
+            return self.kept[node.outputs[0].name]
         schema = schema_of(node.op, node.domain or "", self.opset)
         if schema is None:
             return "no schema says which types it takes"

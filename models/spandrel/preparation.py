@@ -1,0 +1,145 @@
+"""What is done to a network before it is traced, each step proven on numbers: the same mathematics in fewer nodes.
+
+Window attention of Swin's kind (HAT, DRCT) becomes the operator of this package, so that no mask of one size is in the
+graph; convolutions that are put together anew at every call (SPAN) are put together once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...plugins.shifted_window_attention import NAME
+from .network import SpandrelRestorer
+from .window_block import window_block
+
+__all__ = ["TOLERANCE", "prepare"]
+
+TOLERANCE = 1e-5
+"""Greatest difference of a module that is put in place of another, of the greatest magnitude of its output."""
+
+MOST_BLOCKS = 200
+
+
+def prepare(restorer: SpandrelRestorer) -> None:
+    """Swaps what can be swapped, in place, and marks the blocks of the network.
+
+    A network that cannot be run on a small picture is left as it is.
+    """
+    network = restorer.net
+    _join_convolutions(network)
+    candidates = {name: module for name, module in network.named_modules() if window_block(module) is not None}
+    listed = dict(_listed(network))
+    images = _picture(restorer)
+    calls = _Calls({**listed, **candidates})
+    with calls, torch.no_grad():
+        before = restorer.network(images)
+    swapped = [name for name, module in candidates.items() if _agrees(module, calls.seen.get(name))]
+    for name in swapped:
+        block = window_block(candidates[name])
+        assert block is not None
+        network.set_submodule(name, block)
+    if swapped and len(swapped) == len(candidates):
+        _leave_out_masks(restorer, images, before)
+    restorer.swapped = {NAME: len(swapped)} if swapped else {}
+    once = [name for name in (*listed, *swapped) if calls.count[name] == 1 and calls.seen.get(name) is not None]
+    restorer.marked = tuple(f"net.{name}" for name in dict.fromkeys(once))[:MOST_BLOCKS]
+
+
+def _picture(restorer: SpandrelRestorer) -> Tensor:
+    """A picture of three by two cells of the network's grid, at least 48 by 32 pixels: with shifted windows inside."""
+    multiple = restorer.spec.pad_multiple
+    cells = -(-16 // multiple)
+    size = (3 * cells * multiple, 2 * cells * multiple)
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(1, restorer.spec.channels, *size, generator=generator)
+
+
+def _listed(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules in the lists right below the network: its stages or blocks."""
+    for name, container in network.named_children():
+        if isinstance(container, nn.ModuleList | nn.Sequential) and len(container) > 1:
+            yield from ((f"{name}.{index}", module) for index, module in container.named_children())
+
+
+class _Calls:
+    """Records how modules are called, and what they return, while it is entered.
+
+    Attributes:
+        seen: Arguments and result by name, where the result is a tensor; of the last call.
+        count: Calls by name.
+    """
+
+    def __init__(self, modules: dict[str, nn.Module]) -> None:
+        self.modules = modules
+        self.seen: dict[str, tuple[tuple[Any, ...], dict[str, Any], Tensor]] = {}
+        self.count: Counter[str] = Counter()
+        self.handles: list[Any] = []
+
+    def __enter__(self) -> None:
+        def hook(name: str) -> Callable[..., None]:
+            def record(module: nn.Module, arguments: Any, keywords: Any, result: Any) -> None:
+                self.count[name] += 1
+                if isinstance(result, Tensor):
+                    self.seen[name] = (arguments, keywords, result)
+
+            return record
+
+        for name, module in self.modules.items():
+            self.handles.append(module.register_forward_hook(hook(name), with_kwargs=True))
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def _agrees(module: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any], Tensor] | None) -> bool:
+    """Whether the block that would stand in for a module returns what it returned."""
+    block = window_block(module)
+    if block is None or call is None:
+        return False
+    arguments, keywords, expected = call
+    try:
+        with torch.no_grad():
+            found = block(*arguments, **keywords)
+    except (TypeError, ValueError, RuntimeError):  # it is called in another way
+        return False
+    return _close(found, expected)
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    if found.shape != expected.shape:
+        return False
+    return float((found - expected).abs().max()) <= TOLERANCE * float(expected.abs().max())
+
+
+def _leave_out_masks(restorer: SpandrelRestorer, images: Tensor, before: Tensor) -> None:
+    """Masks that a network makes for blocks that need none any more are not made, where that changes nothing."""
+    network = restorer.net
+    if not hasattr(network, "calculate_mask"):
+        return
+    network.calculate_mask = _no_mask  # type: ignore[assignment]
+    with torch.no_grad():
+        try:
+            same = _close(restorer.network(images), before)
+        except (TypeError, AttributeError, RuntimeError):
+            same = False
+    if not same:
+        del network.calculate_mask
+
+
+def _no_mask(*_: Any, **__: Any) -> Tensor:
+    return torch.zeros(1)
+
+
+def _join_convolutions(network: nn.Module) -> None:
+    """The convolution that a module of SPAN makes of its three and its skip, in its place."""
+    for name, module in list(network.named_modules()):
+        if hasattr(module, "update_params") and isinstance(joined := getattr(module, "eval_conv", None), nn.Conv2d):
+            module.update_params()
+            slope = [nn.LeakyReLU(0.05)] if getattr(module, "has_relu", False) else []
+            network.set_submodule(name, nn.Sequential(joined, *slope))
