@@ -84,7 +84,7 @@ def half_by_need(
         if trial.quality(kept) >= wanted:
             return to_precision(source, precision, keep_opset=keep_opset, kept=kept)
     kept, reached = trial.with_costly_parts(kept, wanted, progress)
-    if reached < FLOORS[precision]:
+    if not reached >= FLOORS[precision]:
         raise ParityMissed(
             f"{source.name} in {precision} is {reached:.1f} dB from float32 on real pictures, the floor is "
             f"{FLOORS[precision]:g} dB.",
@@ -166,7 +166,8 @@ class _Trial:
         """What stays in float32 so that the quality wanted is reached, and the quality that is.
 
         The error of each part alone in half precision is measured; parts join `kept` from the costliest on until the
-        rest would hold, which is then tried, and more join while it does not.
+        rest would hold, which is then tried, and more join while it does not. One part at least stays in half
+        precision.
         """
         reason = f"this part of the network in {self.precision} costs more than the floor allows"
         parts = self._parts(kept)
@@ -181,7 +182,7 @@ class _Trial:
         least = next(n for n in range(len(parts) + 1) if math.fsum(errors[i] for i in order[n:]) <= allowed)
         reached = -math.inf
         chosen = dict(kept)
-        for count in range(least, len(parts) + 1):
+        for count in range(least, len(parts)):
             chosen = {name: reason for index in order[:count] for name in parts[index]} | dict(kept)
             progress(f"trying with {len(chosen)} nodes in float32")
             reached = self.quality(chosen)

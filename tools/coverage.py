@@ -51,7 +51,8 @@ def measure(checkpoint: Path) -> Iterator[dict[str, Any]]:
     with timed() as seconds:
         model = load_model(checkpoint)
     spec = model.spec
-    facts = {"scale": spec.scale, "parameters": model.facts["parameters"], "multiple": spec.pad_multiple}
+    parameters = sum(each.numel() for each in model.parameters())
+    facts = {"family": spec.family, "scale": spec.scale, "parameters": parameters, "multiple": spec.pad_multiple}
     yield {**facts, "loads": True, "tiling": spec.tiling, "load_seconds": seconds()}
     with timed() as seconds:
         artifact = export(model, ConversionRequest())

@@ -29,8 +29,13 @@ __all__ = ["KeySemanticAttention", "SemanIR", "SemanIRUNet", "SemanticStage", "s
 UNET_BLOCK = "encoder.0.residual_group.blocks.0"
 
 
+COSINE = "attn.logit_scale"
+"""What Swin2SR, whose position bias comes from an MLP likewise, has in every block."""
+
+
 def _detect(state: Mapping[str, Tensor]) -> bool:
-    return any(f"{first}.attn.cpb_mlp.0.weight" in state for first in (BLOCK, UNET_BLOCK))
+    firsts = [first for first in (BLOCK, UNET_BLOCK) if f"{first}.attn.cpb_mlp.0.weight" in state]
+    return any(f"{first}.{COSINE}" not in state for first in firsts)
 
 
 def _infer(state: Mapping[str, Tensor]) -> dict[str, Any]:
