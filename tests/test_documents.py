@@ -17,13 +17,14 @@ from agileir_export.images.files import read_image
 from .cli.command import run
 from .export import networks
 from .restore.clips import clip
+from .scripts import load_script
 from .small_samples import cut_samples, use_samples
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")]
 WIDTH = 120
-SLOW_PAGES = {"README.md", "onnx.md", "precision.md", "tiles.md"}
+SLOW_PAGES = {"README.md", "onnx.md", "precision.md", "spandrel.md", "tiles.md"}
 
 NOT_HERE = {
     r"import tensorrt": "needs TensorRT; tests/contract registers the plugins",
@@ -63,6 +64,10 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) 
     (tmp_path / "samples").mkdir()
     use_samples(monkeypatch, cut_samples(tmp_path / "samples"))
     torch.save(networks.shared("swinir-classical").state_dict(), "swinir_x4.pth")
+    if importlib.util.find_spec("spandrel") is not None:
+        tool = load_script(ROOT / "tools" / "spandrel_networks.py")
+        for name, architecture in (("hat_x4", "HAT"), ("realesrgan_x4", "ESRGAN"), ("scunet", "SCUNet")):
+            torch.save(tool.make_state(architecture), f"{name}.pth")
     for name in ("model.onnx", "swinir.onnx", "float32.onnx"):
         shutil.copyfile(networks.exported(folder, "swinir-light").path, name)
     for place in ("photos", "inputs"):
