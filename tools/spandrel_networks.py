@@ -2,8 +2,8 @@
 
 The networks that people have come in files, and what a tool makes of a file is tried with files: small ones of all
 architectures, so that a whole table is made in minutes, and ones of the published depth where the small one would say
-too little. No trained weights are needed: how far an exported network is from the PyTorch one, what float16 makes of it
-and which operators it needs depend on its parts and their ranges, and those are as in a trained network.
+too little. No trained weights are needed to see whether a network is recognised, which operators it takes and how far
+an exported one is from it; only the ranges of trained activations are wider than these, which are kept near 1.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Network:
     Attributes:
         small: Keyword arguments of a small network that has every kind of part.
         real: Keyword arguments of a network as published; None where none is widely known.
-        gains: What parameters whose names contain a text are multiplied by when they are drawn.
+        gains: Factors of layers and other parameters, by a part of their names.
         network: Name of the class in the module of the architecture; empty for the id of the architecture.
         note: What is peculiar about the architecture; empty for nothing.
     """
@@ -53,28 +53,31 @@ class Network:
 
 SWIN = {"embed_dim": 24, "depths": [2, 2], "num_heads": [2, 2], "window_size": 8, "mlp_ratio": 2.0, "upscale": 4}
 SWIN_REAL = {"embed_dim": 180, "depths": [6] * 6, "num_heads": [6] * 6, "mlp_ratio": 2.0, "upscale": 4}
+SHUFFLE = {"upsampler": "pixelshuffle"}
+NEAREST = {"upsampler": "nearest+conv", "resi_connection": "3conv"}
+LEVELS = {"width": 16, "middle_blk_num": 1, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}
+AURA = {"image_size": None, "input_image_size": None, "skip_connect_scale": 0.4}
+RGB = {"num_in_ch": 3, "num_out_ch": 3}
 
 NETWORKS = {
     "ATD": Network(
-        SWIN | {"num_tokens": 16, "reducted_dim": 4, "upsampler": "pixelshuffle"},
-        SWIN_REAL
-        | {
-            "embed_dim": 210, "num_tokens": 128, "reducted_dim": 20, "window_size": 16, "upsampler": "pixelshuffle",
-        },
-        note="tokens are sorted by category: one that changes its place moves the picture in a jump",
+        SWIN | {"num_tokens": 16, "reducted_dim": 4} | SHUFFLE,
+        SWIN_REAL | {"embed_dim": 210, "num_tokens": 128, "reducted_dim": 20, "window_size": 16} | SHUFFLE,
+        note="sorts tokens by category: the rounding of one layer can become a jump in later ones",
     ),
     "AuraSR": Network(
-        {
-            "dim": 8, "image_size": None, "input_image_size": None, "init_dim": 8, "self_attn_dim_head": 8,
-            "style_network": {"dim_in": 8, "dim_out": 32, "depth": 2}, "attn_depths": (1, 1, 1, 1, 1),
-            "mid_attn_depth": 1, "skip_connect_scale": 0.4,
+        AURA
+        | {
+            "dim": 8, "init_dim": 8, "self_attn_dim_head": 8, "attn_depths": (1, 1, 1, 1, 1), "mid_attn_depth": 1,
+            "style_network": {"dim_in": 8, "dim_out": 32, "depth": 2},
         },
-        {
-            "dim": 64, "image_size": None, "input_image_size": None, "skip_connect_scale": 0.4,
-            "style_network": {"dim_in": 128, "dim_out": 512, "depth": 4},
-        },
+        AURA | {"dim": 64, "style_network": {"dim_in": 128, "dim_out": 512, "depth": 4}},
+        note="draws noise and a style in every call; the published one has 617 million parameters",
     ),
-    "CRAFT": Network({"embed_dim": 48, "depths": [2, 2], "num_heads": [2, 2]}, {}),
+    "CRAFT": Network(
+        {"embed_dim": 48, "depths": [2, 2], "num_heads": [2, 2]}, {},
+        note="networks of positions normalise one channel, so only their last biases matter, as in the published one",
+    ),
     "Compact": Network({"num_feat": 16, "num_conv": 4}, {"num_feat": 64, "num_conv": 32}),
     "DAT": Network(
         {"embed_dim": 96, "split_size": [4, 8], "depth": [3], "num_heads": [4], "expansion_factor": 2.0, "upscale": 4},
@@ -86,19 +89,26 @@ NETWORKS = {
     "DCTLSA": Network({"nf": 20}, {}),
     "DITN": Network({"dim": 16, "ITL_blocks": 2, "SAL_blocks": 2}, {}),
     "DRCT": Network(
-        SWIN | {"depths": [6], "num_heads": [2], "gc": 8, "upsampler": "pixelshuffle"},
-        SWIN_REAL | {"window_size": 16, "upsampler": "pixelshuffle"},
+        SWIN | {"depths": [6], "num_heads": [2], "gc": 8} | SHUFFLE, SWIN_REAL | {"window_size": 16} | SHUFFLE
     ),
-    "DRUNet": Network({"in_nc": 4, "out_nc": 3, "nc": [16, 24, 32, 48], "nb": 2}, {"in_nc": 4, "out_nc": 3}),
+    "DRUNet": Network(
+        {"in_nc": 4, "out_nc": 3, "nc": [16, 24, 32, 48], "nb": 2}, {"in_nc": 4, "out_nc": 3},
+        note="spandrel adds a plane with the noise level, 15/255; layers have no biases",
+    ),
     "DnCNN": Network(
-        {"in_nc": 3, "out_nc": 3, "nc": 16, "nb": 5},
-        {"in_nc": 3, "out_nc": 3, "nb": 20, "act_mode": "R"},
+        {"in_nc": 3, "out_nc": 3, "nc": 16, "nb": 5}, {"in_nc": 3, "out_nc": 3, "nb": 20, "act_mode": "R"}
     ),
     "ESRGAN": Network({"num_filters": 16, "num_blocks": 2}, {"num_filters": 64, "num_blocks": 23}),
-    "FBCNN": Network({"nc": [16, 24, 32, 512], "nb": 2}, {}),
+    "FBCNN": Network(
+        {"nc": [16, 24, 32, 512], "nb": 2}, {},
+        note="gives the picture and a quality factor; the deepest layers are 512 wide always",
+    ),
     "FDAT": Network({"embed_dim": 24, "num_groups": 1, "depth_per_group": 2, "num_heads": 2}, {}),
     "FFTformer": Network({"dim": 16, "num_blocks": [1, 1, 1], "num_refinement_blocks": 1}, {}),
-    "GFPGAN": Network({}, {}, gains={"to_rgb": 0.01}),
+    "GFPGAN": Network(
+        {}, {}, gains={"to_rgb": 0.1},
+        note="faces of 512x512 only, of one size of network; draws noise in every call",
+    ),
     "GRL": Network(
         {
             "embed_dim": 36, "depths": [2, 2], "num_heads_window": [2, 2], "num_heads_stripe": [2, 2],
@@ -110,76 +120,72 @@ NETWORKS = {
             "window_size": 32, "stripe_size": [64, 64], "stripe_shift": True, "mlp_ratio": 2.0, "upscale": 4,
             "upsampler": "pixelshuffle", "local_connection": True, "anchor_window_down_factor": 4,
         },
+        note="spandrel guesses windows from scale and upsampler",
     ),
     "HAT": Network(SWIN | {"squeeze_factor": 6}, SWIN_REAL | {"window_size": 16}),
-    "HVICIDNet": Network({"channels": [8, 8, 16, 32], "heads": [1, 1, 2, 4]}, {}),
+    "HVICIDNet": Network(
+        {"channels": [8, 8, 16, 32], "heads": [1, 1, 2, 4]}, {}, gains={"D_block0": 0.2},
+        note="works in a colour space of hue and intensity, with choices by comparison",
+    ),
     "IPT": Network(
-        {"patch_size": 48, "patch_dim": 3, "n_feats": 12, "scale": [4], "num_layers": 1},
-        {"scale": [4]},
+        {"patch_size": 48, "patch_dim": 3, "n_feats": 12, "scale": [4], "num_layers": 1}, {"scale": [4]},
+        note="spandrel cuts pictures into overlapping patches of 48x48 in Python",
     ),
-    "KBNet": Network(
-        {"width": 16, "middle_blk_num": 1, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]},
-        {},
-        network="KBNet_s",
-    ),
-    "LaMa": Network({"in_nc": 4}, {"in_nc": 4}),
+    "KBNet": Network(LEVELS, {}, network="KBNet_s", note="the variant KBNet_s"),
+    "LaMa": Network({"in_nc": 4}, {"in_nc": 4}, note="takes a mask, too; of one size of network"),
     "MMRealSR": Network(
-        {
-            "num_in_ch": 3, "num_out_ch": 3, "num_feat": 16, "num_block": 1, "num_grow_ch": 8,
-            "num_feats": [8, 8, 16, 16], "num_blocks": [1, 1, 1, 1],
-        },
-        {"num_in_ch": 3, "num_out_ch": 3},
+        RGB | {"num_feat": 16, "num_block": 1, "num_grow_ch": 8, "num_feats": [8, 8, 16, 16], "num_blocks": [1] * 4},
+        RGB,
+        note="gives the picture and degradation scores, by which pooled features move the whole picture",
     ),
-    "MixDehazeNet": Network({"embed_dims": [8, 16, 24, 16, 8], "depths": [1] * 5}, {"depths": [2, 2, 4, 2, 2]}),
+    "MixDehazeNet": Network(
+        {"embed_dims": [8, 16, 24, 16, 8], "depths": [1] * 5}, {"depths": [2, 2, 4, 2, 2]},
+        note="spandrel maps its output from -1..1 to 0..1",
+    ),
     "MoESR": Network({"dim": 16, "n_blocks": 2, "n_block": 1, "upsample_dim": 16}, {}),
     "MoSR": Network({"n_block": 2, "dim": 16}, {}),
-    "NAFNet": Network(
-        {"width": 16, "middle_blk_num": 1, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]},
-        {"width": 32, "middle_blk_num": 1, "enc_blk_nums": [1, 1, 1, 28], "dec_blk_nums": [1, 1, 1, 1]},
-    ),
+    "NAFNet": Network(LEVELS, LEVELS | {"width": 32, "enc_blk_nums": [1, 1, 1, 28], "dec_blk_nums": [1] * 4}),
     "OmniSR": Network({"num_feat": 16, "res_num": 1}, {"num_feat": 64, "res_num": 5}),
-    "PLKSR": Network({"dim": 16, "n_blocks": 2}, {}, network="RealPLKSR"),
-    "RCAN": Network({"n_resgroups": 2, "n_resblocks": 2, "n_feats": 16, "reduction": 4}, {}),
+    "PLKSR": Network({"dim": 16, "n_blocks": 2}, {}, network="RealPLKSR", note="the variant RealPLKSR"),
+    "RCAN": Network({"n_resgroups": 2, "n_resblocks": 2, "n_feats": 16, "reduction": 4}, {}, note="changes its input"),
     "RGT": Network(
         {"embed_dim": 96, "depth": [3], "num_heads": [4], "mlp_ratio": 2.0, "upscale": 4},
-        {
-            "embed_dim": 180, "depth": [6] * 6, "num_heads": [6] * 6, "mlp_ratio": 2.0, "upscale": 4,
-            "split_size": [8, 32],
-        },
+        {"depth": [6] * 6, "num_heads": [6] * 6, "mlp_ratio": 2.0, "upscale": 4, "split_size": [8, 32]},
     ),
-    "RealCUGAN": Network({}, {}, network="UpCunet2x"),
-    "RestoreFormer": Network({"ch": 32, "num_res_blocks": 1, "n_embed": 64, "embed_dim": 32, "z_channels": 32}, {}),
+    "RealCUGAN": Network({}, {}, network="UpCunet2x", note="of one size of network; this is the one of scale 2"),
+    "RestoreFormer": Network(
+        {"ch": 32, "num_res_blocks": 1, "n_embed": 64, "embed_dim": 32, "z_channels": 32}, {},
+        note="gives a tuple; takes the nearest of a book of codes",
+    ),
     "RetinexFormer": Network(
-        {"n_feat": 16, "stage": 1, "num_blocks": [1, 1, 1]},
-        {"stage": 1, "num_blocks": [1, 2, 2]},
+        {"n_feat": 16, "stage": 1, "num_blocks": [1, 1, 1]}, {"stage": 1, "num_blocks": [1, 2, 2]}
     ),
     "SAFMN": Network({"dim": 16, "n_blocks": 2}, {"dim": 36, "n_blocks": 8}),
     "SAFMNBCIE": Network({"dim": 16, "n_blocks": 2, "num_layers": 2}),
-    "SCUNet": Network({"config": [2, 1, 1, 2, 1, 1, 2], "dim": 64}, {"config": [4] * 7, "dim": 64}),
+    "SCUNet": Network(
+        {"config": [2, 1, 1, 2, 1, 1, 2], "dim": 64}, {"config": [4] * 7, "dim": 64},
+        note="heads are 32 wide always; no bias in the last layer",
+    ),
     "SPAN": Network(
-        {"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 16},
-        {"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 48},
+        RGB | {"feature_channels": 16}, RGB | {"feature_channels": 48},
+        note="computes the weights of its convolutions in every call",
     ),
     "SeemoRe": Network(
         {"num_experts": 3, "num_layers": 2, "embedding_dim": 24, "lr_space": "exp"},
         {"num_experts": 3, "num_layers": 6, "embedding_dim": 36, "lr_space": "exp"},
+        note="chooses one of several experts for a picture",
     ),
-    "SwiftSRGAN": Network({"num_channels": 16, "num_blocks": 2}, {}),
-    "Swin2SR": Network(
-        SWIN | {"upsampler": "pixelshuffle"},
-        SWIN_REAL | {"window_size": 8, "upsampler": "pixelshuffle"},
-    ),
+    "SwiftSRGAN": Network({"num_channels": 16, "num_blocks": 2}, {}, note="its output is between 0 and 1 by its own"),
+    "Swin2SR": Network(SWIN | SHUFFLE, SWIN_REAL | {"window_size": 8} | SHUFFLE),
     "SwinIR": Network(
-        SWIN | {"upsampler": "nearest+conv", "resi_connection": "3conv"},
-        {
-            "embed_dim": 240, "depths": [6] * 9, "num_heads": [8] * 9, "window_size": 8, "mlp_ratio": 2.0,
-            "upscale": 4, "upsampler": "nearest+conv", "resi_connection": "3conv",
-        },
+        SWIN | NEAREST,
+        SWIN_REAL | {"embed_dim": 240, "depths": [6] * 9, "num_heads": [8] * 9, "window_size": 8} | NEAREST,
         note="the large network for photographs, the variant that is not one of this package's own",
     ),
     "Uformer": Network(
         {"embed_dim": 8, "depths": [2] * 9, "num_heads": [1, 1, 2, 4, 8, 8, 4, 2, 1], "modulator": True},
         {"depths": [1, 2, 8, 8, 2, 8, 8, 2, 1], "modulator": True},
+        note="square pictures whose sides are multiples of 128",
     ),
 }  # fmt: skip
 """Networks by the id of their architecture."""
@@ -203,28 +209,18 @@ def make_state(architecture: str, *, real: bool = False, seed: int = 0) -> dict[
     Raises:
         ValueError: No published network of this architecture is known here.
     """
+    gains = NETWORKS[architecture].gains
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         state = {name: value.detach().clone() for name, value in build(architecture, real).state_dict().items()}
         descriptor = spandrel.ModelLoader().load_from_state_dict(dict(state))
-        draw(descriptor.model, NETWORKS[architecture].gains)
-    calibrate(descriptor, picture(descriptor, seed), torch.Generator().manual_seed(seed))
+        draw(descriptor.model, gains)
+    calibrate(descriptor, picture(descriptor, seed), gains, torch.Generator().manual_seed(seed))
     return state | {name: value.clone() for name, value in descriptor.model.state_dict().items()}
 
 
 def build(architecture: str, real: bool = False) -> nn.Module:
-    """The network of an architecture as its class initialises it.
-
-    Args:
-        architecture: Id of an architecture, one of `NETWORKS`.
-        real: Whether the network is as published instead of small.
-
-    Returns:
-        A network, in training mode.
-
-    Raises:
-        ValueError: No published network of this architecture is known here.
-    """
+    """The network of an architecture as its class initialises it; arguments and errors as of `make_state`."""
     entry = NETWORKS[architecture]
     arguments = entry.real if real else entry.small
     if arguments is None:
@@ -299,51 +295,58 @@ def draw(model: nn.Module, gains: Mapping[str, float]) -> None:
                 parameter.copy_(noise * parameter[0].numel() ** -0.5)
             elif constant or parameter.std() < 0.1:  # tables, and gains that start training at about zero
                 parameter.copy_(noise * 0.5)
-            parameter.mul_(math.prod(gain for part, gain in gains.items() if part in f"{path}.{name}"))
+            parameter.mul_(_gain(gains, f"{path}.{name}"))
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
 
 
-def calibrate(descriptor: Any, image: Tensor, generator: torch.Generator) -> None:
+def calibrate(descriptor: Any, image: Tensor, gains: Mapping[str, float], generator: torch.Generator) -> None:
     """Scales every layer by what it makes of a picture, then the last one by what that makes of the output.
 
     Args:
         descriptor: What spandrel makes of a checkpoint; its network is changed.
         image: Picture that the network takes.
+        gains: As in `Network`.
         generator: Draws the biases.
     """
+    named = descriptor.model.named_modules()
+    paths = {each: path for path, each in named if isinstance(each, LAYERS) and not any(part in path for part in KEPT)}
     order: list[nn.Module] = []
 
-    def standardise(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        if module in order:  # one layer in several places
+    def standardise(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if layer in order:  # one layer in several places
             return None
-        order.append(module)
-        return _standardise(module, output, generator)
+        order.append(layer)
+        return _standardise(layer, output, _gain(gains, paths[layer]), generator)
 
-    named = descriptor.model.named_modules()
-    layers = [each for path, each in named if isinstance(each, LAYERS) and not any(part in path for part in KEPT)]
-    with _hooks(layers, standardise):
-        output = run(descriptor, image)
-    if not isinstance(order[-1], nn.Linear):
-        _aim(descriptor, order[-1], image, output)
+    with _hooks(list(paths), standardise):
+        run(descriptor, image)
+    last = order[-1]
+    if not isinstance(last, nn.Linear) and _gain(gains, paths[last]) == 1:
+        _aim(descriptor, last, image)
 
 
-def _standardise(layer: Any, output: Tensor, generator: torch.Generator) -> Tensor:
+def _gain(gains: Mapping[str, float], name: str) -> float:
+    """The factor of a parameter or layer."""
+    return math.prod(gain for part, gain in gains.items() if part in name)
+
+
+def _standardise(layer: Any, output: Tensor, gain: float, generator: torch.Generator) -> Tensor:
     """Changes a layer, and its output with it: deviation 1 over the places, and means near 0 where it has a bias.
 
-    A layer that makes three channels is taken for one that makes a picture: its deviation is 0.2. Over one place only,
-    such as pooled features, rows are turned so that all outputs are positive: a rectifier after it lets them through.
+    Three channels are taken for a picture: their deviation is 0.2. Over one place only, of pooled features, rows are
+    turned so that all outputs are positive: a rectifier after it lets them through.
     """
     rows = _rows(layer, output)
     if len(rows) == 1:
-        factor = rows[0].sign() / rows.square().mean().sqrt()
+        factor = gain * rows[0].sign() / rows.square().mean().sqrt()
         shift = torch.zeros_like(factor)
     else:
-        deviation = 0.2 if rows.shape[1] == 3 else 1.0
+        deviation = gain * (0.2 if rows.shape[1] == 3 else 1.0)
         factor = (deviation / (rows - rows.mean(0)).std()).expand(rows.shape[1])
-        shift = torch.randn(rows.shape[1], generator=generator) * 0.1 - rows.mean(0) * factor
+        shift = torch.randn(rows.shape[1], generator=generator) * 0.1 * deviation - rows.mean(0) * factor
     if not factor.isfinite().all() or not factor.all():
         return output
     layer.weight.mul_(factor.reshape(_along(layer)))
@@ -367,7 +370,7 @@ def _rows(layer: nn.Module, output: Tensor) -> Tensor:
     return output.flatten(0, -2) if isinstance(layer, nn.Linear) else output.transpose(0, 1).flatten(1).T
 
 
-def _aim(descriptor: Any, layer: Any, image: Tensor, output: Tensor, mean: float = 0.5, deviation: float = 0.2) -> None:
+def _aim(descriptor: Any, layer: Any, image: Tensor, mean: float = 0.5, deviation: float = 0.2) -> None:
     """Changes the last layer so that the picture has a mean and, but for what is added to it, a deviation."""
     step = 0.01
     seen: dict[str, Tensor] = {}
@@ -378,7 +381,7 @@ def _aim(descriptor: Any, layer: Any, image: Tensor, output: Tensor, mean: float
 
     with _hooks([layer], move):
         moved = run(descriptor, image)
-    slope = ((moved - output).mean() / step).item()
+    slope = ((moved - run(descriptor, image)).mean() / step).item()
     own = (seen["output"] - seen["output"].mean(0)).std()
     with torch.no_grad():
         for parameter in layer.parameters(recurse=False):
@@ -403,10 +406,9 @@ def _hooks(layers: Sequence[nn.Module], hook: Any) -> Iterator[None]:
             handle.remove()
 
 
-def count(state: Mapping[str, Tensor]) -> int:
-    """Parameters of a checkpoint, as spandrel's network counts them."""
-    model = spandrel.ModelLoader().load_from_state_dict(dict(state)).model
-    return sum(parameter.numel() for parameter in model.parameters())
+def count(architecture: str, real: bool = False) -> int:
+    """Parameters of the network of an architecture; arguments and errors as of `make_state`."""
+    return sum(parameter.numel() for parameter in build(architecture, real).parameters())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -420,8 +422,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.list:
         for architecture, entry in sorted(NETWORKS.items()):
-            real = "-" if entry.real is None else f"{count(build(architecture, True).state_dict()):,}"
-            print(f"{architecture:13}{count(build(architecture).state_dict()):>12,}{real:>13}  {entry.note}".rstrip())
+            real = "-" if entry.real is None else f"{count(architecture, True):,}"
+            print(f"{architecture:13}{count(architecture):>12,}{real:>13}  {entry.note}".rstrip())
         return 0
     if options.architecture is None or options.output is None:
         parser.error("name an architecture and a file: HAT -o hat.safetensors")
@@ -432,7 +434,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.save(state, options.output)
     else:
         save_file({name: value.contiguous() for name, value in state.items()}, options.output)
-    print(f"{options.output}: {options.architecture}, {count(state):,} parameters")
+    print(f"{options.output}: {options.architecture}, {count(options.architecture, options.real):,} parameters")
     return 0
 
 
