@@ -6,8 +6,8 @@ bfloat16, built and audited as an engine of TensorRT-RTX. Each runs in a process
 
 Usage::
 
-    python tools/coverage.py [HAT DAT ...] [--real] [--jobs 2] [--output docs/coverage.json]
-    python tools/coverage.py --table docs/coverage.json > docs/coverage.md
+    python tools/coverage.py [HAT DAT ...] [--real] [--jobs 2] [--output benchmarks/results/coverage.json]
+    python tools/coverage.py --table benchmarks/results/coverage.json > docs/coverage.md
 """
 
 from __future__ import annotations

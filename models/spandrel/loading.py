@@ -150,6 +150,7 @@ def _restorer(descriptor: Any) -> SpandrelRestorer:
         "architecture": name,
         "tags": list(descriptor.tags),
         "parameters": sum(each.numel() for each in network.parameters()),
+        "half_by_spandrel": descriptor.supports_half,
         "attentions_as_operators": restorer.swapped,
     }
     return restorer

@@ -49,6 +49,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "polygraphy": ("polygraphy", "{onnx}", "--rtx"),
     "cache list": ("cache", "list"),
     "models": ("models",),
+    "models --spandrel": ("models", "--spandrel"),
     "info of a file": ("info", "{onnx}"),
     "info of a model": ("info", "agileir_tiny_x2"),
     "info of a checkpoint": ("info", "{swinir}"),
