@@ -34,7 +34,9 @@ def models(terminal: Terminal, spandrel: bool) -> None:
 
         known = architectures()
         terminal.table("Networks of spandrel", ("network", "title"), [(each.name, each.title) for each in known])
-        terminal.note("Give a checkpoint of one of them as MODEL: onnx, trt, restore. docs/coverage.md says what works.")
+        terminal.note(
+            "Give a checkpoint of one of them as MODEL: onnx, trt, restore. docs/coverage.md says what works."
+        )
         terminal.note("Their code has permissive licences; weights have terms of their own: see where you got them.")
         terminal.result([dataclasses.asdict(each) for each in known])
         return

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-__all__ = ["DEFAULT_OPSET", "INPUT_NAME", "OUTPUT_NAME", "export_onnx", "weights_digest"]
+__all__ = ["DEFAULT_OPSET", "INPUT_NAME", "LEAST_TRACED", "OUTPUT_NAME", "export_onnx", "weights_digest"]
 
 DEFAULT_OPSET = 20
 """First opset with Gelu as one node."""

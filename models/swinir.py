@@ -9,43 +9,21 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import Unsupported
-from ..plugins.attention import plain_attention
-from ..plugins.shifted_window_attention.operator import shifted_window_attention
 from .columnar import ColumnarNetwork
-from .fusion import Surroundings
 from .inference import BLOCK, UNKNOWN_TASK, columnar_hyperparameters, window_from_table
-from .layers import Block, HeadedAttention, Stage, table_parameter
+from .layers import Block, Stage
 from .origin import Assumption
 from .registry import Family, register
 from .spec import ModelSpec
+from .window_attention import WindowAttention
 
-__all__ = ["SwinIR", "WindowAttention"]
+__all__ = ["SwinIR"]
 
 JPEG_WINDOW = 7
 """The released JPEG models, and only they, have this window; their pictures are scaled to 0..255."""
 
 UNSHUFFLED = "conv_first.1.weight"
 """The first convolution behind a pixel-unshuffle (DiffBIR's variant of the released code)."""
-
-
-class WindowAttention(HeadedAttention):
-    """(Shifted) window attention with learned qkv and output projections."""
-
-    def __init__(self, width: int, num_heads: int, window_size: int, shift_size: int) -> None:
-        super().__init__(width, num_heads, window_size, shift_size)
-        self.relative_position_bias_table = table_parameter(window_size, num_heads)
-
-    def attend(self, qkv: Tensor, *context: Tensor) -> Tensor:
-        """See `HeadedAttention.attend`; there is no context."""
-        assert not context
-        attend = shifted_window_attention if self.use_operator else plain_attention
-        table = self.relative_position_bias_table.to(qkv.dtype)
-        return attend(qkv, table, self.window_size, self.shift_size, self.num_heads)
-
-    def surroundings(self) -> Surroundings | None:
-        """See `Fusable.surroundings`."""
-        found = super().surroundings()
-        return found and found._replace(biases=self.relative_position_bias_table)
 
 
 class SwinIR(ColumnarNetwork):

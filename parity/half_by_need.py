@@ -16,7 +16,7 @@ import numpy as np
 
 from ..engines.onnxruntime.runner import create_session, faithful_session
 from ..engines.runner import Images
-from ..errors import ParityMissed, Unsupported
+from ..errors import InputError, ParityMissed, Unsupported
 from ..export.artifact import OnnxArtifact
 from ..export.floors import FLOORS
 from ..export.precision import convert_precision, to_precision
@@ -68,7 +68,6 @@ def half_by_need(
 
     Raises:
         ParityMissed: The floor is not held though nearly everything is in float32.
-        InputError: The model is not finite in float32 on the packaged pictures.
         InternalError: See `convert_precision`.
     """
     if precision == "float16" and rescaling:
@@ -76,7 +75,7 @@ def half_by_need(
     kept: dict[str, str] = {}
     if precision == "float16":
         progress("measuring ranges")
-        kept = _out_of_range(source, measure_ranges(source, source.model, range_images(source)))
+        kept = _out_of_range(source, measure_ranges(source, source.model, range_images(source), infinities=True))
     trial = _Trial.of(source, precision, keep_opset)
     wanted = FLOORS[precision] + MARGIN
     for more in ({}, _statistics(source.model, precision)):
@@ -96,10 +95,10 @@ def half_by_need(
 
 
 def _rescaled(source: OnnxArtifact, progress: Progress) -> OnnxArtifact:
-    """The model with rescaled streams; the same one where they cannot be, or its bits would change."""
+    """The model with rescaled streams; the same one where they cannot be, masks are infinite, or bits would change."""
     try:
         return rescale_if_needed(source, progress=progress)[0]
-    except (Unsupported, ParityMissed):
+    except (InputError, Unsupported, ParityMissed):
         return source
 
 

@@ -50,6 +50,8 @@ def measure_ranges(
     graph: onnx.ModelProto,
     images: Sequence[ParityImage],
     progress: Progress = silent,
+    *,
+    infinities: bool = False,
 ) -> dict[str, float]:
     """Greatest magnitude of every float32 tensor of a graph over all pictures.
 
@@ -61,6 +63,8 @@ def measure_ranges(
         graph: The file's graph.
         images: Pictures in the model's channels, of any size.
         progress: Told each picture.
+        infinities: Whether values that are not finite are left out instead of refused: logits of masked keys are -inf
+            in some networks.
 
     Raises:
         InputError: There is no picture, or the graph yields NaN or infinities on one.
@@ -76,7 +80,7 @@ def measure_ranges(
         for name, value in zip(names, found, strict=True):
             if np.isfinite(value):
                 ranges[name] = max(ranges[name], float(value))
-            elif name in computed:
+            elif name in computed and not infinities:
                 raise InputError(f"{artifact.name}: {name} is not finite in float32 on {image.name}.")
     return ranges
 

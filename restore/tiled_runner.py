@@ -229,9 +229,7 @@ class TiledRunner:
         *_, batch, plan = min(options, key=lambda option: option[:2])
         if plan.count > 1 and self.spec.tiling != "supported" and not self._advised:
             self._advised = True
-            LOG.warning(
-                "%s looks at the whole picture: tiles of it may differ in tone where they meet", self.spec.name
-            )
+            LOG.warning("%s looks at the whole picture: tiles of it may differ in tone where they meet", self.spec.name)
         return plan, batch
 
     def _choices(self, padded: tuple[int, int], beside: int) -> list[_Choice]:

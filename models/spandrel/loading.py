@@ -157,7 +157,7 @@ def _restorer(descriptor: Any) -> SpandrelRestorer:
         "architecture": name,
         "tags": list(descriptor.tags),
         "parameters": sum(each.numel() for each in network.parameters()),
-        "operators": restorer.swapped,
+        "attentions_as_operators": restorer.swapped,
     }
     return restorer
 

@@ -24,14 +24,14 @@ class SpandrelRestorer(Restorer):
         square: Whether pictures must be square.
 
     Attributes:
-        swapped: How many attentions run as an operator of this package, by operator.
+        swapped: How many attentions run as an operator of this package.
         marked: Paths of its blocks.
     """
 
     def __init__(self, spec: ModelSpec, net: nn.Module, call: Callable[[Any, Tensor], Tensor], square: bool) -> None:
         super().__init__(spec)
         self.net, self.call, self.square = net, call, square
-        self.swapped: dict[str, int] = {}
+        self.swapped = 0
         self.marked: tuple[str, ...] = ()
 
     def network(self, images: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...plugins.shifted_window_attention import NAME
 from .network import SpandrelRestorer
 from .window_block import window_block
 
@@ -45,7 +44,7 @@ def prepare(restorer: SpandrelRestorer) -> None:
         network.set_submodule(name, block)
     if swapped and len(swapped) == len(candidates):
         _leave_out_masks(restorer, images, before)
-    restorer.swapped = {NAME: len(swapped)} if swapped else {}
+    restorer.swapped = len(swapped)
     once = [name for name in (*listed, *swapped) if calls.count[name] == 1 and calls.seen.get(name) is not None]
     restorer.marked = tuple(f"net.{name}" for name in dict.fromkeys(once))[:MOST_BLOCKS]
 

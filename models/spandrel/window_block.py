@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..swinir import WindowAttention
+from ..window_attention import WindowAttention
 
 __all__ = ["WindowBlock", "window_block"]
 

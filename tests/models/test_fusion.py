@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from agileir_export.models import fold, fusion, use_operators
 from agileir_export.models.layers import Block
-from agileir_export.models.swinir import WindowAttention
+from agileir_export.models.window_attention import WindowAttention
 from agileir_export.plugins.launch import NoKernel
 
 from ..export.networks import SHAPES, build

@@ -9,7 +9,7 @@ import torch
 
 from agileir_export.models.agileir.attention import GroupAttention
 from agileir_export.models.semanir.attention import KeySemanticAttention
-from agileir_export.models.swinir import WindowAttention
+from agileir_export.models.window_attention import WindowAttention
 from agileir_export.plugins.key_semantic_dictionary.operator import key_semantic_dictionary
 
 from ..export.networks import SHAPES

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from agileir_export.models import fold, use_operators
 from agileir_export.models.layers import Block
-from agileir_export.models.swinir import WindowAttention
+from agileir_export.models.window_attention import WindowAttention
 from agileir_export.plugins import half_blocks
 
 from ..export.networks import SHAPES, build
