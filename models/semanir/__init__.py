@@ -28,9 +28,13 @@ __all__ = ["KeySemanticAttention", "SemanIR", "SemanIRUNet", "SemanticStage", "s
 
 UNET_BLOCK = "encoder.0.residual_group.blocks.0"
 
+SWIN_V2 = "logit_scale"
+"""What Swin2SR's attention has and SemanIR's has not, under the same names else."""
+
 
 def _detect(state: Mapping[str, Tensor]) -> bool:
-    return any(f"{first}.attn.cpb_mlp.0.weight" in state for first in (BLOCK, UNET_BLOCK))
+    own = any(f"{first}.attn.cpb_mlp.0.weight" in state for first in (BLOCK, UNET_BLOCK))
+    return own and f"{BLOCK}.attn.{SWIN_V2}" not in state
 
 
 def _infer(state: Mapping[str, Tensor]) -> dict[str, Any]:

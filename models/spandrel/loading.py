@@ -18,7 +18,7 @@ from ..spec import ModelSpec
 from .bounds import Bounded, check_numbers
 from .library import architecture_of, load_spandrel
 from .network import SpandrelRestorer
-from .preparation import prepare
+from .preparation import FACES, prepare
 from .windows import free_the_batch
 
 __all__ = ["load"]
@@ -35,7 +35,7 @@ OWN_GRIDS = {"SCUNet": 64}
 SPLITS = "split_size"
 """Attribute of the attentions of DAT and RGT: the two sides of their windows."""
 
-TASKS = {"SR": "super-resolution", "FaceSR": "face restoration", "Restoration": UNKNOWN_TASK}
+TASKS = {"SR": "super-resolution", "FaceSR": FACES, "Restoration": UNKNOWN_TASK}
 
 
 MISFITS = (
