@@ -10,7 +10,7 @@ import numpy as np
 
 from ..engines.audit.requested_types import quantised_nodes
 from ..errors import InternalError
-from ..export.quiet import quiet
+from ..quiet import quiet
 from .layers import LAYER_TYPES, Layer
 
 if TYPE_CHECKING:

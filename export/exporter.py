@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, InternalError, Unsupported
 from ..models import Restorer, fold
 from ..plugins.registry import MINIMUM_OPSET
+from ..quiet import quiet
 from ..version import __version__
 from .artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY, OnnxArtifact, artifact_of
 from .functions import attach_functions, inline_functions
 from .passes import GraphPass, name_dimensions, name_tensors, run_passes
-from .quiet import quiet
 from .translation import translation_table
 
 if TYPE_CHECKING:

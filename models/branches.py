@@ -7,6 +7,7 @@ keys. A branch is whatever lies below one node; a network is found where a branc
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ COUNTER = "n_averaged"
 
 DEEPEST = 8
 """Wrappers within wrappers, and parts of a prefix, that are looked into."""
+
+REPEATED = 2**20
+"""Elements that a tensor may have although its file holds fewer: of a table that was saved expanded."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,8 @@ def choose_branch(content: object, recognisers: Sequence[Callable[[Mapping[str, 
         CheckpointError: No weights, an optimizer's state, several networks without a hint, or unusual tensors.
     """
     tree = _Tree(content)
+    for name, tensor in tree.tensors.items():
+        _check_held(name, tensor, path)
     branches = tree.branches()
     networks: list[str] = []
     for number, recognised in enumerate(recognisers):
@@ -251,6 +257,18 @@ def _shown(name: str) -> str:
 def _weights(value: object) -> bool:
     """Whether a value holds weights without names, such as the shadow parameters of an average."""
     return isinstance(value, list | tuple) and any(isinstance(entry, Tensor) for entry in value)
+
+
+def _check_held(name: str, value: Tensor, path: Path) -> None:
+    """Refuses a tensor that claims sides far beyond its values: looking at it would take any time and memory."""
+    if value.layout != torch.strided or value.device.type != "cpu":
+        return
+    held = value.untyped_storage().nbytes() // value.element_size()
+    if math.prod(max(1, side) for side in value.shape) > max(held, REPEATED):
+        raise CheckpointError(
+            f"{path}: {name} has shape {tuple(value.shape)}, but the file holds {held} values of it.",
+            fix="The file is damaged: download or save it again.",
+        )
 
 
 def _check_dense(key: str, value: Tensor, path: Path) -> None:

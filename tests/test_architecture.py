@@ -18,7 +18,7 @@ PACKAGE = "agileir_export"
 UPPER, LOWER = ("cli", "commands", "bundle", "restore", "conversion"), ("calib", "parity", "engines", "export")
 ROOMS = ("__main__", *UPPER, *LOWER, "models", "plugins")
 """From the top to the bottom: a room imports itself and what stands after it."""
-GROUND = ("cache", "images", "json_form", "lazy", "files", "process_memory", "progress", "version", "errors")
+GROUND = ("cache", "images", "json_form", "lazy", "files", "process_memory", "progress", "quiet", "version", "errors")
 """Below every room: what knows nothing of models; each imports only what stands after it."""
 ORDER = (*ROOMS, *GROUND)
 BESIDE_THE_PACKAGE = {"tests", "benchmarks", "tools", "docs"}

@@ -28,7 +28,6 @@ __all__ = ["KeySemanticAttention", "SemanIR", "SemanIRUNet", "SemanticStage", "s
 
 UNET_BLOCK = "encoder.0.residual_group.blocks.0"
 
-
 COSINE = "attn.logit_scale"
 """What Swin2SR, whose position bias comes from an MLP likewise, has in every block."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...cache.facts import installed_version
 from ...errors import EnvironmentProblem
+from ...quiet import quiet
 
 __all__ = [
     "INSTALL",
@@ -57,7 +58,8 @@ def load_spandrel() -> Any:
     if not installed():
         raise EnvironmentProblem(f"spandrel is not installed in {sys.prefix}.", fix=INSTALL)
     try:
-        import spandrel
+        with quiet():
+            import spandrel
     except Exception as error:  # torchvision of another release raises RuntimeError, AttributeError or ImportError
         versions = {name: installed_version(name) or "none" for name in ("spandrel", "torch", "torchvision")}
         told = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -86,10 +88,15 @@ def recognises(state: Mapping[str, Tensor]) -> bool:
 
 def architecture_of(state: Mapping[str, Tensor]) -> Any:
     """The architecture that spandrel takes for that of a state dict; None where it knows none."""
-    for entry in load_spandrel().MAIN_REGISTRY.architectures("detection"):
-        if entry.detect(dict(state)):
-            return entry.architecture
-    return None
+    entries = load_spandrel().MAIN_REGISTRY.architectures("detection")
+    return next((entry.architecture for entry in entries if _detects(entry, state)), None)
+
+
+def _detects(entry: Any, state: Mapping[str, Tensor]) -> bool:
+    try:
+        return bool(entry.detect(state))
+    except Exception:  # it looks at shapes, too, and takes them for those of its network
+        return False
 
 
 def hint(state: Mapping[str, Tensor]) -> tuple[str, str]:

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from ...errors import CheckpointError, Unsupported
+from ...errors import AgileIRError, CheckpointError, Unsupported
+from ...quiet import quiet
 from ..inference import UNKNOWN_TASK
 from ..spec import ModelSpec
+from .bounds import Bounded, check_numbers
 from .library import architecture_of, load_spandrel
 from .network import SpandrelRestorer
-from .preparation import prepare
+from .preparation import FACES, prepare
 from .windows import free_the_batch
 
 __all__ = ["load"]
 
-LARGEST = 2**28
-"""Elements of one tensor while a network is built (1 GiB in float32); a position index of window 64 has a sixteenth."""
-
-STEPS = 2000
-"""Tensor operations to build a network, for every tensor in its checkpoint: 50 times what the known ones take."""
+LARGEST_GRID = 1024
+"""Pixels that sides of a picture may have to be multiples of."""
 
 GRIDS = ("window_size", "pad_size", "padder_size", "patch_size", "patch_sizes")
 """Attributes of networks that name a grid they pad pictures to."""
@@ -36,24 +35,18 @@ OWN_GRIDS = {"SCUNet": 64}
 SPLITS = "split_size"
 """Attribute of the attentions of DAT and RGT: the two sides of their windows."""
 
-TASKS = {"SR": "super-resolution", "FaceSR": "face restoration", "Restoration": UNKNOWN_TASK}
+TASKS = {"SR": "super-resolution", "FaceSR": FACES, "Restoration": UNKNOWN_TASK}
 
 
-class _Bounded(TorchDispatchMode):
-    """Ends the building of a network that a hostile or damaged checkpoint makes huge."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.steps = steps
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.steps -= 1
-        if self.steps < 0:
-            raise ValueError("its numbers ask for a network of far more layers than the file holds")
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and result.numel() > LARGEST:
-            raise ValueError(f"its numbers ask for a tensor of {' x '.join(map(str, result.shape))}")
-        return result
+MISFITS = (
+    (r'Missing key\(s\) in state_dict: "(?P<keys>.*)"', "the key {key} of {name} is missing ({count} in all)"),
+    (r'Unexpected key\(s\) in state_dict: "(?P<keys>.*)"', "the key {key} is not part of {name} ({count} such keys)"),
+    (
+        r"size mismatch for (?P<keys>.*?): .*?Size\(\[(?P<given>.*?)\]\).*?Size\(\[(?P<wanted>.*?)\]\)",
+        "{key} has shape ({given}), {name} needs ({wanted})",
+    ),
+)
+"""What PyTorch says of keys and shapes that do not fit, and the sentence that the reader gets."""
 
 
 def load(state: Mapping[str, Tensor], path: Path) -> SpandrelRestorer:
@@ -68,49 +61,61 @@ def load(state: Mapping[str, Tensor], path: Path) -> SpandrelRestorer:
         Unsupported: The network takes more than a picture, or does not return one in the same channels.
     """
     architecture = architecture_of(state)
-    _check_values(state, architecture.id, path)
+    name = f"{architecture.id} (by spandrel)"
+    state = _values(state, name, path)
     free_the_batch(architecture.id)
     try:
-        with _Bounded(STEPS * (len(state) + 100)):
-            descriptor = architecture.load(dict(state))
-    except (KeyError, IndexError, ValueError, TypeError, AssertionError, ArithmeticError, RuntimeError) as error:
-        told = str(error).strip() or type(error).__name__
-        what = f"the key {told} is missing" if isinstance(error, KeyError) else f"it does not fit: {_short(told)}"
+        with quiet(), torch.random.fork_rng(devices=[]):
+            check_numbers(state)
+            with Bounded(state):
+                descriptor = architecture.load(dict(state))
+            _refuse(descriptor, path)
+            for key, value in descriptor.model.state_dict().items():
+                if key in state and value.is_floating_point() != state[key].is_floating_point():
+                    raise _of_another_type(key, state[key], name, path)
+            return _restorer(descriptor)
+    except AgileIRError:
+        raise
+    except Exception as error:  # whatever numbers that do not fit make the code of a network trip over
         raise CheckpointError(
-            f"{path}: looks like {architecture.id} (by spandrel), but {what.removesuffix('.')}.",
-            fix="The file is incomplete, or of a variant of the network that spandrel does not know.",
+            f"{path}: looks like {name}, but {_misfit(error, architecture.id)}.",
+            fix="The file is incomplete, damaged, or of a variant of the network that spandrel does not know.",
         ) from error
-    except MemoryError as error:
-        raise CheckpointError(
-            f"{path}: looks like {architecture.id} (by spandrel), but no memory holds such a network.",
-            fix="The file is damaged: download it again.",
-        ) from error
-    _refuse(descriptor, path)
-    return _restorer(descriptor)
 
 
-def _check_values(state: Mapping[str, Tensor], name: str, path: Path) -> None:
-    for key, value in state.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            count = int((~torch.isfinite(value)).sum())
-            if key.endswith(("attn_mask", "mask")):
-                continue
+def _values(state: Mapping[str, Tensor], name: str, path: Path) -> dict[str, Tensor]:
+    """A state dict with its weights in float32, all of them finite."""
+    values = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    for key, value in values.items():
+        if key.endswith(("weight", "bias")) and not value.is_floating_point():
+            raise _of_another_type(key, value, name, path)
+        if not key.endswith("mask") and (count := int((~torch.isfinite(value)).sum())):
             raise CheckpointError(
                 f"{path}: {key} of {name} holds {count} values that are NaN or infinite.",
                 why="The training diverged or the file is damaged.",
                 fix="Take an earlier checkpoint.",
             )
-        if not value.is_floating_point() and key.endswith(".weight"):
-            raise CheckpointError(
-                f"{path}: {key} of {name} holds {value.dtype}, weights are floating-point numbers.",
-                fix="Save the weights in floating point, as they were trained.",
-            )
+    return values
 
 
-def _short(told: str) -> str:
-    """The first two lines of what PyTorch or spandrel say, without the class that speaks."""
+def _of_another_type(key: str, value: Tensor, name: str, path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: {key} of {name} holds {value.dtype}, weights are floating-point numbers.",
+        fix="Save the weights in floating point, as they were trained.",
+    )
+
+
+def _misfit(error: Exception, name: str) -> str:
+    """What an error says of a checkpoint and its network, in one sentence without a stop."""
+    told = str(error).strip() or type(error).__name__
+    if isinstance(error, KeyError):
+        return f"the key {error.args[0]} is missing"
+    for pattern, sentence in MISFITS:
+        if found := re.search(pattern, told):
+            keys = found["keys"].split('", "')
+            return sentence.format(name=name, key=keys[0], count=len(keys), **found.groupdict())
     lines = [line.strip() for line in told.splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300]
+    return f"it does not fit: {lines[0][:300].removesuffix('.')}"
 
 
 def _refuse(descriptor: Any, path: Path) -> None:
@@ -132,6 +137,8 @@ def _restorer(descriptor: Any) -> SpandrelRestorer:
     network: nn.Module = descriptor.model
     name, scale = descriptor.architecture.id, descriptor.scale
     multiple = _multiple(descriptor, network)
+    if scale < 1 or multiple > LARGEST_GRID:
+        raise ValueError(f"its pictures are scaled by {scale}, their sides multiples of {multiple} pixels")
     window = getattr(network, "window_size", 1)
     spec = ModelSpec(
         family=f"spandrel/{name}",

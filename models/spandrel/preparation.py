@@ -16,18 +16,23 @@ from torch import Tensor, nn
 from .network import SpandrelRestorer
 from .window_block import window_block
 
-__all__ = ["TOLERANCE", "prepare"]
+__all__ = ["FACES", "TOLERANCE", "prepare"]
 
 TOLERANCE = 1e-5
 """Greatest difference of a module that is put in place of another, of the greatest magnitude of its output."""
 
 MOST_BLOCKS = 200
 
+FACES = "face restoration"
+"""Task of networks for aligned faces."""
+
 
 def prepare(restorer: SpandrelRestorer) -> None:
     """Swaps what can be swapped, in place, and marks the blocks of the network.
 
-    A network that cannot be run on a small picture is left as it is.
+    Raises:
+        ValueError: The network does not return pictures of the size that its scale says.
+        RuntimeError: It cannot be run.
     """
     network = restorer.net
     _join_convolutions(network)
@@ -37,6 +42,8 @@ def prepare(restorer: SpandrelRestorer) -> None:
     calls = _Calls({**listed, **candidates})
     with calls, torch.no_grad():
         before = restorer.network(images)
+    if before.shape != (1, restorer.spec.channels, *(side * restorer.spec.scale for side in images.shape[2:])):
+        raise ValueError(f"it makes {tuple(before.shape)} of {tuple(images.shape)}, its scale is {restorer.spec.scale}")
     swapped = [name for name, module in candidates.items() if _agrees(module, calls.seen.get(name))]
     for name in swapped:
         block = window_block(candidates[name])
@@ -50,10 +57,14 @@ def prepare(restorer: SpandrelRestorer) -> None:
 
 
 def _picture(restorer: SpandrelRestorer) -> Tensor:
-    """A picture of three by two cells of the network's grid, at least 48 by 32 pixels: with shifted windows inside."""
+    """A picture of three by two cells of the network's grid, at least 48 by 32 pixels: with shifted windows inside.
+
+    For a network of faces, whose size is fixed as a rule, it is one cell.
+    """
     multiple = restorer.spec.pad_multiple
     cells = -(-16 // multiple)
-    size = (3 * cells * multiple, 2 * cells * multiple)
+    rows, columns = (1, 1) if restorer.spec.task == FACES else (3, 2)
+    size = (rows * cells * multiple, columns * cells * multiple)
     generator = torch.Generator().manual_seed(0)
     return torch.rand(1, restorer.spec.channels, *size, generator=generator)
 

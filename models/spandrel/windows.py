@@ -15,9 +15,17 @@ from torch import Tensor
 __all__ = ["free_the_batch"]
 
 
-def window_reverse(windows: Tensor, window_size: Any, height: int, width: int) -> Tensor:
-    """Windows ``[B * H/h * W/w, h, w, C]`` to pictures ``[B, H, W, C]``; `window_size` is w or (h, w)."""
+def window_reverse(windows: Tensor, window_size: Any, height: Any, width: int | None = None) -> Tensor:
+    """Windows ``[B * H/h * W/w, h, w, C]`` to pictures ``[B, H, W, C]``.
+
+    Args:
+        windows: The windows.
+        window_size: w or (h, w).
+        height: H, or (H, W) as GRL gives them.
+        width: W.
+    """
     rows, columns = window_size if isinstance(window_size, tuple | list) else (window_size, window_size)
+    height, width = height if width is None else (height, width)
     return joined(windows, rows, columns, height, width)
 
 
