@@ -20,8 +20,8 @@ MADE = 8
 """Elements made while a network is built, besides `LARGEST` of them, for every one in its checkpoint: known networks
 make one to four, and position indices and masks."""
 
-STEPS = 200
-"""Tensor operations to build a network, for every tensor in its checkpoint: 20 times what the known ones take."""
+STEPS = 50
+"""Tensor operations to build a network, for every tensor in its checkpoint: five times what the known ones take."""
 
 LOOKS = 2**23
 """The greatest number in a key, times the keys: recognising code looks through all keys for every layer it expects."""
@@ -36,7 +36,7 @@ def check_numbers(state: Mapping[str, Tensor]) -> None:
     numbers = ((number, key) for key in state for part in key.split(".") for number in _number(part))
     greatest, key = max(numbers, default=(0, ""))
     if greatest * len(state) > LOOKS:
-        raise ValueError(f"its key {key} asks for {greatest} layers")
+        raise ValueError(f"its key {key} asks for far more layers than the file holds")
 
 
 def _number(part: str) -> Iterator[int]:

@@ -112,10 +112,13 @@ def _nearest(state: Mapping[str, Tensor], most: int = 3) -> list[str]:
     """The networks nearest to a state dict, with half of their keys at least, and how many of them it has."""
     found = []
     for entry in load_spandrel().MAIN_REGISTRY:
-        keys = _keys(getattr(entry.detect, "_keys", None) or getattr(entry.architecture, "_detect", None))
+        condition: Any = getattr(entry.architecture, "_detect", None)
+        keys = _keys(condition)
         present = sum(key in state for key in keys)
         if keys and 2 * present >= len(keys):
-            told = f"{entry.architecture.id} ({present} of the {len(keys)} keys that tell it)"
+            needed = (key for key in condition._keys if isinstance(key, str) and key not in state)
+            lacking = next((f", not {key}" for key in needed if condition._kind == "all"), "")
+            told = f"{entry.architecture.id} ({present} of the {len(keys)} keys that tell it{lacking})"
             found.append((present / len(keys), len(keys), told))
     return [told for *_, told in sorted(found, reverse=True)[:most]]
 

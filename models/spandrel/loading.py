@@ -38,6 +38,9 @@ SPLITS = "split_size"
 TASKS = {"SR": "super-resolution", "FaceSR": FACES, "Restoration": UNKNOWN_TASK}
 
 
+MOST_SHOWN = 200
+"""Characters of a key, or of what a library says, that are shown."""
+
 MISFITS = (
     (r'Missing key\(s\) in state_dict: "(?P<keys>.*)"', "the key {key} of {name} is missing ({count} in all)"),
     (r'Unexpected key\(s\) in state_dict: "(?P<keys>.*)"', "the key {key} is not part of {name} ({count} such keys)"),
@@ -108,14 +111,13 @@ def _of_another_type(key: str, value: Tensor, name: str, path: Path) -> Checkpoi
 def _misfit(error: Exception, name: str) -> str:
     """What an error says of a checkpoint and its network, in one sentence without a stop."""
     told = str(error).strip() or type(error).__name__
-    if isinstance(error, KeyError):
+    if isinstance(error, KeyError) and error.args:
         return f"the key {error.args[0]} is missing"
     for pattern, sentence in MISFITS:
         if found := re.search(pattern, told):
             keys = found["keys"].split('", "')
-            return sentence.format(name=name, key=keys[0], count=len(keys), **found.groupdict())
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
-    return f"it does not fit: {lines[0][:300].removesuffix('.')}"
+            return sentence.format(name=name, key=keys[0][:MOST_SHOWN], count=len(keys), **found.groupdict())
+    return f"it does not fit: {told.splitlines()[0][:MOST_SHOWN].removesuffix('.')}"
 
 
 def _refuse(descriptor: Any, path: Path) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from agileir_export.errors import CheckpointError
 from agileir_export.models import (
@@ -16,7 +14,7 @@ from agileir_export.models import (
     load_model,
 )
 
-from .checkpoints import refused, saved, state_of, write
+from .checkpoints import one_of_each, refused, reshaped, saved, state_of, write
 
 # ---- state dicts that do not fit ----
 
@@ -98,37 +96,6 @@ def test_nan_in_derived_buffers_does_not_matter(tmp_path: Path) -> None:
     block = "layers.0.residual_group.blocks.1"
     state = {**state_of(), f"{block}.attn_mask": torch.full((4, 16, 16), float("nan"))}
     load_model(write(tmp_path, saved(state)))
-
-
-def one_of_each(state: dict[str, Tensor]) -> list[str]:
-    """Of keys that differ in their numbers alone, the first and the last; without counters."""
-    by_name: dict[str, list[str]] = {}
-    for key in state:
-        by_name.setdefault(re.sub(r"\d+", "#", key), []).append(key)
-    return [
-        key
-        for name, keys in by_name.items()
-        for key in sorted({keys[0], keys[-1]})
-        if not name.endswith("num_batches_tracked")
-    ]
-
-
-def reshaped(value: Tensor) -> list[Tensor]:
-    """The same tensor in shapes that fit nothing, or something else."""
-    ones = value.new_ones
-    return [
-        ones(()),
-        ones(0),
-        ones(1),
-        ones(5),
-        ones(*value.shape, 1),
-        ones(1, *value.shape),
-        value[:0],
-        value[..., :0],
-        value[:1],
-        value[..., :1],
-        value.repeat(2, *[1] * (value.ndim - 1)) if value.ndim else ones(2),
-    ]
 
 
 @pytest.mark.parametrize(
