@@ -25,8 +25,9 @@ LOGGER = logging.getLogger(__name__)
 FIXED_SIDE = 192
 """Rows and columns of the only size, where the network's grid allows it; the next multiple of the grid otherwise."""
 
-TRIALS = ((2, 3, 2), (1, 4, 5), (3, 2, 7))
-"""Batch, rows and columns of the trials, sides in halves of the shorter one that is traced; the first is traced."""
+TRIALS = ((2, (3, 0), (2, 0)), (1, (4, 0), (5, 0)), (3, (2, 1), (3, 3)))
+"""Batch, rows and columns of the trials: halves of the shorter side that is traced, and multiples of the network's grid
+on top. The first is traced."""
 
 LEAST = 80.0
 """dB at the network's own peak: masks and reshapes of another size leave less than 60, rounding alone more than 90."""
@@ -86,9 +87,11 @@ def _wrong_size(model: Restorer, artifact: OnnxArtifact) -> str:
     except InputError as error:
         return f"ONNX Runtime does not take the graph ({error.why or error.what})"
     generator = np.random.default_rng(0)
-    cell = -(-LEAST_TRACED // model.spec.pad_multiple) * model.spec.pad_multiple
+    multiple = model.spec.pad_multiple
+    cell = -(-LEAST_TRACED // multiple) * multiple
     for batch, rows, columns in TRIALS:
-        images = generator.random((batch, model.spec.channels, rows * cell, columns * cell), np.float32)
+        sides = (halves * cell + more * multiple for halves, more in (rows, columns))
+        images = generator.random((batch, model.spec.channels, *sides), np.float32)
         expected = reference.run(images)
         shown = f"{batch} picture(s) of {images.shape[2]}x{images.shape[3]}"
         try:

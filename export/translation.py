@@ -11,8 +11,23 @@ __all__ = ["translation_table"]
 
 
 def translation_table() -> dict[Any, Callable[..., Any]]:
-    """Table for ``torch.onnx.export(custom_translation_table=...)``: torch operator to what that emits its node."""
-    return {operator.torch_operator().default: _translation(operator) for operator in OPERATORS.values()}
+    """What the exporter does not know, or should not look into: torch operator to what emits its nodes.
+
+    It is the ``custom_translation_table`` of ``torch.onnx.export``.
+    """
+    import torch
+
+    ours = {operator.torch_operator().default: _translation(operator) for operator in OPERATORS.values()}
+    return {**ours, torch.ops.aten.sort.stable: _sort}
+
+
+def _sort(tensor: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """A stable sort, which the exporter lacks: ONNX's TopK of all puts equal values in the order of their indices."""
+    from onnxscript import opset18 as op
+
+    count = op.Shape(tensor, start=dim, end=None if dim == -1 else dim + 1)
+    values, indices = op.TopK(tensor, count, axis=dim, largest=int(descending), sorted=1)
+    return values, indices
 
 
 def _translation(operator: Operator) -> Callable[..., Any]:

@@ -32,8 +32,8 @@ GRIDS = ("window_size", "pad_size", "padder_size", "patch_size", "patch_sizes")
 OWN_GRIDS = {"SCUNet": 64}
 """Grids that no attribute names, by architecture."""
 
-SPLITS = "split_size"
-"""Attribute of the attentions of DAT and RGT: the two sides of their windows."""
+INNER_GRIDS = ("split_size", "window_size", "ws")
+"""Attributes of attentions inside, which see as many tokens as the picture has pixels: the sides of their windows."""
 
 TASKS = {"SR": "super-resolution", "FaceSR": FACES, "Restoration": UNKNOWN_TASK}
 
@@ -175,7 +175,8 @@ def _multiple(descriptor: Any, network: nn.Module) -> int:
     for attribute in GRIDS:
         grid = math.lcm(grid, *_whole_numbers(getattr(network, attribute, ())))
     for module in network.modules():
-        grid = math.lcm(grid, *_whole_numbers(getattr(module, SPLITS, ())))
+        for attribute in INNER_GRIDS:
+            grid = math.lcm(grid, *_whole_numbers(getattr(module, attribute, ())))
     least: int = wanted.minimum
     return grid * max(1, -(-least // grid))
 

@@ -21,6 +21,7 @@ from agileir_export.engines import create_session
 from agileir_export.errors import Unsupported
 from agileir_export.export import DEFAULT_OPSET, OnnxArtifact, export_onnx, read_artifact
 from agileir_export.export.artifact import BLOCKS_KEY, PROVENANCE_KEY, SPEC_KEY
+from agileir_export.export.translation import translation_table
 from agileir_export.models import Restorer, build_preset
 from agileir_export.plugins import OPERATORS
 
@@ -338,3 +339,28 @@ def test_the_model_is_not_changed(tmp_path: Path) -> None:
 
 
 # ---- how it fails ----
+
+
+@pytest.mark.parametrize(("dim", "descending"), [(-1, False), (1, True)])
+def test_a_stable_sort_keeps_equal_values_in_order(dim: int, descending: bool) -> None:
+    """Networks of libraries sort tokens by their category; the torch exporter has no such operator of its own."""
+
+    class Sort(torch.nn.Module):
+        def forward(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            values, indices = torch.sort(numbers, dim=dim, descending=descending, stable=True)
+            return values, indices
+
+    numbers = torch.randint(0, 4, (2, 30, 7), generator=torch.Generator().manual_seed(0))
+    program = torch.onnx.export(
+        Sort(),
+        (numbers,),
+        dynamo=True,
+        dynamic_shapes=(dict.fromkeys(range(3), torch.export.Dim.AUTO),),
+        custom_translation_table=translation_table(),
+        verbose=False,
+    )
+    assert program is not None
+    other = torch.randint(0, 4, (3, 50, 9), generator=torch.Generator().manual_seed(1))
+    found = create_session(program.model_proto.SerializeToString()).run(None, {"numbers": other.numpy()})
+    for expected, got in zip(Sort()(other), found, strict=True):
+        assert np.array_equal(expected.numpy(), got)

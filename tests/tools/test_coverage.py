@@ -52,8 +52,12 @@ def test_a_table_of_a_network_that_works_and_one_that_does_not() -> None:
         "engine_precision": "float16", "engine_seconds": 3.4, "export_seconds": 12.0,
     }  # fmt: skip
     bad = {"loads": False, "error": "unsupported: x takes a mask.\nNo."}
-    page = TOOL.table({"networks": {"A": good, "b": bad, "A@published": good}, "gpu": "sm89", "date": "d", "versions": {}})
-    assert "Of 2 architectures 1 load, 1 hold 100 dB in float32, 1 hold 60 dB in float16, 0 hold 45 dB in bfloat16" in page
+    page = TOOL.table(
+        {"networks": {"A": good, "b": bad, "A@published": good}, "gpu": "sm89", "date": "d", "versions": {}}
+    )
+    assert (
+        "Of 2 architectures 1 load, 1 hold 100 dB in float32, 1 hold 60 dB in float16, 0 hold 45 dB in bfloat16" in page
+    )
     assert page.count("| A | x4 | 1.50 M | free | 4 | 131.2 | 69.0 (3) | **44.9** (0) | 3 s | 12 s |") == 2
     assert "- **b**, does not work: unsupported: x takes a mask. No." in page
 
