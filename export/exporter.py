@@ -166,8 +166,9 @@ def _reason(failure: BaseException) -> str:
     """The first line of the error that began it."""
     while failure.__cause__ is not None:
         failure = failure.__cause__
-    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
-    return f"{type(failure).__name__}: {(lines or ['no reason given'])[0][:300]}"
+    lines = [line.strip() for line in str(failure).splitlines() if line.strip()] or ["no reason given"]
+    told = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+    return f"{type(failure).__name__}: {told[:300]}"
 
 
 def _block_outputs(exported: onnx.ModelProto, model: Restorer) -> dict[str, str]:

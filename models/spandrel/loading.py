@@ -29,7 +29,7 @@ LARGEST_GRID = 1024
 GRIDS = ("window_size", "pad_size", "padder_size", "patch_size", "patch_sizes")
 """Attributes of networks that name a grid they pad pictures to."""
 
-OWN_GRIDS = {"SCUNet": 64}
+OWN_GRIDS = {"FBCNN": 8, "SCUNet": 64}
 """Grids that no attribute names, by architecture."""
 
 INNER_GRIDS = ("split_size", "window_size", "ws")

@@ -51,7 +51,10 @@ def by_spandrel(path: Path, images: Tensor) -> Tensor:
     return made
 
 
-@pytest.mark.parametrize("architecture", ["Compact", "DAT", "ESRGAN", "HAT", "NAFNet", "RCAN", "SPAN", "Swin2SR"])
+SLOW = [pytest.param(each, marks=pytest.mark.slow) for each in ("Compact", "DAT", "DRCT", "ESRGAN", "GRL", "Swin2SR")]
+
+
+@pytest.mark.parametrize("architecture", ["HAT", "RCAN", "SPAN", *SLOW])
 def test_a_network_restores_what_spandrel_restores(checkpoint: Any, architecture: str) -> None:
     path = checkpoint(architecture)
     model = load_model(path)
@@ -88,7 +91,6 @@ def test_what_is_told_of_a_network(checkpoint: Any) -> None:
     assert type(spec).from_json(spec.to_json()) == spec
     assert model.origin is not None and model.origin.branch == "params_ema"
     assert model.origin.read["architecture"] == "HAT" and model.origin.read["attentions_as_operators"] == 4
-    assert load_model(checkpoint("SCUNet")).spec.tiling == "discouraged"
 
 
 def test_window_attention_becomes_the_operator_and_back(checkpoint: Any) -> None:
@@ -175,6 +177,7 @@ def test_options_of_other_families_do_not_fit(checkpoint: Any) -> None:
         load_model(checkpoint("Compact"), top_k=4)
 
 
+@pytest.mark.slow
 def test_pictures_of_a_square_network_are_made_square(checkpoint: Any) -> None:
     model = load_model(checkpoint("Uformer"))
     images = picture(model, 1, 2)
@@ -186,3 +189,8 @@ def test_all_architectures_are_listed() -> None:
     names = [each.name for each in architectures()]
     assert len(names) >= 42 and {"HAT", "DAT", "ESRGAN", "SCUNet"} <= set(names)
     assert names == sorted(names, key=str.lower)
+
+
+@pytest.mark.slow
+def test_a_network_that_looks_at_the_whole_picture_says_so(checkpoint: Any) -> None:
+    assert load_model(checkpoint("SCUNet")).spec.tiling == "discouraged"

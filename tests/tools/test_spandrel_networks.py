@@ -11,11 +11,8 @@ from ..scripts import load_script
 spandrel = pytest.importorskip("spandrel")
 
 SCRIPT = load_script(Path(__file__).resolve().parents[2] / "tools" / "spandrel_networks.py")
-SLOW = {
-    "ATD", "AuraSR", "CRAFT", "DAT", "DCTLSA", "DRCT", "FBCNN", "GFPGAN", "GRL", "IPT", "LaMa", "RGT",
-    "SwinIR", "Uformer",
-}  # fmt: skip
-IDS = [pytest.param(each, marks=pytest.mark.slow) if each in SLOW else each for each in sorted(SCRIPT.NETWORKS)]
+QUICK = ("Compact", "ESRGAN", "HAT", "SPAN")
+IDS = [pytest.param(each, marks=[] if each in QUICK else [pytest.mark.slow]) for each in sorted(SCRIPT.NETWORKS)]
 
 
 @pytest.mark.parametrize("architecture", IDS)
