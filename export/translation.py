@@ -18,7 +18,7 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
     import torch
 
     ours = {operator.torch_operator().default: _translation(operator) for operator in OPERATORS.values()}
-    return {**ours, torch.ops.aten.sort.stable: _sort}
+    return {**ours, torch.ops.aten.sort.stable: _sort, torch.ops.aten.pow.Tensor_Scalar: _power}
 
 
 def _sort(tensor: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
@@ -28,6 +28,14 @@ def _sort(tensor: Any, stable: bool | None = None, dim: int = -1, descending: bo
     count = op.Shape(tensor, start=dim, end=None if dim == -1 else dim + 1)
     values, indices = op.TopK(tensor, count, axis=dim, largest=int(descending), sorted=1)
     return values, indices
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    """A power whose exponent is a number, or a parameter that a network reads by ``item()``."""
+    from onnxscript import opset18 as op
+
+    number = op.Constant(value_float=float(exponent)) if isinstance(exponent, int | float) else exponent
+    return op.Pow(base, op.CastLike(number, base))
 
 
 def _translation(operator: Operator) -> Callable[..., Any]:

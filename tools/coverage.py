@@ -40,7 +40,7 @@ from agileir_export.parity.metrics import psnr
 NETWORKS_SCRIPT = Path(__file__).with_name("spandrel_networks.py")
 GPU = "sm89"
 FLOATS = ("float32", "float16 (kept)", "bfloat16 (kept)")
-TIME_LIMIT = 1800
+TIME_LIMIT = 900
 """Seconds for one network."""
 
 PACKAGES = ("agileir-export", "spandrel", "torch", "torchvision", "onnx", "onnxruntime", "tensorrt_rtx_cu13_bindings")

@@ -364,3 +364,22 @@ def test_a_stable_sort_keeps_equal_values_in_order(dim: int, descending: bool) -
     found = create_session(program.model_proto.SerializeToString()).run(None, {"numbers": other.numpy()})
     for expected, got in zip(Sort()(other), found, strict=True):
         assert np.array_equal(expected.numpy(), got)
+
+
+def test_an_exponent_may_be_a_parameter() -> None:
+    """HVICIDNet reads its by ``item()``, which the exporter's own translation takes for a number that is known."""
+
+    class Powers(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.exponent = torch.nn.Parameter(torch.tensor(0.7))
+
+        def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+            return numbers.pow(self.exponent.item()) + numbers**2
+
+    numbers = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
+    table = translation_table()
+    program = torch.onnx.export(Powers().eval(), (numbers,), dynamo=True, custom_translation_table=table, verbose=False)
+    assert program is not None
+    (found,) = create_session(program.model_proto.SerializeToString()).run(None, {"numbers": numbers.numpy()})
+    assert np.allclose(found, Powers()(numbers).detach().numpy(), atol=1e-6)
