@@ -32,8 +32,9 @@ def _sort(tensor: Any, stable: bool | None = None, dim: int = -1, descending: bo
 
 def _power(base: Any, exponent: Any) -> Any:
     """A power whose exponent is a number, or a parameter that a network reads by ``item()``."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18
     number = op.Constant(value_float=float(exponent)) if isinstance(exponent, int | float) else exponent
     return op.Pow(base, op.CastLike(number, base))
 
