@@ -154,14 +154,14 @@ def _restorer(descriptor: Any) -> SpandrelRestorer:
     )
     network.eval().requires_grad_(False)
     restorer = SpandrelRestorer(spec, network, descriptor._call_fn, square=descriptor.size_requirements.square)
-    prepare(restorer)
     restorer.facts = {
         "architecture": name,
         "tags": list(descriptor.tags),
         "parameters": sum(each.numel() for each in network.parameters()),
         "half_by_spandrel": descriptor.supports_half,
-        "attentions_as_operators": restorer.swapped,
     }
+    prepare(restorer)
+    restorer.facts = {**restorer.facts, "attentions_as_operators": restorer.swapped}
     return restorer
 
 

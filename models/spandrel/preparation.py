@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .calls import CALLS
 from .network import SpandrelRestorer
 from .window_block import window_block
 
@@ -44,6 +45,7 @@ def prepare(restorer: SpandrelRestorer) -> None:
         before = restorer.network(images)
     if before.shape != (1, restorer.spec.channels, *(side * restorer.spec.scale for side in images.shape[2:])):
         raise ValueError(f"it makes {tuple(before.shape)} of {tuple(images.shape)}, its scale is {restorer.spec.scale}")
+    _call_otherwise(restorer, images, before)
     swapped = [name for name, module in candidates.items() if _agrees(module, calls.seen.get(name))]
     for name in swapped:
         block = window_block(candidates[name])
@@ -54,6 +56,15 @@ def prepare(restorer: SpandrelRestorer) -> None:
     restorer.swapped = len(swapped)
     once = [name for name in (*listed, *swapped) if calls.count[name] == 1 and calls.seen.get(name) is not None]
     restorer.marked = tuple(f"net.{name}" for name in dict.fromkeys(once))[:MOST_BLOCKS]
+
+
+def _call_otherwise(restorer: SpandrelRestorer, images: Tensor, before: Tensor) -> None:
+    """Takes another call of the network (`CALLS`), where it returns the same."""
+    theirs = restorer.call
+    restorer.call = CALLS.get(restorer.facts["architecture"], theirs)
+    with torch.no_grad():
+        if restorer.call is not theirs and not _close(restorer.network(images), before):
+            restorer.call = theirs
 
 
 def _picture(restorer: SpandrelRestorer) -> Tensor:

@@ -51,7 +51,10 @@ def by_spandrel(path: Path, images: Tensor) -> Tensor:
     return made
 
 
-SLOW = [pytest.param(each, marks=pytest.mark.slow) for each in ("Compact", "DAT", "DRCT", "ESRGAN", "GRL", "Swin2SR")]
+SLOW = [
+    pytest.param(each, marks=pytest.mark.slow)
+    for each in ("Compact", "DAT", "DRCT", "DRUNet", "ESRGAN", "GRL", "RestoreFormer", "Swin2SR")
+]
 
 
 @pytest.mark.parametrize("architecture", ["HAT", "RCAN", "SPAN", *SLOW])
