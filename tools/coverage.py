@@ -136,20 +136,20 @@ def one(architecture: str, real: bool, record: Path) -> None:
             note(error=f"{error.code}: {error}".replace(f"{folder}/", ""))
 
 
-def one_apart(architecture: str, real: bool) -> dict[str, Any]:
-    """The record of one architecture, measured in a process of its own."""
+def one_apart(architecture: str, real: bool, limit: int = TIME_LIMIT) -> dict[str, Any]:
+    """The record of one architecture, measured in a process of its own that may take so many seconds."""
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder, "record.json")
         command = [sys.executable, "-W", "ignore", __file__, "--one", architecture, "--record", str(record)]
         died = ""
         try:
             done = subprocess.run(
-                command + ["--real"] * real, capture_output=True, text=True, timeout=TIME_LIMIT, check=False
+                command + ["--real"] * real, capture_output=True, text=True, timeout=limit, check=False
             )
             if done.returncode:
                 died = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
         except subprocess.TimeoutExpired:
-            died = f"not done after {TIME_LIMIT} seconds"
+            died = f"not done after {limit} seconds"
         found = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {"loads": False}
     return found | ({"error": died} if died else {})
 
@@ -239,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("architectures", nargs="*", help="ids; all where none is named")
     parser.add_argument("--real", action="store_true", help="networks of the published depth")
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time")
+    parser.add_argument("--limit", type=int, default=TIME_LIMIT, help="seconds for one network [%(default)s]")
     parser.add_argument("--output", type=Path, help="JSON to write; what it holds of other networks stays")
     parser.add_argument("--table", type=Path, metavar="JSON", help="print docs/coverage.md from measured results")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -258,7 +259,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured = json.loads(options.output.read_text(encoding="utf-8"))
     measured |= {"date": time.strftime("%Y-%m-%d"), "gpu": GPU, "versions": {name: version(name) for name in PACKAGES}}
     with ThreadPoolExecutor(options.jobs) as pool:
-        for name, found in zip(names, pool.map(lambda name: one_apart(name, options.real), names), strict=True):
+        for name, found in zip(
+            names, pool.map(lambda name: one_apart(name, options.real, options.limit), names), strict=True
+        ):
             measured["networks"][name + ("@published" if options.real else "")] = found
             print(json.dumps({name: found}), flush=True)
             if options.output:
