@@ -18,6 +18,7 @@ import logging
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -190,11 +191,16 @@ def table(measured: dict[str, Any]) -> str:
         if chosen:
             lines += [f"## {title}", "", *rows(chosen), ""]
     told = ", ".join(f"{name} {number}" for name, number in measured["versions"].items())
-    lines += [f"Measured on {measured['date']} with {told}.", ""]
+    lines += [wrapped(f"Measured on {measured['date']} with {told}."), ""]
     reasons = [*reasons_of(networks)]
     if reasons:
         lines += ["## Why not", "", *reasons, ""]
     return "\n".join(lines)
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Prose as wide as the other pages'."""
+    return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def rows(networks: dict[str, Any]) -> Iterator[str]:
@@ -230,7 +236,8 @@ def reasons_of(networks: dict[str, Any]) -> Iterator[str]:
         for step in ("error", "fixed_because", "float16_error", "bfloat16_error", "engine_error"):
             if record.get(step):
                 said = step.removesuffix("_error").replace("_because", " sizes").replace("error", "does not work")
-                yield f"- **{shown}**, {said}: {' '.join(record[step].split())[:400]}"
+                told = textwrap.shorten(record[step], 300, placeholder=" ...")
+                yield wrapped(f"- **{shown}**, {said}: {told}", "  ")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
