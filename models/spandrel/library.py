@@ -93,8 +93,10 @@ def architecture_of(state: Mapping[str, Tensor]) -> Any:
 
 
 def _detects(entry: Any, state: Mapping[str, Tensor]) -> bool:
+    """Whether spandrel takes it for one, and a key that tells it is of a convolution: two keys tell some."""
     try:
-        return bool(entry.detect(state))
+        told = [state[key] for key in _keys(getattr(entry.architecture, "_detect", None)) if key in state]
+        return bool(entry.detect(state)) and (not told or any(tensor.ndim == 4 for tensor in told))
     except Exception:  # it looks at shapes, too, and takes them for those of its network
         return False
 

@@ -35,9 +35,12 @@ TABLE = (128, 64, 8)
 WARP_QUERIES = 16
 """Queries a warp is given at least: the rows of a tensor-core product."""
 
+KEY_SHARE = 64
+"""A block has at most the keys of a window times their width over this: the softmax of a whole small window, unrolled,
+spills under Triton 3.8."""
+
 SMALLEST_KEYS = 16
-"""Least keys of a block. Else they are half of a window at most: the softmax of a whole one, unrolled, spills under
-Triton 3.8."""
+"""Least keys of a block: the columns of a tensor-core product."""
 
 MAX_QUERIES = 256
 """Tokens of a window."""
@@ -402,7 +405,7 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
     if key_lanes > WIDE_KEYS:
         queries, keys, num_warps = WIDE
     else:
-        queries, keys = min(queries, padded), min(keys, max(padded // 2, SMALLEST_KEYS))
+        queries, keys = min(queries, padded), min(keys, max(padded * key_lanes // KEY_SHARE, SMALLEST_KEYS))
         num_warps = min(num_warps, queries // WARP_QUERIES)
     bordered = (window_size + kernel_height - 1) * (window_size + kernel_width - 1)
     halves = padded * (key_lanes + value_lanes) * ITEM_BYTES[dtype] // ITEM_BYTES["float32"]
