@@ -110,7 +110,7 @@ def hint(state: Mapping[str, Tensor]) -> tuple[str, str]:
     return f"Nor is it a network that spandrel {installed_version('spandrel')} knows.{told}", ""
 
 
-def _nearest(state: Mapping[str, Tensor], most: int = 3) -> list[str]:
+def _nearest(state: Mapping[str, Tensor], most: int = 2) -> list[str]:
     """The networks nearest to a state dict, with half of their keys at least, and how many of them it has."""
     found = []
     for entry in load_spandrel().MAIN_REGISTRY:
