@@ -137,12 +137,13 @@ def export(model: Restorer, request: ConversionRequest, progress: Progress = sil
         progress: Told each step.
     """
     from ..export import DEFAULT_OPSET, export_onnx
-    from .free_sizes import export_free_or_fixed
 
     progress(f"Exporting {model.spec.name}")
     own = OPSETS.get(request.precision or "", DEFAULT_OPSET)
     opset = own if request.opset is None else request.opset
     if request.static is None and model.spec.library:
+        from .free_sizes import export_free_or_fixed
+
         return export_free_or_fixed(model, opset=opset, decomposed=request.decomposed, progress=progress)
     return export_onnx(model, opset=opset, static=request.static, decomposed=request.decomposed)
 

@@ -53,6 +53,9 @@ def export_onnx(
     ``spec.pad_multiple``, and returns ``[batch, channels, s*height, s*width]``; padding and cropping stay with the
     runner. Each operator is one node of the domain ``agileir`` with a function body in plain ONNX.
 
+    Sizes that are free are right for our own families. For a network of a library (`ModelSpec.library`) nobody knows
+    before they are tried: `conversion.export` does, and fixes the size where they are not.
+
     Args:
         model: The model; it is not changed.
         path: File to write, whole or not at all; an existing file is replaced. None to write none.
@@ -61,9 +64,6 @@ def export_onnx(
         decomposed: Inline the function bodies, for tools that know no functions.
         source: Where the model comes from, for the provenance: ``model``, and ``weights`` or ``random_weights``; what
             the model remembers of how it was loaded, unless given.
-
-    Sizes that are free are right for our own families. For a network of a library (`ModelSpec.library`)
-    nobody knows before they are tried: `conversion.export` does, and fixes the size where they are not.
 
     Raises:
         InputError: opset or static size out of range.

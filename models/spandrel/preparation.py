@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .calls import CALLS
 from .network import SpandrelRestorer
-from .window_block import window_block
+from .window_block import WindowBlock, window_block
 
 __all__ = ["FACES", "TOLERANCE", "prepare"]
 
@@ -23,6 +23,7 @@ TOLERANCE = 1e-5
 """Greatest difference of a module that is put in place of another, of the greatest magnitude of its output."""
 
 MOST_BLOCKS = 200
+"""Blocks that an exported file names at most."""
 
 FACES = "face restoration"
 """Task of networks for aligned faces."""
@@ -36,25 +37,24 @@ def prepare(restorer: SpandrelRestorer) -> None:
         RuntimeError: It cannot be run.
     """
     network = restorer.net
-    _join_convolutions(network)
-    candidates = {name: module for name, module in network.named_modules() if window_block(module) is not None}
+    found = {name: (module, _stand_in(module)) for name, module in network.named_modules()}
+    stand_ins = {name: stand_in for name, (_, stand_in) in found.items() if stand_in is not None}
     listed = dict(_listed(network))
     images = _picture(restorer)
-    calls = _Calls({**listed, **candidates})
+    calls = _Calls({**listed, **{name: found[name][0] for name in stand_ins}})
     with calls, torch.no_grad():
         before = restorer.network(images)
     if before.shape != (1, restorer.spec.channels, *(side * restorer.spec.scale for side in images.shape[2:])):
         raise ValueError(f"it makes {tuple(before.shape)} of {tuple(images.shape)}, its scale is {restorer.spec.scale}")
     _call_otherwise(restorer, images, before)
-    swapped = [name for name, module in candidates.items() if _agrees(module, calls.seen.get(name))]
-    for name in swapped:
-        block = window_block(candidates[name])
-        assert block is not None
-        network.set_submodule(name, block)
-    if swapped and len(swapped) == len(candidates):
+    agreeing = {name: each for name, each in stand_ins.items() if _agrees(each, calls.seen.get(name))}
+    for name, stand_in in agreeing.items():
+        network.set_submodule(name, stand_in)
+    blocks = [name for name, each in agreeing.items() if isinstance(each, WindowBlock)]
+    if blocks and agreeing.keys() == stand_ins.keys():
         _leave_out_masks(restorer, images, before)
-    restorer.swapped = len(swapped)
-    once = [name for name in (*listed, *swapped) if calls.count[name] == 1 and calls.seen.get(name) is not None]
+    restorer.swapped = len(blocks)
+    once = [name for name in (*listed, *blocks) if calls.count[name] == 1 and calls.seen.get(name) is not None]
     restorer.marked = tuple(f"net.{name}" for name in dict.fromkeys(once))[:MOST_BLOCKS]
 
 
@@ -106,7 +106,8 @@ class _Calls:
             def record(module: nn.Module, arguments: Any, keywords: Any, result: Any) -> None:
                 self.count[name] += 1
                 if isinstance(result, Tensor):
-                    self.seen[name] = (arguments, keywords, result)
+                    given = tuple(each.clone() if isinstance(each, Tensor) else each for each in arguments)
+                    self.seen[name] = (given, keywords, result.clone())  # what follows may work in place
 
             return record
 
@@ -118,15 +119,22 @@ class _Calls:
             handle.remove()
 
 
-def _agrees(module: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any], Tensor] | None) -> bool:
-    """Whether the block that would stand in for a module returns what it returned."""
-    block = window_block(module)
-    if block is None or call is None:
+def _stand_in(module: Any) -> nn.Module | None:
+    """What may take a module's place; None where nothing is known to."""
+    joined = getattr(module, "eval_conv", None)
+    if hasattr(module, "update_params") and isinstance(joined, nn.Conv2d):  # SPAN's, of three and a skip
+        return nn.Sequential(joined, *([nn.LeakyReLU(0.05)] if getattr(module, "has_relu", False) else []))
+    return window_block(module)
+
+
+def _agrees(stand_in: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any], Tensor] | None) -> bool:
+    """Whether what would stand in for a module returns what that returned."""
+    if call is None:
         return False
     arguments, keywords, expected = call
     try:
         with torch.no_grad():
-            found = block(*arguments, **keywords)
+            found = stand_in(*arguments, **keywords)
     except (TypeError, ValueError, RuntimeError):  # it is called in another way
         return False
     return _close(found, expected)
@@ -155,12 +163,3 @@ def _leave_out_masks(restorer: SpandrelRestorer, images: Tensor, before: Tensor)
 
 def _no_mask(*_: Any, **__: Any) -> Tensor:
     return torch.zeros(1)
-
-
-def _join_convolutions(network: nn.Module) -> None:
-    """The convolution that a module of SPAN makes of its three and its skip, in its place."""
-    for name, module in list(network.named_modules()):
-        if hasattr(module, "update_params") and isinstance(joined := getattr(module, "eval_conv", None), nn.Conv2d):
-            module.update_params()
-            slope = [nn.LeakyReLU(0.05)] if getattr(module, "has_relu", False) else []
-            network.set_submodule(name, nn.Sequential(joined, *slope))
