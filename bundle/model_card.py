@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..engines.artifact import EngineArtifact
+from ..engines.artifact import FOREIGN, EngineArtifact
 from ..engines.targets import TARGETS
 from ..export.artifact import OnnxArtifact
 from ..parity.report import ParityReport
@@ -102,6 +102,12 @@ def _use(artifact: OnnxArtifact, engines: Sequence[EngineArtifact], triton: Sequ
         f"Clients pad pictures to multiples of {artifact.spec.pad_multiple} pixels (repeat the edge by reflection) and "
         "crop the result.",
     ]
+    if bound := [engine for engine in engines if engine.needs_this_package]:
+        named = ", ".join(f"`{engine.path.name}` (layout {engine.plugins.get('layout')})" for engine in bound)
+        lines += [
+            "",
+            f"Plans that run with agileir-export only, which launches the kernels in them: {named}. {FOREIGN}",
+        ]
     if any(engine.target == "rtx" for engine in engines):
         lines += ["", "Plans of TensorRT-RTX are for applications: Triton's TensorRT backend does not run them."]
     return "\n".join(lines)

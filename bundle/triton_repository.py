@@ -1,7 +1,8 @@
 """A model repository for Triton Inference Server: one folder a model, with its ``config.pbtxt``.
 
 The configuration is the text form of the protocol buffer `inference.ModelConfig` (model_config.proto of Triton's
-common repository). Triton's TensorRT backend runs plans of TensorRT; it does not run plans of TensorRT-RTX.
+common repository). Triton's TensorRT backend runs plans of TensorRT; it runs neither plans of TensorRT-RTX nor plans
+whose plugins are in Python.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def tensorrt_models(engines: Sequence[EngineArtifact], name: str, instances: int
     """TensorRT plans, those of equal precision and sizes as one model with a file for each compute capability.
 
     Args:
-        engines: Engines; those of TensorRT-RTX are left out, for Triton does not run them.
+        engines: Engines; those of TensorRT-RTX and those that need this package are left out: Triton does not run them.
         name: Beginning of the models' names.
         instances: Instances on every GPU.
 
@@ -143,7 +144,7 @@ def tensorrt_models(engines: Sequence[EngineArtifact], name: str, instances: int
     """
     groups: dict[tuple[str, tuple[Profile, ...]], list[EngineArtifact]] = {}
     for engine in engines:
-        if engine.target == "tensorrt":
+        if engine.target == "tensorrt" and not engine.needs_this_package:
             groups.setdefault((engine.precision, engine.profiles), []).append(engine)
     models = []
     for (precision, profiles), group in groups.items():

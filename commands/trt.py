@@ -129,7 +129,13 @@ build_options = stacked(
         type=click.Choice(["auto", "plugin", "decomposed"]),
         default="auto",
         show_default=True,
-        help="Attention operators as plugins (tensorrt) or by their plain ONNX function bodies.",
+        help="Attention operators as plugins or by their plain ONNX function bodies. auto: plugins with tensorrt.",
+    ),
+    click.option(
+        "--plugin-form",
+        type=click.Choice(["quick", "python"]),
+        help="Plugins that any program runs (tensorrt), or plugins that need this package where the engine runs (rtx "
+        "takes no others).",
     ),
 )
 
@@ -173,6 +179,7 @@ def trt(
     static: Size | None,
     gpus: tuple[str, ...],
     operators: str,
+    plugin_form: str | None,
     keep_onnx: Path | None,
     keep_failed: bool,
     no_cache: bool,
@@ -190,6 +197,7 @@ def trt(
     """
     from ..cache import Cache
     from ..conversion import ConversionRequest, convert
+    from ..engines.artifact import FOREIGN
     from ..engines.building.engine import (
         build_request,
         check_plan_output,
@@ -218,7 +226,10 @@ def trt(
     sizes = read_sizes(profiles, minimum, optimum, maximum, static)
     gpus = gpus or product.default_gpus
     tf32, plugins = chosen == ["--tf32"], operators == "plugin"
-    build_options = BuildOptions(target=product.name, gpus=gpus, tf32=tf32, use_plugins=plugins, **more)
+    if plugin_form is not None and operators == "decomposed":
+        raise InputError("--plugin-form is for plugins.", fix="Leave it out, or use --attention plugin.")
+    more |= {"use_plugins": plugins, "plugin_form": plugin_form or ""}
+    build_options = BuildOptions(target=product.name, gpus=gpus, tf32=tf32, **more)
     precision = PRECISIONS[chosen[0]] if chosen else None if is_onnx(source) else "float32"
     check_options(build_options, precision)
     if not dry_run and precision is not None:  # exports and conversions take long
@@ -242,6 +253,8 @@ def trt(
         terminal.note(f"{request.timing_cache} was not updated: no kernel was timed")
     size, fits = f"{len(build.plan) / 2**20:.1f} MiB", ", ".join(engine.gpus)
     terminal.note(f"Wrote {output} and {output.name}.json: {size} for {fits}, {_effort(engine.build)}")
+    if engine.needs_this_package:
+        terminal.note(f"The plan runs with agileir-export only. {FOREIGN}")
     terminal.note(
         f"Next, on such a GPU: agileir-export verify {output}; agileir-export restore {output} IN.png -o OUT.png"
     )
@@ -295,7 +308,7 @@ def _show(terminal: Terminal, artifact: OnnxArtifact, request: BuildRequest, out
         ("precision", "float32, products in TF32" if request.tf32 else request.precision),
         *(("profile (batch x rows x columns)", profile) for profile in request.profiles),
         ("GPUs", ", ".join(request.gpus) or "the one of this machine"),
-        ("attention", "plugins" if request.use_plugins else "ONNX function bodies"),
+        ("attention", f"plugins ({request.form})" if request.use_plugins else "ONNX function bodies"),
     ]
     terminal.table("Engine", ("what", "value"), rows)
     terminal.result(

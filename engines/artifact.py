@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,14 @@ from ..errors import InputError
 from ..json_form import JsonForm
 from ..models.spec import ModelSpec
 from .profiles import Profile
+from .targets import PYTHON_FORM
 
-__all__ = ["ENGINE_SUFFIXES", "EngineArtifact", "is_engine", "read_engine", "sidecar_path"]
+__all__ = ["ENGINE_SUFFIXES", "FOREIGN", "EngineArtifact", "is_engine", "read_engine", "sidecar_path"]
 
 ENGINE_SUFFIXES = (".plan", ".engine", ".trt")
+
+FOREIGN = "Other programs take an engine that was built with --attention decomposed."
+"""What is said of an engine that needs this package."""
 
 SIDECAR_VERSION = 1
 
@@ -37,6 +41,8 @@ class EngineArtifact(JsonForm):
         audit: Realised precision of its kernels, as `engines.audit` writes it.
         provenance: Where the weights come from, as in the ONNX file.
         build: ``seconds`` (wall), ``peak_memory_bytes`` (of the building process), and ``cached``.
+        plugins: Of its plugins the ``form``, and of those that need this package where the engine runs (``"python"``)
+            the ``layout`` of their kernels and the number of ``layers``; empty without plugins.
     """
 
     path: Path
@@ -50,6 +56,12 @@ class EngineArtifact(JsonForm):
     audit: Mapping[str, Any]
     provenance: Mapping[str, Any]
     build: Mapping[str, Any]
+    plugins: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs_this_package(self) -> bool:
+        """Whether other programs cannot run the plan: its plugins are in Python."""
+        return self.plugins.get("form") == PYTHON_FORM
 
     @property
     def name(self) -> str:
@@ -88,7 +100,8 @@ def read_engine(path: str | Path) -> EngineArtifact:
         data = json.loads(sidecar.read_text(encoding="utf-8"))
         if data["sidecar_version"] != SIDECAR_VERSION:
             raise ValueError(f"sidecar version {data['sidecar_version']}, {SIDECAR_VERSION} expected")
-        told = {field.name: data[field.name] for field in fields(EngineArtifact) if field.name != "path"}
+        data = {"plugins": {}, **data}  # engines of before have none, or quick ones
+        told = {each.name: data[each.name] for each in fields(EngineArtifact) if each.name != "path"}
         told["profiles"] = tuple(Profile.from_json(profile) for profile in data["profiles"])
         told |= {"gpus": tuple(data["gpus"]), "spec": ModelSpec.from_json(data["spec"])}
         artifact = EngineArtifact(path, **told)

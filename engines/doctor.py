@@ -45,6 +45,8 @@ _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "tensorrt": ("tensorrt-cu13", "tensorrt-cu12", "tensorrt"),
     "tensorrt-rtx bindings": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings"),
     "tensorrt-rtx libraries": ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu12-libs"),
+    "triton": ("triton",),
+    "cuda-bindings": ("cuda-bindings",),
     "pycuda": ("pycuda",),
     "spandrel": ("spandrel",),
     "torchvision": ("torchvision",),
@@ -238,6 +240,14 @@ def _rtx_run(found: Surroundings) -> Problem | None:
     )
 
 
+def _rtx_plugins_build(found: Surroundings) -> Problem | None:  # Triton compiles what the plan carries
+    return _rtx_build(found) or _missing(found, "triton", "pip install triton")
+
+
+def _rtx_plugins_run(found: Surroundings) -> Problem | None:  # and this launches it
+    return _rtx_run(found) or _missing(found, "cuda-bindings", "pip install cuda-bindings")
+
+
 def _tensorrt(found: Surroundings) -> Problem | None:  # it times its kernels on the GPU: building needs one, too
     if problem := _missing(found, "tensorrt", TENSORRT_INSTALL):
         return problem
@@ -315,6 +325,8 @@ CHECKS: dict[str, Callable[[Surroundings], Problem | None]] = {
     "openvino-cpu": _openvino_cpu,
     "tensorrt-rtx build": _rtx_build,
     "tensorrt-rtx run": _rtx_run,
+    "tensorrt-rtx plugins build": _rtx_plugins_build,
+    "tensorrt-rtx plugins run": _rtx_plugins_run,
     "tensorrt build": _tensorrt,
     "tensorrt run": _tensorrt_run,
     "torch-cuda": _torch_on_cuda,

@@ -11,9 +11,23 @@ from ..errors import EnvironmentProblem, InputError
 from ..version import RTX_INSTALL, TENSORRT_INSTALL
 from .doctor import Diagnosis, TargetVerdict, diagnose
 
-__all__ = ["AUTO", "TARGETS", "Target", "check_capabilities", "choose_target", "load_target"]
+__all__ = [
+    "AUTO",
+    "PLUGIN_FORMS",
+    "PYTHON_FORM",
+    "TARGETS",
+    "Target",
+    "check_capabilities",
+    "choose_target",
+    "load_target",
+]
 
 AUTO = "auto"
+
+PYTHON_FORM = "python"
+
+PLUGIN_FORMS = ("quick", PYTHON_FORM)
+"""Quickly deployable plugins, whose plans any program runs; plugins in Python, whose plans need this package."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,8 @@ class Target:
         modules: Python modules that may hold it, the preferred one first.
         check: The doctor's name of what building needs.
         install: Command that installs it.
-        plugins: Whether it takes plugins.
+        plugin_forms: Forms of `PLUGIN_FORMS` in which it takes plugins, the preferred one first.
+        auto_plugins: Whether ``auto`` takes them: not before an engine with them has run on such a GPU.
         default_gpus: Compute capabilities to build for unless told; empty for a target that builds for the GPU at hand
             only (and needs one).
     """
@@ -36,7 +51,8 @@ class Target:
     modules: tuple[str, ...]
     check: str
     install: str
-    plugins: bool
+    plugin_forms: tuple[str, ...]
+    auto_plugins: bool
     default_gpus: tuple[str, ...] = ()
 
     @property
@@ -53,13 +69,14 @@ class Target:
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("tensorrt", "TensorRT", ("tensorrt",), "tensorrt build", TENSORRT_INSTALL, True),
+        Target("tensorrt", "TensorRT", ("tensorrt",), "tensorrt build", TENSORRT_INSTALL, PLUGIN_FORMS, True),
         Target(
             "rtx",
             "TensorRT-RTX",
             ("tensorrt_rtx", "tensorrt_rtx_bindings"),
             "tensorrt-rtx build",
             RTX_INSTALL,
+            (PYTHON_FORM,),
             False,
             ("sm86", "sm89", "sm120"),
         ),

@@ -11,6 +11,7 @@ from .registry import DOMAIN, NAMESPACE_ATTRIBUTE, VERSION, Operator
 if TYPE_CHECKING:
     from .catalogue import OPERATORS
     from .engine_files import engine_form
+    from .python_plugins import register_python_plugins
     from .tensorrt_plugins import register_tensorrt
 
 __all__ = [
@@ -20,10 +21,16 @@ __all__ = [
     "VERSION",
     "Operator",
     "engine_form",
+    "register_python_plugins",
     "register_tensorrt",
 ]
 
 __getattr__ = lazy_attributes(
     __name__,
-    {"OPERATORS": ".catalogue", "engine_form": ".engine_files", "register_tensorrt": ".tensorrt_plugins"},
+    {
+        "OPERATORS": ".catalogue",
+        "engine_form": ".engine_files",
+        "register_python_plugins": ".python_plugins",
+        "register_tensorrt": ".tensorrt_plugins",
+    },
 )

@@ -1,7 +1,7 @@
 """A file in the form from which TensorRT builds engines with plugins.
 
 The operators of an exported file have the inputs and outputs of their definition. Their plugins take position biases in
-row form, and have an output more where the kernel needs scratch memory.
+row form; the quickly deployable ones have an output more where the kernel needs scratch memory.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 __all__ = ["engine_form"]
 
 
-def engine_form(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+def engine_form(model: onnx.ModelProto, folder: Path, scratch_outputs: bool = True) -> onnx.ModelProto:
     """What TensorRT's parser is given, with the plugins registered, instead of an exported file.
 
     Tables of position biases that are constants become rows (`bias_rows`): the kernels take the table too, but read it
-    slower. Nodes get an output, which nothing reads, for the scratch memory of their kernel. The function bodies stay,
-    and no longer fit.
+    slower. The function bodies stay, and no longer fit.
 
     Args:
         model: An exported model; it is not changed. Needs Triton.
         folder: Where weights in files of their own lie.
+        scratch_outputs: Give nodes an output, which nothing reads, for the scratch memory of their kernel: for quickly
+            deployable plugins. Those in Python have working memory instead.
 
     Raises:
         Unsupported: See `require_kernels`.
@@ -41,7 +42,7 @@ def engine_form(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     tables = {tensor.name: tensor for tensor in made.graph.initializer}
     rows: dict[str, onnx.TensorProto] = {}
     for node, launch in planned_kernels(made):
-        if launch.scratch:
+        if launch.scratch and scratch_outputs:
             node.output.append(f"{node.output[0]}.scratch")
         table = tables.get(node.input[-1]) if launch.key_width else None
         if table is None or len(table.dims) != 2:

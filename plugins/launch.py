@@ -18,6 +18,7 @@ __all__ = [
     "MAX_HEAD_WIDTH",
     "MAX_PIXELS",
     "MAX_SHARED_BYTES",
+    "OPT_IN_SHARED_BYTES",
     "UNKNOWN",
     "Launch",
     "NoKernel",
@@ -46,6 +47,9 @@ MAX_HEAD_WIDTH = 64
 
 MAX_SHARED_BYTES = 48 * 1024
 """Shared memory a kernel may use: the most that a launch without an opt-in gets (CUDA programming guide)."""
+
+OPT_IN_SHARED_BYTES = 99 * 1024
+"""The most that a block gets with one, on the GPU since Ampere that has least (8.6, 8.9 and 12.0)."""
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Tensor types of the kernels, and the bytes an element takes."""

@@ -79,7 +79,9 @@ def without_hidden(ptx: str, visible: int) -> str:
     return f"{ptx[: match.start('list')]}\n\t{kept}\n{ptx[match.end('list') :]}"
 
 
-def compile_kernel(launch: Launch, inputs: Sequence[str], output: str, target: int = TARGET) -> CompiledKernel:
+def compile_kernel(
+    launch: Launch, inputs: Sequence[str], output: str, target: int = TARGET, most_shared: int | None = None
+) -> CompiledKernel:
     """Compiles a kernel for its launch.
 
     Args:
@@ -87,12 +89,13 @@ def compile_kernel(launch: Launch, inputs: Sequence[str], output: str, target: i
         inputs: Types of the inputs in order, such as ``"float16"`` or ``"int32"``.
         output: Type of the output.
         target: Compute capability times ten.
+        most_shared: Bytes of shared memory that its launcher can give it; `MAX_SHARED_BYTES` where None.
 
     Raises:
-        Unsupported: The kernel needs more than `MAX_SHARED_BYTES` of shared memory.
+        Unsupported: The kernel needs more than that.
         InternalError: Only Triton could launch the result: it reads hidden arguments.
     """
-    return _compiled(
+    compiled = _compiled(
         launch.kernel,
         tuple(sorted(launch.constants.items())),
         launch.num_warps,
@@ -100,6 +103,14 @@ def compile_kernel(launch: Launch, inputs: Sequence[str], output: str, target: i
         argument_types(launch, inputs, output),
         target,
     )
+    limit = MAX_SHARED_BYTES if most_shared is None else most_shared
+    if compiled.shared_bytes > limit:
+        raise Unsupported(
+            f"the kernel {compiled.name} needs {compiled.shared_bytes} bytes of shared memory, more than {limit}",
+            why=f"It was compiled for {dict(launch.constants)}.",
+            fix="Use the plain torch or ONNX form of the operator for these shapes.",
+        )
+    return compiled
 
 
 def own_instructions(capability: int | None) -> int:
@@ -137,12 +148,5 @@ def _compiled(
     source = ASTSource(kernel, signature, dict(constants), aligned)
     options = {"num_warps": num_warps, "num_stages": num_stages, "ptx_version": PTX_ISA}
     made = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options | {"enable_fp_fusion": True})
-    shared = int(made.metadata.shared)
-    if shared > MAX_SHARED_BYTES:
-        raise Unsupported(
-            f"the kernel {made.metadata.name} needs {shared} bytes of shared memory, more than {MAX_SHARED_BYTES}",
-            why=f"It was compiled for {dict(constants)}.",
-            fix="Use the plain torch or ONNX form of the operator for these shapes.",
-        )
     ptx = without_hidden(made.asm["ptx"].rstrip("\0"), len(types))
-    return CompiledKernel(made.metadata.name, ptx, shared, 32 * num_warps)
+    return CompiledKernel(made.metadata.name, ptx, int(made.metadata.shared), 32 * num_warps)

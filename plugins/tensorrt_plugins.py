@@ -9,7 +9,6 @@ Scratch memory is an output of the plugin beside the operator's own that nothing
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from .catalogue import OPERATORS
 from .dispatch import kernel_module
 from .launch import UNKNOWN, Launch
 from .ptx import TARGET, compile_kernel, own_instructions
+from .python_plugins import require_triton, type_names
 from .registry import DOMAIN, Operator
 
 __all__ = ["register_tensorrt"]
@@ -72,12 +72,7 @@ def _import_tensorrt() -> tuple[Any, Any]:
             why=f"They need {OLDEST_TEXT}: plugins whose kernels lie inside the engine, and strong typing.",
             fix=INSTALL,
         )
-    if importlib.util.find_spec("triton") is None:
-        raise EnvironmentProblem(
-            "Triton is not installed",
-            why="It compiles the kernels that go into the engine; the engine does not need it.",
-            fix="pip install triton",
-        )
+    require_triton()
     try:
         return trt, importlib.import_module("tensorrt.plugin")
     except (ImportError, OSError) as error:
@@ -92,7 +87,7 @@ def _register(trt: Any, trtp: Any, operator: Operator) -> None:
 
     module = kernel_module(operator.torch_name)
     inputs = len(operator.inputs)
-    names = {trt.float32: "float32", trt.float16: "float16", trt.bfloat16: "bfloat16", trt.int32: "int32"}
+    names = type_names(trt)
 
     def attributes_of(values: Sequence[Any]) -> dict[str, int]:
         numbers = (int(np.asarray(value).reshape(-1)[0]) for value in values)

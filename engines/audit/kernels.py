@@ -151,7 +151,7 @@ def _kind(layer: Layer) -> str:
     type_ = layer.type.casefold()
     if layer.type in CONTROL:
         return "control"
-    if "plugin" in type_:
+    if "plugin" in type_ or type_ == "custom_layer":  # as TensorRT-RTX calls them
         return "plugin"
     if type_ in {"myelin", "foreignnode"}:  # a whole subgraph in one opaque layer
         return UNKNOWN

@@ -20,6 +20,7 @@ from .requested_types import float32_nodes, product_nodes, quantised_nodes
 
 __all__ = [
     "COLUMNS",
+    "LISTED",
     "Audit",
     "Kept",
     "Kernel",

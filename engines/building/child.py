@@ -15,18 +15,22 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import AgileIRError, InternalError
 from ...export.artifact import parse_onnx
+from ...plugins.python_plugins import plugin_failures, register_python_plugins, require_triton
 from ...process_memory import PEAK, process_memory
 from ...progress import Progress
 from ..cuda_driver import probe_gpu
 from ..failures import BuildFailed, Failure
-from ..targets import load_target
+from ..targets import PYTHON_FORM, load_target
 from ..tensorrt.logger import ERRORS, make_logger
 from .builder import build
 from .request import BuildRequest
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["MODEL", "main"]
 
@@ -59,12 +63,34 @@ def main() -> None:
         answer({"error": _defect(error)})
 
 
-def _capability(request: BuildRequest) -> int | None:
-    """Compute capability (times ten) of the GPU that the engine is for; None where others are to run it, too."""
+def _with_plugins(trt: Any, request: BuildRequest, model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """Registers the plugins; answers with the file in the form that they want."""
+    from ...plugins.engine_files import engine_form
+
+    capabilities = _capabilities(request)
+    if request.form == PYTHON_FORM:
+        from ...plugins.cuda_kernels import cuda_driver
+
+        require_triton()
+        times_tactics = not request.target_entry.builds_without_gpu
+        if times_tactics:
+            cuda_driver()
+        register_python_plugins(trt, capabilities, every_tactic=times_tactics)
+        return engine_form(model, folder, scratch_outputs=False)
+    from ...plugins.tensorrt_plugins import register_tensorrt
+
+    register_tensorrt(next(iter(capabilities), None))
+    return engine_form(model, folder)
+
+
+def _capabilities(request: BuildRequest) -> tuple[int, ...]:
+    """Compute capabilities (times ten) of the GPUs that the engine is for; none where any is to run it."""
+    if request.gpus:
+        return tuple(int(gpu.removeprefix("sm")) for gpu in request.gpus)
     if request.hardware_compatible == "ampere-plus":
-        return None
+        return ()
     major, minor = probe_gpu().devices[0].compute_capability
-    return 10 * major + minor
+    return (10 * major + minor,)
 
 
 def _defect(error: Exception) -> dict[str, str]:
@@ -103,12 +129,9 @@ def _run(request: BuildRequest, folder: Path, progress: Progress) -> dict[str, A
         model = path.read_bytes()
         trt = load_target(request.target_entry)
         if request.use_plugins:
-            from ...plugins.engine_files import engine_form
-            from ...plugins.tensorrt_plugins import register_tensorrt
-
-            register_tensorrt(_capability(request))
-            model = engine_form(parse_onnx(model, path), path.parent).SerializeToString()
-        built = build(trt, make_logger(trt, sink), request, model, progress, lambda: tuple(errors))
+            model = _with_plugins(trt, request, parse_onnx(model, path), path.parent).SerializeToString()
+        with plugin_failures(every_thread=True):
+            built = build(trt, make_logger(trt, sink), request, model, progress, lambda: tuple(errors))
         (folder / "plan").write_bytes(memoryview(built.plan))
         if built.timing_cache is not None:
             (folder / "timing_cache").write_bytes(built.timing_cache)

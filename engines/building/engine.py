@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Any
 from ...errors import AuditMissed, EnvironmentProblem, OutputError
 from ...export.artifact import OnnxArtifact
 from ...files import check_output, write_atomic, write_together
+from ...plugins import DOMAIN
+from ...plugins.kernel_records import LAYOUT, records_in
+from ...plugins.python_plugins import Choices
 from ...progress import Progress, silent
 from ..artifact import ENGINE_SUFFIXES, EngineArtifact, is_engine, sidecar_path
 from ..audit.verdict import (
+    LISTED,
     Audit,
     float32_nodes,
     judge,
@@ -28,7 +32,7 @@ from ..audit.verdict import (
 )
 from ..cuda_driver import probe_gpu
 from ..profile_choice import NOTHING_SAID, Sizes, choose_profiles
-from ..targets import Target, check_capabilities, choose_target, load_target
+from ..targets import PYTHON_FORM, Target, check_capabilities, choose_target, load_target
 from .process import BuildResult, build_in_process
 from .request import BuildOptions, BuildRequest, check_options, check_request, choose_plugins
 
@@ -92,7 +96,7 @@ def build_engine(
         options: How to build; for the target that can build here where None. A `BuildRequest` says everything: sizes
             and operators are not looked at then.
         sizes: Pictures that it is for; 64 to 512 pixels a side, or the only size of a static model, unless given.
-        operators: Attention as ``"plugin"`` or ``"decomposed"``; ``"auto"``: as plugins where the target takes them.
+        operators: Attention as ``"plugin"`` or ``"decomposed"``; ``"auto"``: as plugins where that has run.
         cache: Where earlier builds are found and this one is kept; None for no cache.
         progress: Told each step.
 
@@ -125,12 +129,11 @@ def build_request(
     """
     options = options or BuildOptions(target="auto")
     target = choose_target(options.target)
+    gpus = options.gpus or target.default_gpus
     resolved = replace(
-        options,
-        target=target.name,
-        gpus=options.gpus or target.default_gpus,
-        use_plugins=choose_plugins(operators, target, artifact),
+        options, target=target.name, gpus=gpus, use_plugins=choose_plugins(operators, target, artifact, gpus)
     )
+    resolved = replace(resolved, plugin_form=resolved.form)
     return BuildRequest(
         **vars(resolved),
         onnx=artifact.path,
@@ -256,6 +259,7 @@ def write_engine(build: EngineBuild, output: Path, more: Mapping[Path, bytes] = 
         gpus=build.gpus,
         spec=build.artifact.spec,
         facts=build.facts,
+        plugins=_plugins(build),
         audit=build.audit.to_json(),
         provenance=build.artifact.provenance,
         build=build.build,
@@ -263,6 +267,15 @@ def write_engine(build: EngineBuild, output: Path, more: Mapping[Path, bytes] = 
     sidecar = (json.dumps(engine.to_json(), indent=2, sort_keys=True) + "\n").encode()
     write_together({sidecar_path(output): sidecar, output: build.plan, **more}, overwrite=True)
     return engine
+
+
+def _plugins(build: EngineBuild) -> dict[str, Any]:
+    """What a sidecar says of an engine's plugins: nothing where there are none."""
+    form = build.request.form
+    if form != PYTHON_FORM:
+        return {"form": form} if form else {}
+    layers = {record.layer for record in records_in(build.plan)}
+    return {"form": form, "layout": LAYOUT, "layers": len(layers)}
 
 
 def _gpu_here() -> tuple[str, str, str]:
@@ -334,5 +347,19 @@ def _audit(request: BuildRequest, artifact: OnnxArtifact, result: BuildResult) -
         by_design=float32_nodes(artifact.model, artifact.conversion.get("float32_nodes", ())),
     )
     if request.use_plugins and not any(kernel.kind == "plugin" for kernel in kernels):
-        return replace(audit, unknown=(*audit.unknown, "plugins were asked for, and no layer says that it is one"))
+        audit = replace(audit, unknown=(*audit.unknown, "plugins were asked for, and no layer says that it is one"))
+    if request.form == PYTHON_FORM and (missing := _without_kernels(request, artifact, result.plan)):
+        problem = f"the plan holds no kernels of {len(missing)} plugins: {', '.join(sorted(missing)[:LISTED])}"
+        audit = replace(audit, problems=(*audit.problems, problem))
     return audit
+
+
+def _without_kernels(request: BuildRequest, artifact: OnnxArtifact, plan: bytes) -> set[str]:
+    """The operators of a file whose kernels, for every GPU of a request, are not in its plan."""
+    wanted = set(Choices.of((int(gpu.removeprefix("sm")) for gpu in request.gpus), every_tactic=False).targets)
+    carried = {
+        record.layer
+        for record in records_in(plan)
+        if not request.gpus or wanted <= {kernel.target for kernel in record.kernels}
+    }
+    return {node.name for node in artifact.model.graph.node if node.domain == DOMAIN} - carried

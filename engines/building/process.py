@@ -18,6 +18,7 @@ from ...errors import InternalError
 from ...progress import Progress, silent
 from ..failures import Failure, explain_build, explain_crash
 from .child import MODEL
+from .parser_library import parser_environment
 from .request import BuildRequest
 
 __all__ = ["BuildResult", "build_in_process"]
@@ -89,6 +90,7 @@ def _child(request: BuildRequest, folder: Path) -> Iterator[subprocess.Popen[str
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
+            env=parser_environment(request.target_entry, folder),
             text=True,
             start_new_session=True,
         )

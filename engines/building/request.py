@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ class BuildOptions(JsonForm):
         gpus: Compute capabilities such as ``"sm86"``; empty for the target's own choice, or the GPU at hand.
         tf32: Let float32 products round their factors to 10 bits (TF32).
         use_plugins: Run the operators as plugins instead of by their ONNX function bodies.
+        plugin_form: Which plugins, one of `PLUGIN_FORMS`; empty for the form that the target prefers.
         optimization_level: 0 (fastest build) to 5; None for the target's own.
         workspace_bytes: Most memory a kernel may take for itself; None for the target's own limit.
         version_compatible: Make the engine run under later TensorRT versions, too.
@@ -53,6 +55,7 @@ class BuildOptions(JsonForm):
     gpus: tuple[str, ...] = ()
     tf32: bool = False
     use_plugins: bool = False
+    plugin_form: str = ""
     optimization_level: int | None = None
     workspace_bytes: int | None = None
     version_compatible: bool = False
@@ -63,6 +66,11 @@ class BuildOptions(JsonForm):
     def target_entry(self) -> Target:
         """The target's entry in the registry."""
         return TARGETS[self.target]
+
+    @property
+    def form(self) -> str:
+        """The form of its plugins; empty without plugins."""
+        return (self.plugin_form or self.target_entry.plugin_forms[0]) if self.use_plugins else ""
 
 
 PATHS = ("onnx", "timing_cache")
@@ -127,8 +135,8 @@ def check_options(options: BuildOptions, precision: str | None) -> None:
 
     Raises:
         InputError: A number out of its range, or a GPU named twice.
-        Unsupported: Plugins, or compatibility with other machines, from a target without them; GPUs of a target that
-            builds for the one at hand; a precision that a GPU does not have.
+        Unsupported: A form of plugins, or compatibility with other machines, from a target without them; GPUs of a
+            target that builds for the one at hand; a precision that a GPU does not have.
         OutputError: The timing cache cannot be written.
     """
     target, level = options.target_entry, options.optimization_level
@@ -136,8 +144,13 @@ def check_options(options: BuildOptions, precision: str | None) -> None:
         raise InputError(f"The optimisation level {level} is not in 0..{MAXIMUM_OPTIMIZATION_LEVEL}.")
     if options.workspace_bytes is not None and options.workspace_bytes < 1:
         raise InputError(f"The workspace must be at least one byte, got {options.workspace_bytes}.")
-    if not target.plugins:
-        _check_plain_target(options, target)
+    if options.plugin_form and options.plugin_form not in target.plugin_forms:
+        raise Unsupported(
+            f"{target.title} takes no plugins of the form {options.plugin_form!r}.",
+            fix=f"Leave --plugin-form out, or choose {' or '.join(target.plugin_forms)}.",
+        )
+    if target.builds_without_gpu:
+        _check_named_gpus(options, target)
     if options.timing_cache is not None:
         check_output(options.timing_cache, overwrite=True)
     if options.gpus and not target.builds_without_gpu:
@@ -160,16 +173,14 @@ def check_options(options: BuildOptions, precision: str | None) -> None:
         )
 
 
-def _check_plain_target(options: BuildOptions, target: Target) -> None:
-    """Refuses what a target without plugins does not have."""
+def _check_named_gpus(options: BuildOptions, target: Target) -> None:
+    """Refuses what a target that builds for named GPUs does not have."""
     refused = {
-        "takes no plugins": options.use_plugins,
         "makes no version-compatible engines": options.version_compatible,
         "knows no compatibility levels": options.hardware_compatible != "none",
         "keeps no timing cache": options.timing_cache is not None,
     }
     fixes = {
-        "takes no plugins": "Use --attention decomposed or auto: it runs the operators by their ONNX function bodies.",
         "makes no version-compatible engines": "Build again for each version; that takes seconds to minutes.",
         "knows no compatibility levels": "Name every compute capability the engine shall run on with --gpu.",
         "keeps no timing cache": "Leave --timing-cache out: it builds without timing kernels.",
@@ -193,14 +204,16 @@ def check_request(request: BuildRequest, artifact: OnnxArtifact) -> None:
     check_profiles(request.profiles, artifact)
 
 
-def choose_plugins(choice: str, target: Target, artifact: OnnxArtifact) -> bool:
+def choose_plugins(choice: str, target: Target, artifact: OnnxArtifact, gpus: tuple[str, ...] = ()) -> bool:
     """Whether the operators of a file are to run as plugins.
 
     Args:
-        choice: ``"plugin"``, ``"decomposed"``, or ``"auto"``: plugins where the target takes them, the file has
-            operators, and Triton is here to compile their kernels.
+        choice: ``"plugin"``, ``"decomposed"``, or ``"auto"``: plugins where engines with them have run on the target,
+            the file has operators, and Triton is here to compile their kernels.
         target: The target.
         artifact: The file.
+        gpus: Compute capabilities that are named. Where Turing is among them there are no plugins, with a warning: no
+            kernel is for it, and an engine has one form.
 
     Raises:
         InputError: Plugins are asked for, and the file has no operators.
@@ -210,6 +223,14 @@ def choose_plugins(choice: str, target: Target, artifact: OnnxArtifact) -> bool:
             f"{artifact.name} holds no attention operators that a plugin could run: it was exported decomposed.",
             fix="Export it without --decomposed, or use --attention decomposed.",
         )
+    if choice == "plugin" and TURING in gpus:
+        warnings.warn(
+            f"There are no plugins for {TURING}, which is older than Ampere: the attention operators are written out "
+            "as their ONNX function bodies, for all of --gpu.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
     if choice != "auto":
         return choice == "plugin"
-    return target.plugins and bool(artifact.operators) and importlib.util.find_spec("triton") is not None
+    return target.auto_plugins and bool(artifact.operators) and importlib.util.find_spec("triton") is not None

@@ -11,6 +11,9 @@ import numpy as np
 from ...errors import InputError
 from ...images.resizing import pad_to_multiple, pad_to_size
 from ...models.spec import ModelSpec
+from ...plugins.cuda_kernels import cuda_driver
+from ...plugins.kernel_records import LAYOUT, check_layout
+from ...plugins.python_plugins import plugin_failures, register_python_plugins
 from ..artifact import EngineArtifact, read_engine
 from ..runner import Images, check_images
 from ..targets import TARGETS, load_target
@@ -51,7 +54,8 @@ class TensorRTRunner:
         self._trt = load_target(TARGETS[self.artifact.target])
         require_gpu(self.artifact.target)
         self._memory = open_memory(memory) if memory is None or isinstance(memory, str) else memory
-        with self._memory.current():
+        with self._memory.current(), plugin_failures():
+            self._register_plugins()
             self._runtime, self._engine = deserialize(self._trt, self.artifact, self._memory)
             self._executor: Executor | None = Executor(
                 self._trt, self.artifact, self._engine, self._memory, cuda_graphs
@@ -85,7 +89,7 @@ class TensorRTRunner:
         output = np.empty((batch, images.shape[1], height * scale, width * scale), np.float32)
         with self._lock:
             executor = self._open()
-            with self._memory.current():
+            with self._memory.current(), plugin_failures():
                 for start, count in zip(range(0, batch, fit.step), fit.chunks(batch), strict=True):
                     chunk = padded[start : start + fit.step]
                     wanted = len(chunk)
@@ -126,6 +130,18 @@ class TensorRTRunner:
         """Device memory that is free now."""
         with self._memory.current():
             return self._memory.free_bytes()
+
+    def _register_plugins(self) -> None:
+        """Those that the engine does not run without.
+
+        Raises:
+            Unsupported: A newer version of this package laid out their kernels.
+            EnvironmentProblem: What launches them is missing.
+        """
+        if self.artifact.needs_this_package:
+            check_layout(self.artifact.plugins.get("layout", LAYOUT))
+            cuda_driver()
+            register_python_plugins(self._trt)
 
     def _open(self) -> Executor:
         if self._executor is None:

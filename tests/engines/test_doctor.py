@@ -22,6 +22,8 @@ EVERYTHING = {
     "tensorrt-cu13": "11.4.0.106",
     "tensorrt-rtx-cu13-libs": "1.7.1.116",
     "tensorrt-rtx-cu13-bindings": "1.7.1.116",
+    "triton": "3.9.0",
+    "cuda-bindings": "13.5.0",
 }
 
 
@@ -86,6 +88,8 @@ def test_every_target_works_where_everything_is_there():
         "openvino-cpu",
         "tensorrt-rtx build",
         "tensorrt-rtx run",
+        "tensorrt-rtx plugins build",
+        "tensorrt-rtx plugins run",
         "tensorrt build",
         "tensorrt run",
         "torch-cuda",
@@ -104,7 +108,7 @@ def test_a_target_that_does_not_work_says_why_and_what_to_do():
 def test_without_a_gpu_rtx_still_builds_and_the_rest_names_the_driver():
     found = targets(gpu=NO_DRIVER)
     works = {name for name, target in found.items() if target.works}
-    assert works == {"onnxruntime-cpu", "openvino-cpu", "tensorrt-rtx build"}
+    assert works == {"onnxruntime-cpu", "openvino-cpu", "tensorrt-rtx build", "tensorrt-rtx plugins build"}
     assert "libcuda.so.1" in found["tensorrt build"].why_not
 
 
@@ -114,6 +118,14 @@ def test_rtx_needs_both_of_its_packages(missing):
     assert not found["tensorrt-rtx build"].works
     assert not found["tensorrt-rtx run"].works
     assert missing.replace("-", "_") in found["tensorrt-rtx build"].fix
+
+
+@pytest.mark.parametrize(("missing", "half"), [("triton", "build"), ("cuda-bindings", "run")])
+def test_engines_with_plugins_for_rtx_need_more(missing, half):
+    found = targets(without(missing))
+    lacking = found[f"tensorrt-rtx plugins {half}"]
+    assert not lacking.works and missing in lacking.why_not and lacking.fix == f"pip install {missing}"
+    assert all(target.works for name, target in found.items() if name != lacking.name)
 
 
 def test_rtx_has_no_target_for_hopper_and_says_which_gpu_is_here():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -13,41 +11,9 @@ from agileir_export.plugins.dispatch import plan_kernel, run_kernel
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
-from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
-DEVICE = 99
-"""Triton keeps what it compiled by device: on a machine with a GPU nothing else must meet this one's."""
-
-STREAM = 77
-
-
-class Driver:
-    """Stands for the CUDA driver of an H100 or H200: takes binaries, and notes what is started."""
-
-    def __init__(self) -> None:
-        self.loaded: list[tuple[str, bytes, int]] = []
-        self.started: list[tuple[Any, ...]] = []
-        self.utils = self
-        self.launcher_cls = lambda source, metadata: lambda *arguments: self.started.append(arguments)
-
-    def get_current_device(self) -> int:
-        return DEVICE
-
-    def get_current_stream(self, device: int) -> int:
-        assert device == DEVICE
-        return STREAM
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", 90, 32)
-
-    def get_device_properties(self, device: int) -> dict[str, int]:
-        return {"max_shared_mem": 227 * 1024, "max_num_regs": 65536, "multiprocessor_count": 132, "warpSize": 32}
-
-    def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
-        self.loaded.append((name, binary, shared))
-        module, function, registers, spills, threads = 1, 2, 128, 0, 1024
-        return module, function, registers, spills, threads
+from .triton_driver import STREAM, Driver
 
 
 @pytest.mark.parametrize(
