@@ -115,7 +115,8 @@ def read_record(data: bytes) -> KernelRecord:
             _typed(CarriedKernel, {**kernel, "ptx": sys.intern(kernel["ptx"])})  # equal texts of layers become one
             for kernel in told["kernels"]
         )
-        return _typed(KernelRecord, {**told, "kernels": kernels})
+        record: KernelRecord = _typed(KernelRecord, {**told, "kernels": kernels})
+        return record
     except (ValueError, KeyError, TypeError, struct.error, zlib.error) as error:
         raise InputError(
             f"The kernels of an engine cannot be read: {error}.",

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import AgileIRError, InternalError
 from ...export.artifact import parse_onnx
-from ...plugins.python_plugins import plugin_failures, register_python_plugins, require_triton
+from ...plugins.plugin_layers import plugin_failures
+from ...plugins.python_plugins import register_python_plugins, require_triton
 from ...process_memory import PEAK, process_memory
 from ...progress import Progress
 from ..cuda_driver import probe_gpu

@@ -16,7 +16,7 @@ from ...export.artifact import OnnxArtifact
 from ...files import check_output, write_atomic, write_together
 from ...plugins import DOMAIN
 from ...plugins.kernel_records import LAYOUT, records_in
-from ...plugins.python_plugins import Choices
+from ...plugins.plugin_layers import Choices
 from ...progress import Progress, silent
 from ..artifact import ENGINE_SUFFIXES, EngineArtifact, is_engine, sidecar_path
 from ..audit.verdict import (

@@ -13,7 +13,8 @@ from ...images.resizing import pad_to_multiple, pad_to_size
 from ...models.spec import ModelSpec
 from ...plugins.cuda_kernels import cuda_driver
 from ...plugins.kernel_records import LAYOUT, check_layout
-from ...plugins.python_plugins import plugin_failures, register_python_plugins
+from ...plugins.plugin_layers import plugin_failures
+from ...plugins.python_plugins import register_python_plugins
 from ..artifact import EngineArtifact, read_engine
 from ..runner import Images, check_images
 from ..targets import TARGETS, load_target

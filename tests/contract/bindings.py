@@ -30,10 +30,14 @@ RTX = "rtx"
 ALL = (*LEAN, RTX)
 
 OBJECTS = {
+    "build_half": "trt.IPluginV3OneBuild",
     "builder": "trt.Builder",
     "config": "trt.IBuilderConfig",
     "context": "trt.IExecutionContext",
+    "core": "trt.IPluginV3OneCore",
+    "creator": "trt.IPluginCreatorV3One",
     "engine": "trt.ICudaEngine",
+    "expr_builder": "trt.IExprBuilder",
     "logger": "trt.ILogger",
     "network": "trt.INetworkDefinition",
     "parser": "trt.OnnxParser",
@@ -49,6 +53,9 @@ OBJECTS = {
 RETURNS = {"get_plugin_registry": "IPluginRegistry"}
 """What the docstrings do not say."""
 
+CONVERTED = ("Dims", "PluginFieldCollection_")
+"""Classes in whose place others are taken: tuples, collections by their name without the underscore."""
+
 ONLY = {"builds_without_gpu": RTX}
 """Properties of a target that decide a branch, and the target for which they are true."""
 
@@ -59,6 +66,7 @@ def __buffer__(self, flags: int, /) -> memoryview: ...
 def __getitem__(self, index: int, /) -> Any: ...
 def __int__(self) -> int: ...
 def __len__(self) -> int: ...
+def __setitem__(self, index: int, value: Any, /) -> None: ...
 """
 """What the bindings write no signature of: buffers, shapes and members of enumerations."""
 
@@ -86,7 +94,7 @@ def stub(names: Mapping[str, Any], classes: Mapping[str, Any]) -> str:
         wrapped = re.fullmatch(r"(?:(list)|Optional|collections\.abc\.Sequence)\[(.*)\]", text.strip())
         if wrapped is not None:
             return f"list[{typed(wrapped[2])}]" if wrapped[1] else typed(wrapped[2])
-        return text if text in classes and text != "Dims" else "Any"  # tuples are taken for shapes, too
+        return text if text in classes and text not in CONVERTED else "Any"
 
     def function(name: str, entry: Mapping[str, Any], first: str) -> list[str]:
         lines = []
@@ -235,8 +243,8 @@ def sources() -> dict[str, str]:
 
 
 def met(which: str) -> dict[str, str]:
-    """The modules that can meet a TensorRT; TensorRT-RTX takes no plugins."""
-    return {name: text for name, text in sources().items() if which != RTX or not name.startswith("plugins/")}
+    """The modules that can meet a TensorRT; TensorRT-RTX takes plugins of one form only."""
+    return {name: text for name, text in sources().items() if which != RTX or name != "plugins/tensorrt_plugins.py"}
 
 
 @functools.cache

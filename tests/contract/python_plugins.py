@@ -21,7 +21,8 @@ import numpy as np
 
 from agileir_export.errors import AgileIRError
 from agileir_export.plugins.kernel_records import FIELD
-from agileir_export.plugins.python_plugins import plugin_failures, register_python_plugins
+from agileir_export.plugins.plugin_layers import plugin_failures
+from agileir_export.plugins.python_plugins import register_python_plugins
 from agileir_export.plugins.registry import DOMAIN
 
 trt: Any = None

@@ -242,22 +242,19 @@ def test_a_plugin_lives_and_launches_what_pytorch_launches(
 def test_the_kernels_of_a_real_plan_are_launched_as_pytorch_launches_them(
     kind: str, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agileir_export.engines.building.process import build_in_process
-    from agileir_export.engines.profiles import Profile
     from agileir_export.plugins import engine_form
 
-    from ..engines.builds import request
-    from ..export import networks
+    from ..engines.rtx_builds import with_plugins
 
-    artifact = networks.exported(folder, kind)
-    multiple = artifact.spec.pad_multiple
-    profile = Profile((1, multiple, multiple), (1, 2 * multiple, 2 * multiple), (2, 4 * multiple, 4 * multiple))
-    asked = request(artifact.path, use_plugins=True, profiles=(profile,), gpus=("sm86", "sm89", "sm120"))
-    records = {record.layer: record for record in records_in(build_in_process(asked).plan)}
-    graph = engine_form(artifact.model, artifact.path.parent, scratch_outputs=False).graph
+    build = with_plugins(folder, kind, "float16")
+    artifact = build.artifact
+    records = {record.layer: record for record in records_in(build.plan)}
+    graph = engine_form(artifact.model, folder, scratch_outputs=False).graph
     nodes = {node.name: node for node in graph.node if node.domain == DOMAIN}
     assert records.keys() == nodes.keys() and nodes
     sizes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    kinds = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    names = {1: "float32", 10: "float16"}
     images = {value.name: value.type.tensor_type.shape.dim for value in graph.value_info}
     given, wanted = [], []
     for layer, record in records.items():
@@ -270,7 +267,8 @@ def test_the_kernels_of_a_real_plan_are_launched_as_pytorch_launches_them(
         for index, name in enumerate(operator.inputs):
             if name in operator.integer_tensors:
                 shapes[index] = (6, window**2, -(-(window**2) // 16))
-        types = ["int32" if name in operator.integer_tensors else "float32" for name in operator.inputs]
+        own = names[kinds[node.input[0]]]
+        types = ["int32" if name in operator.integer_tensors else own for name in operator.inputs]
         tensors = tensors_of(shapes, types)
         launch = launched_by_pytorch(operator.torch_name, tensors, record.attributes, 1, monkeypatch)
         given.append(ordered(record, tensors, launch["output"], write_record(record)))
@@ -285,7 +283,7 @@ def test_the_kernels_of_a_real_plan_are_launched_as_pytorch_launches_them(
 @pytest.fixture(scope="module")
 def record() -> KernelRecord:
     """A layer of SwinIR's, as a build makes it."""
-    from agileir_export.plugins.python_plugins import Choices, Layer
+    from agileir_export.plugins.plugin_layers import Choices, Layer
 
     call = SMALL["shifted_window_attention"]
     attributes = dict(call.attributes)
@@ -300,7 +298,7 @@ def executing(record: KernelRecord, data: bytes | None = None, **more: Any) -> d
     return ordered(record, tensors, tensors[0], write_record(record) if data is None else data, **more)
 
 
-BOTH = pytest.mark.parametrize("which", [RTX, NEWEST], indirect=True)
+BOTH = pytest.mark.parametrize("which", [RTX, pytest.param(NEWEST, marks=pytest.mark.slow)], indirect=True)
 
 
 @BOTH
@@ -409,6 +407,7 @@ def test_what_no_kernel_is_for_is_a_typed_error(run: Run, record: KernelRecord) 
     assert "must fill them" in answers[0]["says"] and "No CUDA context is current" in answers[1]["says"]
 
 
+@pytest.mark.parametrize("which", [RTX], indirect=True)
 def test_a_failure_in_a_build_is_kept_and_does_not_get_out(run: Run) -> None:
     """On an exception in `configure_plugin` TensorRT-RTX ends the process."""
     order = build_order(SMALL["shifted_window_attention"], "float16")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from agileir_export.engines.audit.verdict import Kernel, kernels_from_rtx_log
+from agileir_export.engines.building.engine import EngineBuild, build_request, make_engine
 from agileir_export.engines.building.process import BuildResult, build_in_process
+from agileir_export.engines.building.request import BuildOptions
+from agileir_export.engines.profile_choice import Sizes
 from agileir_export.engines.profiles import Profile
 
+from ..export import networks
+from ..export.written import half_file
 from .builds import request
 
 needs_rtx = pytest.mark.skipif(
@@ -27,3 +33,18 @@ def kernels_of(result: BuildResult) -> list[Kernel]:
 def kernels_of_build(path: Path, *profiles: Profile, gpus: tuple[str, ...] = ("sm86",)) -> list[Kernel]:
     """Builds a file, with a profile where its sizes are free; the plan is thrown away."""
     return kernels_of(build_in_process(request(path, profiles=profiles, gpus=gpus)))
+
+
+RTX_GPUS = ("sm86", "sm89", "sm120")
+
+
+@cache
+def with_plugins(folder: Path, kind: str, precision: str) -> EngineBuild:
+    """An engine of free size with plugins, of a network of `networks`; made once a session."""
+    artifact = networks.exported(folder, kind)
+    if precision != "float32":
+        artifact = half_file(artifact, folder / f"{kind}.{precision}.onnx", precision)
+    multiple = artifact.spec.pad_multiple
+    sides = ((1, multiple, multiple), (1, 2 * multiple, 3 * multiple), (2, 4 * multiple, 4 * multiple))
+    sizes = Sizes(exact=(Profile(*sides),))
+    return make_engine(artifact, build_request(artifact, BuildOptions(target="rtx", gpus=RTX_GPUS), sizes, "plugin"))
