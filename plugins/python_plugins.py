@@ -198,7 +198,7 @@ def register_python_plugins(trt: Any, capabilities: Iterable[int] = (), every_ta
     registry = trt.get_plugin_registry()
     choices = Choices.of(capabilities, every_tactic)
     for operator in OPERATORS.values():
-        key = trt.__name__, operator.name
+        key = trt.IPluginV3.__module__, operator.name  # a front package has the classes of its bindings
         if key in _creators:
             _creators[key].choices = choices
             continue

@@ -7,13 +7,14 @@ from ...lazy import lazy_attributes
 if TYPE_CHECKING:
     from .arguments import argument_groups
     from .command import Comparison, plan_comparison
-    from .hooks import FixedPeakPsnr, Pictures, WithoutTf32, WithPlugins
+    from .hooks import FixedPeakPsnr, Pictures, WithoutTf32, WithPlugins, WithPythonPlugins
 
 __all__ = [
     "Comparison",
     "FixedPeakPsnr",
     "Pictures",
     "WithPlugins",
+    "WithPythonPlugins",
     "WithoutTf32",
     "argument_groups",
     "plan_comparison",
@@ -24,6 +25,6 @@ __getattr__ = lazy_attributes(
     {
         "argument_groups": ".arguments",
         **dict.fromkeys(("Comparison", "plan_comparison"), ".command"),
-        **dict.fromkeys(("FixedPeakPsnr", "Pictures", "WithPlugins", "WithoutTf32"), ".hooks"),
+        **dict.fromkeys(("FixedPeakPsnr", "Pictures", "WithPlugins", "WithPythonPlugins", "WithoutTf32"), ".hooks"),
     },
 )

@@ -26,12 +26,14 @@ from polygraphy.tools.args import (
     PluginRefRunnerArgs,
     RunnerSelectArgs,
     TrtConfigArgs,
+    TrtLoadEngineBytesArgs,
     TrtLoadPluginsArgs,
 )
 from polygraphy.tools.args import util as args_util
 from polygraphy.tools.args.base import BaseArgs
 from polygraphy.tools.script import make_invocable, safe
 
+from ...errors import AgileIRError
 from ...plugins import DOMAIN
 
 __all__ = ["RestorationArgs", "argument_groups"]
@@ -61,6 +63,7 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
         - CompareFuncSimpleArgs
         - PluginRefRunnerArgs
         - TrtConfigArgs
+        - TrtLoadEngineBytesArgs
         - TrtLoadPluginsArgs
     """
 
@@ -127,6 +130,7 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
             self._keep_float32()
         elif self.plugins:
             self._offer_plugins()
+        self._offer_python_plugins()
         self._offer_references()
 
     def _feed_pictures(self) -> None:
@@ -180,6 +184,34 @@ class RestorationArgs(BaseArgs):  # type: ignore[misc]  # polygraphy has no type
             return script.add_loader(make_invocable("WithPlugins", loader), "with_plugins")
 
         group.add_to_script_impl = add_to_script
+
+    def _offer_python_plugins(self) -> None:
+        """Reading an engine of ours whose plugins are in Python registers them first."""
+        group = self.arg_groups[TrtLoadEngineBytesArgs]
+        write = group.add_to_script_impl
+
+        def add_to_script(script: Any, *arguments: Any, **keywords: Any) -> Any:
+            loader = write(script, *arguments, **keywords)
+            target = self._target_of_plugins()
+            if target is None:
+                return loader
+            script.add_import(imports=["WithPythonPlugins"], frm=HOOKS)
+            return script.add_loader(make_invocable("WithPythonPlugins", loader, target), "with_python_plugins")
+
+        group.add_to_script_impl = add_to_script
+
+    def _target_of_plugins(self) -> str | None:
+        """The target of an engine that needs this package; None for what is no such engine."""
+        model = self.arg_groups[ModelArgs]
+        if model.model_type != "engine" or not model.path:
+            return None
+        from ...engines.artifact import read_engine
+
+        try:
+            engine = read_engine(model.path)
+        except AgileIRError:  # no engine of ours
+            return None
+        return engine.target if engine.needs_this_package else None
 
     def _keep_float32(self) -> None:
         """TensorRT-RTX computes a file of ours without TF32 unless --tf32 asks for it, as TensorRT does."""

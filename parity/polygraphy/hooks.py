@@ -23,7 +23,16 @@ from ..images import load_images
 from ..metrics import psnr
 from ..ranges import padded
 
-__all__ = ["FixedPeakPsnr", "Pictures", "WithPlugins", "WithoutTf32", "fixed_size", "input_name", "polygraphy_errors"]
+__all__ = [
+    "FixedPeakPsnr",
+    "Pictures",
+    "WithPlugins",
+    "WithPythonPlugins",
+    "WithoutTf32",
+    "fixed_size",
+    "input_name",
+    "polygraphy_errors",
+]
 
 WHOLE = (1 << 30, 1 << 30)
 """A crop that no picture exceeds."""
@@ -169,6 +178,27 @@ class WithPlugins:
         made = Path(self._folder.name, Path(given).name)
         onnx.save(engine_form(onnx.load(given), Path(given).parent), made)
         return str(made)
+
+
+class WithPythonPlugins:
+    """A loader of polygraphy: registers the plugins that an engine of ours does not run without, then gives its bytes.
+
+    Args:
+        inner: The loader of the bytes.
+        target: The engine's target.
+    """
+
+    def __init__(self, inner: Any, target: str) -> None:
+        self.inner, self.target = inner, target
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """What `inner` gives."""
+        from ...engines.targets import TARGETS, load_target
+        from ...plugins import register_python_plugins
+
+        with polygraphy_errors():
+            register_python_plugins(load_target(TARGETS[self.target]))
+        return self.inner(*arguments, **keywords)
 
 
 class WithoutTf32:

@@ -188,3 +188,19 @@ def test_a_custom_model_is_named_after_its_file(artifact: OnnxArtifact, tmp_path
     named = read_artifact(copy)
     assert named.spec.name == "custom"
     assert write_bundle(tmp_path / "out", named).triton == ("night_onnx",)
+
+
+def test_a_plan_that_needs_this_package_is_not_for_triton(artifact: OnnxArtifact, tmp_path: Path) -> None:
+    """And the card says so, with the layout of its kernels."""
+    carried = {"form": "python", "layout": 1, "layers": 4}
+    plans = [
+        engine(tmp_path, artifact, "own.plan", plugins={"form": "quick"}),
+        engine(tmp_path, artifact, "python.plan", plugins=carried, profiles=(TILE,)),
+        engine(tmp_path, artifact, "rtx.plan", plugins=carried, target="rtx", gpus=("sm89",)),
+    ]
+    written = write_bundle(tmp_path / "out", artifact, plans, name="small")
+    assert written.triton == ("small_onnx", "small_tensorrt_float16")
+    card = " ".join((written.folder / "README.md").read_text().split())
+    assert "`python.plan` (layout 1), `rtx.plan` (layout 1)" in card and "--attention decomposed" in card
+    manifest = json.loads((written.folder / "manifest.json").read_text())
+    assert [told["plugins"] for told in manifest["engines"]] == [{"form": "quick"}, carried, carried]

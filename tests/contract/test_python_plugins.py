@@ -427,6 +427,7 @@ def test_other_plugins_of_the_same_names_are_refused(monkeypatch: pytest.MonkeyP
     from agileir_export.plugins import register_python_plugins
 
     taken = SimpleNamespace(get_creator=lambda name, version, space: object())
-    module = SimpleNamespace(__name__="some_tensorrt", get_plugin_registry=lambda: taken)
+    theirs = type("IPluginV3", (), {"__module__": "theirs"})
+    module = SimpleNamespace(__name__="some_tensorrt", get_plugin_registry=lambda: taken, IPluginV3=theirs)
     with pytest.raises(EnvironmentProblem, match="registered with some_tensorrt already"):
         register_python_plugins(module)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,13 @@ import torch
 
 from agileir_export.cache import Cache
 from agileir_export.engines import Runner, TorchRunner
+from agileir_export.engines.cuda_driver import probe_gpu
+from agileir_export.engines.tensorrt import runner as tensorrt_runner
 from agileir_export.engines.tensorrt.fitting import Fit, fit_profile
 from agileir_export.errors import AgileIRError, EnvironmentProblem, InputError, InternalError, Unsupported
 from agileir_export.images.resizing import pad_to_multiple, pad_to_size
+from agileir_export.plugins.cuda_kernels import cuda_driver
+from agileir_export.plugins.plugin_layers import remember
 from agileir_export.restore import memory_plan
 
 from ..export import networks
@@ -259,3 +265,86 @@ def test_an_engine_of_another_scale(module: Module, tmp_path: Path) -> None:
     runner._engine.plan["scale"] = 3
     with pytest.raises(InternalError, match=re.escape("makes (1, 3, 24, 24) of (1, 3, 8, 8)")):
         runner.run(networks.images(1, 3, 8, 8))
+
+
+# ---- plugins in Python ----
+
+
+def bound_engine(tmp_path: Path, **plugins: Any) -> Path:
+    path = write_engine(tmp_path, [FREE])
+    sidecar = Path(f"{path}.json")
+    told = json.loads(sidecar.read_text()) | {"plugins": {"form": "python", "layout": 1, "layers": 3, **plugins}}
+    sidecar.write_text(json.dumps(told))
+    return path
+
+
+@pytest.fixture
+def registered(module: Module, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the plugins were registered with."""
+    seen: list[Any] = []
+    monkeypatch.setattr(tensorrt_runner, "cuda_driver", lambda: seen.append("driver"))
+    monkeypatch.setattr(tensorrt_runner, "register_python_plugins", lambda trt: seen.append(trt))
+    return seen
+
+
+def test_the_runner_registers_the_plugins_that_an_engine_needs(
+    registered: list[Any], module: Module, tmp_path: Path
+) -> None:
+    open_engine(write_engine(tmp_path, [FREE]), module)
+    assert registered == []
+    runner, _ = open_engine(bound_engine(tmp_path), module)
+    assert registered == ["driver", module]
+    images = networks.images(1, 3, 8, 8)
+    np.testing.assert_array_equal(runner.run(images), doubled(images))
+
+
+def test_kernels_of_a_newer_layout_are_refused(registered: list[Any], module: Module, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="version 9, and this package knows versions up to 1"):
+        open_engine(bound_engine(tmp_path, layout=9), module)
+    assert registered == []
+
+
+def test_a_missing_driver_is_named(module: Module, tmp_path: Path) -> None:
+    if probe_gpu().devices:
+        pytest.skip("there is a driver here")
+    pytest.importorskip("cuda.bindings", reason="CUDA's Python binding is not installed")
+    with pytest.raises(EnvironmentProblem, match="need the NVIDIA driver"):
+        open_engine(bound_engine(tmp_path), module)
+
+
+def test_a_missing_binding_is_named(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda_driver.cache_clear()
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
+    with pytest.raises(EnvironmentProblem, match=r"CUDA's Python binding.*pip install cuda-bindings"):
+        open_engine(bound_engine(tmp_path), module)
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_a_plugin_that_fails_is_an_error_and_no_picture(
+    swallowed: bool, registered: list[Any], module: Module, tmp_path: Path
+) -> None:
+    """Whether TensorRT tells of it or goes on."""
+
+    def failing(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        remember(Unsupported("the kernel is for another GPU"))
+        module.no_execution = not swallowed
+        return doubled(images)
+
+    module.network = failing
+    runner, _ = open_engine(bound_engine(tmp_path), module)
+    images = networks.images(1, 3, 8, 8)
+    with pytest.raises(Unsupported, match="the kernel is for another GPU"):
+        runner.run(images)
+    module.network, module.no_execution = doubled, False
+    np.testing.assert_array_equal(runner.run(images), doubled(images))
+
+
+def test_what_another_thread_s_plugin_failed_with_is_not_raised(
+    registered: list[Any], module: Module, tmp_path: Path
+) -> None:
+    runner, _ = open_engine(bound_engine(tmp_path), module)
+    other = threading.Thread(target=remember, args=(Unsupported("elsewhere"),))
+    other.start()
+    other.join()
+    images = networks.images(1, 3, 8, 8)
+    np.testing.assert_array_equal(runner.run(images), doubled(images))

@@ -15,7 +15,7 @@ from polygraphy.exception import PolygraphyException
 
 from agileir_export.errors import EnvironmentProblem, ImageError, OnnxFileError
 from agileir_export.images.files import Image, read_image, write_image
-from agileir_export.parity.polygraphy import FixedPeakPsnr, Pictures, WithPlugins
+from agileir_export.parity.polygraphy import FixedPeakPsnr, Pictures, WithPlugins, WithPythonPlugins
 from agileir_export.plugins.engine_files import engine_form
 
 from ..export import networks
@@ -141,6 +141,24 @@ def test_without_plugins_the_run_goes_on_with_a_warning(
     monkeypatch.setattr(agileir_export.plugins, "register_tensorrt", refuse)
     assert WithPlugins("model.onnx")() == "model.onnx"
     assert "function bodies are used instead" in capsys.readouterr().out
+
+
+def test_an_engine_that_needs_our_plugins_registers_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    import agileir_export.engines.targets
+    import agileir_export.plugins
+
+    order: list[object] = []
+    monkeypatch.setattr(agileir_export.engines.targets, "load_target", lambda target: target.name)
+    monkeypatch.setattr(agileir_export.plugins, "register_python_plugins", order.append)
+    assert WithPythonPlugins(lambda: order.append("read") or b"a plan", "rtx")() == b"a plan"
+    assert order == ["rtx", "read"]
+
+    def refuse(trt: object) -> None:
+        raise EnvironmentProblem("another kind of plugin is registered")
+
+    monkeypatch.setattr(agileir_export.plugins, "register_python_plugins", refuse)
+    with pytest.raises(PolygraphyException, match="another kind"):
+        WithPythonPlugins(lambda: b"a plan", "rtx")()
 
 
 def test_the_entry_point_loads_nothing_heavy() -> None:

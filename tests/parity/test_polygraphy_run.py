@@ -14,6 +14,7 @@ import pytest
 from agileir_export.export import OnnxArtifact, export_onnx
 from agileir_export.images.files import Image, write_image
 
+from ..engines.sidecars import describe
 from ..export import networks
 from . import polygraphy_tool
 
@@ -133,6 +134,23 @@ def test_tensorrt_reads_our_file_with_our_plugins(
     assert "NetworkFromOnnxPath(with_plugins" in made
     compile(made, "script.py", "exec")
     assert "WithPlugins" not in script(polygraphy, tmp_path, model.path, "--trt", "--agileir-no-plugins")
+
+
+def test_an_engine_with_plugins_in_python_registers_them(
+    polygraphy: Polygraphy, model: OnnxArtifact, tmp_path: Path
+) -> None:
+    """By its sidecar; engines of others, and ours without such plugins, are left alone."""
+    for name, plugins in (("python", {"form": "python", "layout": 1, "layers": 1}), ("quick", {"form": "quick"})):
+        describe(tmp_path / f"{name}.plan", model.spec, b"a plan", target="rtx", plugins=plugins)
+    (tmp_path / "foreign.plan").write_bytes(b"a plan")
+    made = {
+        name: script(polygraphy, tmp_path, tmp_path / f"{name}.plan", "--model-type", "engine", "--trt")
+        for name in ("python", "quick", "foreign")
+    }
+    assert "WithPythonPlugins(load_engine_bytes, 'rtx')" in made["python"]
+    assert "EngineFromBytes(with_python_plugins" in made["python"]
+    compile(made["python"], "script.py", "exec")
+    assert "WithPythonPlugins" not in made["quick"] + made["foreign"]
 
 
 def test_tensorrt_rtx_reads_our_file_without_plugins_and_tf32(
