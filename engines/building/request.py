@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ COMPATIBILITY = ("none", "same-capability", "ampere-plus")
 MAXIMUM_OPTIMIZATION_LEVEL = 5
 
 TURING = "sm75"
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,11 +226,10 @@ def choose_plugins(choice: str, target: Target, artifact: OnnxArtifact, gpus: tu
             fix="Export it without --decomposed, or use --attention decomposed.",
         )
     if choice == "plugin" and TURING in gpus:
-        warnings.warn(
-            f"There are no plugins for {TURING}, which is older than Ampere: the attention operators are written out "
-            "as their ONNX function bodies, for all of --gpu.",
-            RuntimeWarning,
-            stacklevel=2,
+        LOGGER.warning(
+            "There are no plugins for %s, which is older than Ampere: the attention operators are written out as their "
+            "ONNX function bodies, for all of --gpu.",
+            TURING,
         )
         return False
     if choice != "auto":

@@ -99,6 +99,30 @@ def test_a_model_becomes_an_engine_and_its_onnx_file_is_kept() -> None:
 
 
 @needs_rtx
+def test_an_engine_of_rtx_with_plugins(half: Path) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+    result = run("trt", half, *SMALL, "--attention", "plugin", "-o", "a.plan", "--json")
+    assert result.exit_code == 0, result.stderr
+    told, layers = document(result), sum(read_artifact(half).operators.values())
+    assert told["plugins"] == {"form": "python", "layout": 1, "layers": layers}
+    assert "runs with agileir-export only. Other programs take" in " ".join(result.stderr.split())
+    assert document(run("info", "a.plan", "--json"))["plugins"] == told["plugins"]
+    plain = run("trt", half, *SMALL, "-o", "b.plan", "--json")
+    assert document(plain)["plugins"] == {} and "agileir-export only" not in plain.stderr
+    listed = run("cache", "explain", "a.plan", "b.plan").stdout
+    assert "use_plugins" in listed and "plugin_form" in listed
+
+
+@needs_rtx
+def test_turing_gets_no_plugins_and_that_is_said(half: Path) -> None:
+    turing = ("--target", "rtx", "--gpu", "sm75,sm86", "--static", "8x8", "--attention", "plugin", "--dry-run")
+    result = run("trt", half, *turing, "-o", "a.plan", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "no plugins for sm75" in " ".join(result.stderr.split())
+    assert document(result)["request"]["use_plugins"] is False
+
+
+@needs_rtx
 def test_a_converted_file_keeps_its_precision(product_file: Path) -> None:
     sizes = ("--min", "8x8", "--opt", "8x12", "--max", "2x16x16", "--profile", "360p")
     given = (*sizes, "--target", "rtx", "--gpu", "sm86,sm89", "--no-cache")

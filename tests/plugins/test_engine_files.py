@@ -103,3 +103,5 @@ def test_a_kernel_with_scratch_gets_an_output_more(folder: Path, monkeypatch: py
         [*node.output, f"{node.output[0]}.scratch"] if index == 0 else list(node.output)
         for index, node in enumerate(nodes)
     ]
+    bare = engine_files.engine_form(model, folder, scratch_outputs=False)
+    assert [node.output for node in bare.graph.node] == [node.output for node in model.graph.node]
