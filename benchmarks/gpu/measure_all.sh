@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What only a GPU can show, in parts of at most ten minutes but the last. README.md beside this says what they need.
-# Usage: measure_all.sh FOLDER PART...   with the parts kernels, operators, models, plugins, engines, plans
+# Usage: measure_all.sh FOLDER PART...   with the parts kernels, operators, models, plugins, python_plugins, engines, plans
 # PYTHON names the interpreter (default: python3). A part that fails does not stop the next; the exit code tells.
 set -u -o pipefail
 
@@ -68,6 +68,20 @@ plugins() { # TensorRT with our plugins in networks without other products; FOLD
     grep -q '^== exit code' "$out"/plugins_*.log && failed=1
 }
 
+python_plugins() { # the same operators and networks with the plugins in Python, which engines of TensorRT-RTX have
+    local nets=$out/nets script=benchmarks/gpu/plugin_engines.py running=() each
+    [ -d "$nets" ] || step 120 prepare "$python" $script prepare "$nets"
+    for each in shifted_window_attention group_shifted_window_attention key_semantic_attention key_semantic_dictionary; do
+        step 150 "python_plugins_$each" "$python" $script operators --form python "$nets" "$out" $each >/dev/null & running+=($!)
+    done
+    for each in swinir agileir_tiny_x2 semanir_tiny_x2; do
+        step 150 "python_plugins_$each" "$python" $script models --form python "$nets" "$out" $each >/dev/null & running+=($!)
+    done
+    wait "${running[@]}"
+    grep -h '^{"step"\|^== \|failed\|passed' "$out"/python_plugins_*.log | cut -c1-300
+    grep -q '^== exit code' "$out"/python_plugins_*.log && failed=1
+}
+
 plugins_cli() { # the command line on the network as sums, as a user would type it
     local file=$1/agileir_tiny_x2-float32.onnx plan=$link/cli.plan size="--min 1x32x32 --opt 1x64x64 --max 1x64x64"
     said() { step 150 plugins_cli "$python" -c 'from agileir_export.cli import main; main()' "$@"; }
@@ -102,7 +116,7 @@ plans() { # TensorRT's engines of two packaged models, with plugins and without,
 
 for part in "$@"; do
     case $part in
-    kernels | operators | models | plugins | engines | plans) "$part" ;;
+    kernels | operators | models | plugins | python_plugins | engines | plans) "$part" ;;
     *) echo "no such part: $part" >&2; exit 2 ;;
     esac
 done

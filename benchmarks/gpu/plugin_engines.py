@@ -8,8 +8,9 @@ TensorRT's that a GPU may lack::
     python benchmarks/gpu/plugin_engines.py models FOLDER OUT       a tiny network of each family, float32 and float16
     python benchmarks/gpu/plugin_engines.py bare FOLDER OUT         their plans in a process with nothing of ours
 
-Each part takes names to do only these, writes ``OUT/PART[-NAMES].json`` after every step, and all that the builder
-says to ``OUT/*.log``. The exit code is 1 where something failed.
+``--form python`` does ``operators`` and ``models`` with the plugins in Python, as engines of TensorRT-RTX have them.
+Each part takes names to do only these, writes ``OUT/PART[-FORM][-NAMES].json`` after every step, and all that the
+builder says to ``OUT/*.log``. The exit code is 1 where something failed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import measuring
-from plugin_operators import operators
+from plugin_operators import named_after, operators
 from steps import Report, now
 
 PRECISIONS = ("float32", "float16")
@@ -111,7 +112,7 @@ def kept_logs(out: Path, name: str) -> Iterator[None]:
             tempfile.tempdir = before
 
 
-def models(folder: Path, out: Path, names: Sequence[str]) -> int:
+def models(folder: Path, out: Path, names: Sequence[str], form: str = "quick") -> int:
     """Part ``models``: plans of whole networks, built and run as the package does."""
     from agileir_export.engines import TensorRTRunner
     from agileir_export.engines.building.engine import build_engine
@@ -122,16 +123,17 @@ def models(folder: Path, out: Path, names: Sequence[str]) -> int:
     from agileir_export.export.floors import file_floor
     from agileir_export.parity.metrics import psnr
 
-    report = Report(out / f"{'-'.join(['models', *names])}.json")
-    report.head = {"date": now(), **measuring.machine("cuda")}
+    report = Report(out / f"{'-'.join([*named_after('models', form), *names])}.json")
+    report.head = {"date": now(), "form": form, **measuring.machine("cuda")}
     sizes = Sizes(exact=(Profile((1, SIDE // 2, SIDE // 2), (1, SIDE, SIDE), (2, SIDE, SIDE)),))
 
     def measure(name: str, precision: str, row: dict[str, Any]) -> None:
         artifact = read_artifact(folder / f"{name}-{precision}.onnx")
-        options = BuildOptions(target="tensorrt", use_plugins=True)
-        with kept_logs(out, f"{name}-{precision}"):
+        options = BuildOptions(target="tensorrt", use_plugins=True, plugin_form=form)
+        plan_name = "-".join(named_after(f"{name}-{precision}", form))
+        with kept_logs(out, plan_name):
             plan = build_engine(
-                artifact, folder / f"{name}-{precision}.plan", options, sizes=sizes, operators="plugin", progress=told
+                artifact, folder / f"{plan_name}.plan", options, sizes=sizes, operators="plugin", progress=told
             )
         row |= {"build": dict(plan.build), "audit": plan.audit, "plan_bytes": plan.path.stat().st_size}
         images, expected = np.load(folder / f"{name}.in.npy"), np.load(folder / f"{name}.out.npy")
@@ -184,11 +186,12 @@ def bare(folder: Path, out: Path, names: Sequence[str]) -> int:
 def main(given: Sequence[str] | None = None) -> int:
     """Does one part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = {"operators": operators, "models": models, "bare": bare}
-    parser.add_argument("part", choices=("prepare", *parts))
+    parts = {"operators": operators, "models": models}
+    parser.add_argument("part", choices=("prepare", *parts, "bare"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--form", choices=("quick", "python"), default="quick", help="of the plugins (%(default)s)")
     options = parser.parse_args(given)
     measuring.find_package()
     if options.part == "prepare":
@@ -196,7 +199,9 @@ def main(given: Sequence[str] | None = None) -> int:
     if options.out is None:
         parser.error(f"{options.part} needs OUT")
     options.out.mkdir(parents=True, exist_ok=True)
-    return parts[options.part](options.folder, options.out, options.names)
+    if options.part == "bare":
+        return bare(options.folder, options.out, options.names)
+    return parts[options.part](options.folder, options.out, options.names, options.form)
 
 
 if __name__ == "__main__":

@@ -27,13 +27,14 @@ LARGE = ("AgileIR", "AgileIR light", "SwinIR", "SemanIR", "SemanIR tiny")
 """Others, in float16."""
 
 
-def operator_model(call: Any, dtype: str, weights: Sequence[Any]) -> bytes:
+def operator_model(call: Any, dtype: str, weights: Sequence[Any], form: str = "quick") -> bytes:
     """A file with one operator as `engine_form` makes it: image (and dictionary) are inputs, weights are inside.
 
     Args:
         call: The operator and its arguments.
         dtype: Tensor type.
         weights: What follows the image and dictionary, float32 arrays.
+        form: Of the plugin, ``"quick"`` or ``"python"``.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -56,13 +57,19 @@ def operator_model(call: Any, dtype: str, weights: Sequence[Any]) -> bytes:
         tensor = onnx.numpy_helper.from_array(values.astype(helper.tensor_dtype_to_np_dtype(kind)), name)
         initializers.append(tensor)
     attributes = {**call.attributes, NAMESPACE_ATTRIBUTE: DOMAIN}
-    results = [operator.output, "scratch"][: 1 + kernel_module(call.operator).SCRATCH]
+    scratch = form == "quick" and kernel_module(call.operator).SCRATCH
+    results = [operator.output, "scratch"][: 1 + scratch]
     node = helper.make_node(operator.name, operator.inputs, results, "operator", domain=DOMAIN, **attributes)
     result = TensorProto.INT32 if operator.output in operator.integer_tensors else kind
     outputs = [helper.make_tensor_value_info(operator.output, result, None)]
     graph = helper.make_graph([node], call.operator, inputs, outputs, initializers)
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, VERSION)]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
+
+
+def named_after(part: str, form: str) -> list[str]:
+    """The beginning of a result's name."""
+    return [part] if form == "quick" else [part, form]
 
 
 def drawn(call: Any, picture: tuple[int, int, int], seed: int) -> list[Any]:
@@ -161,23 +168,27 @@ class Plan:
         return output.cpu()
 
 
-def operators(folder: Path, out: Path, names: Sequence[str]) -> int:
-    """Part ``operators``: each alone in a network, two shapes of one profile."""
+def operators(folder: Path, out: Path, names: Sequence[str], form: str = "quick") -> int:
+    """Part ``operators``: each alone in a network, two shapes of one profile, as plugins of a form."""
     import torch
 
     from agileir_export.engines.cuda_driver import probe_gpu
     from agileir_export.engines.tensorrt.logger import make_logger
-    from agileir_export.plugins import register_tensorrt
+    from agileir_export.plugins import register_python_plugins, register_tensorrt
     from agileir_export.plugins.bias_rows import bias_rows
     from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS
     from agileir_export.plugins.dispatch import kernel_module, plan_kernel
+    from agileir_export.plugins.plugin_layers import plugin_failures
 
     del folder
     trt = importlib.import_module("tensorrt")
     major, minor = probe_gpu().devices[0].compute_capability
-    register_tensorrt(10 * major + minor)
-    report = Report(out / f"{'-'.join(['operators', *names])}.json")
-    report.head = {"date": now(), "tensorrt": trt.__version__, **measuring.machine("cuda")}
+    if form == "quick":
+        register_tensorrt(10 * major + minor)
+    else:
+        register_python_plugins(trt, (10 * major + minor,), every_tactic=True)
+    report = Report(out / f"{'-'.join([*named_after('operators', form), *names])}.json")
+    report.head = {"date": now(), "tensorrt": trt.__version__, "form": form, **measuring.machine("cuda")}
 
     def measure(call: Any, dtype: str, tactic: int, in_rows: bool, row: dict[str, Any]) -> None:
         module = kernel_module(call.operator)
@@ -200,13 +211,14 @@ def operators(folder: Path, out: Path, names: Sequence[str]) -> int:
         sizes = {
             operator.inputs[index]: [call.shapes(*picture)[index] for picture in pictures] for index in range(free)
         }
-        log = (out / f"{row['step'].replace(' ', '_')}.log").open("w")
+        log = (out / f"{'_'.join([*named_after('', form), row['step']]).replace(' ', '_').lstrip('_')}.log").open("w")
         try:
             module.TACTICS = (everything[tactic - 1],)
-            model = operator_model(call, dtype, given)
+            model = operator_model(call, dtype, given, form)
             logger = make_logger(trt, lambda severity, text: log.write(f"{severity}: {text}\n"))
             shapes = {name: [low, high, high] for name, (low, high) in sizes.items()}
-            plan = Plan(trt, logger, model, shapes)
+            with plugin_failures(every_thread=True):
+                plan = Plan(trt, logger, model, shapes)
         finally:
             module.TACTICS = everything
             log.close()
@@ -216,7 +228,8 @@ def operators(folder: Path, out: Path, names: Sequence[str]) -> int:
         for seed, picture in enumerate((*pictures, pictures[0]), 1):
             inputs = [torch.from_numpy(each) for each in drawn(call, picture, seed)[:free]]
             inputs[0] = inputs[0].to(kind)
-            result = plan(dict(zip(operator.inputs, inputs, strict=False)))
+            with plugin_failures():
+                result = plan(dict(zip(operator.inputs, inputs, strict=False)))
             arrays = [inputs[0].double().numpy(), *(each.numpy() for each in inputs[1:]), *exact]
             expected = torch.from_numpy(np.asarray(operator.reference()(*arrays, *call.attributes.values())))
             if result.shape != expected.shape:

@@ -26,6 +26,9 @@ from ..export.written import half_file
 pytest.importorskip("triton", reason="Triton is not installed")
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
+registered: list[tuple[Any, ...]] = []
+"""What was registered with TensorRT's stand-in."""
+
 NAMES = ("measuring", "products_as_sums", "steps", "plugin_operators", "plugin_engines")
 
 
@@ -121,7 +124,12 @@ def rehearsed(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     gpu = SimpleNamespace(devices=[SimpleNamespace(compute_capability=(9, 0))])
     monkeypatch.setattr(cuda_driver, "probe_gpu", lambda: gpu)
-    monkeypatch.setattr(plugins, "register_tensorrt", lambda capability: None)
+    monkeypatch.setattr(plugins, "register_tensorrt", lambda capability: registered.append(("quick", capability)))
+    monkeypatch.setattr(
+        plugins,
+        "register_python_plugins",
+        lambda trt, capabilities, every_tactic: registered.append(("python", *capabilities, every_tactic)),
+    )
     monkeypatch.setattr(logger, "make_logger", lambda trt, sink: sink)
     monkeypatch.setattr(scripts.measuring, "machine", lambda device: {"device": "none"})
     tensorrt = ModuleType("tensorrt")
@@ -131,6 +139,33 @@ def rehearsed(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(scripts.plugin_operators, "Plan", Reference)
     monkeypatch.setattr(scripts.plugin_operators, "LARGE", ())
     return scripts.plugin_operators
+
+
+def test_operators_take_either_form(rehearsed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plugins in Python have working memory of their own, and results of their own."""
+    registered.clear()
+    made: list[list[str]] = []
+    model = rehearsed.operator_model
+
+    def noted(*arguments: Any) -> bytes:
+        text: bytes = model(*arguments)
+        made.append(list(onnx.load_from_string(text).graph.node[0].output))
+        return text
+
+    monkeypatch.setattr(rehearsed, "operator_model", noted)
+    monkeypatch.setattr(rehearsed, "FIRST", ("AgileIR tiny",))
+    monkeypatch.setattr(rehearsed, "TYPES", ("float16",))
+    outputs = {}
+    for form in ("quick", "python"):
+        made.clear()
+        assert rehearsed.operators(tmp_path, tmp_path, ["group_shifted_window_attention"], form) == 0
+        outputs[form] = {len(each) for each in made}
+    assert outputs == {"quick": {2}, "python": {1}}
+    assert registered == [("quick", 90), ("python", 90, True)]
+    assert {path.name for path in tmp_path.glob("*.json")} == {
+        "operators-group_shifted_window_attention.json",
+        "operators-python-group_shifted_window_attention.json",
+    }
 
 
 @pytest.mark.parametrize("wrong", [False, True])
