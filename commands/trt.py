@@ -299,7 +299,7 @@ def _effort(build: Mapping[str, Any]) -> str:
 def _show(terminal: Terminal, artifact: OnnxArtifact, request: BuildRequest, output: Path) -> None:
     """What would be built, as a table and as JSON."""
     target = request.target_entry
-    verdict = target.verdict()
+    verdict = target.verdict(plugins=request.use_plugins)
     rows = [
         ("plan", output),
         ("target", target.title),

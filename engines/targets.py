@@ -39,6 +39,7 @@ class Target:
         title: What NVIDIA calls it.
         modules: Python modules that may hold it, the preferred one first.
         check: The doctor's name of what building needs.
+        plugin_check: That of what building with plugins needs, where it is more.
         install: Command that installs it.
         plugin_forms: Forms of `PLUGIN_FORMS` in which it takes plugins, the preferred one first.
         auto_plugins: Whether ``auto`` takes them: not before an engine with them has run on such a GPU.
@@ -54,16 +55,18 @@ class Target:
     plugin_forms: tuple[str, ...]
     auto_plugins: bool
     default_gpus: tuple[str, ...] = ()
+    plugin_check: str = ""
 
     @property
     def builds_without_gpu(self) -> bool:
         """Whether it builds for named compute capabilities, on any machine."""
         return bool(self.default_gpus)
 
-    def verdict(self, diagnosis: Diagnosis | None = None) -> TargetVerdict:
-        """Whether it can build here, as the doctor sees it."""
+    def verdict(self, diagnosis: Diagnosis | None = None, plugins: bool = False) -> TargetVerdict:
+        """Whether it can build here, with plugins or without, as the doctor sees it."""
         found = diagnosis or diagnose()
-        return next(verdict for verdict in found.targets if verdict.name == self.check)
+        check = (plugins and self.plugin_check) or self.check
+        return next(verdict for verdict in found.targets if verdict.name == check)
 
 
 TARGETS: dict[str, Target] = {
@@ -79,6 +82,7 @@ TARGETS: dict[str, Target] = {
             (PYTHON_FORM,),
             False,
             ("sm86", "sm89", "sm120"),
+            "tensorrt-rtx plugins build",
         ),
     )
 }

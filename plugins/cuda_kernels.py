@@ -84,13 +84,15 @@ class Driver:
             EnvironmentProblem: The GPU's memory has run out.
             InternalError: The kernel does not load or cannot be launched.
         """
+        *inputs, output = tensors
+        if len(inputs) != record.inputs:
+            raise InternalError(f"{record.layer} was given {len(inputs)} inputs, and its kernel takes {record.inputs}.")
         context = self._context()
         kernel = self._chosen(context, record, tactic)
         function = self._function(context, kernel, record)
         windows = _windows(image, kernel.window_size, record.layer)
         if windows == 0:
             return
-        *inputs, output = tensors
         _, height, width = image
         values = (*inputs, height, width, output, *((scratch,) if kernel.scratch else ()))
         pointers = ctypes.c_void_p

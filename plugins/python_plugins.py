@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EnvironmentProblem
+from ..errors import EnvironmentProblem, InputError
 from .catalogue import OPERATORS
 from .kernel_records import FIELD, KernelRecord, read_record, write_record
 from .plugin_layers import Choices, Layer, attempt, remember
@@ -171,7 +171,14 @@ def creator_class(trt: Any) -> Any:
 
         def _record(self, name: str, fields: dict[str, Any]) -> KernelRecord:
             if FIELD in fields:
-                return read_record(np.asarray(fields[FIELD]).tobytes())
+                record = read_record(np.asarray(fields[FIELD]).tobytes())
+                if record.operator != self.operator.name:
+                    raise InputError(
+                        f"The plan calls {record.layer} a {self.operator.name}, and its kernels are of "
+                        f"{record.operator}.",
+                        fix="Build the engine again.",
+                    )
+                return record
             attributes = {each: int(np.asarray(fields[each]).reshape(-1)[0]) for each in self.operator.attributes}
             return KernelRecord(name, self.operator.name, attributes, len(self.operator.inputs))
 

@@ -193,23 +193,24 @@ def engine_facts(artifact: OnnxArtifact, request: BuildRequest) -> tuple[dict[st
     target = request.target_entry
     check_options(request, request.precision)
     check_request(request, artifact)
-    trt = check_target(target, request.gpus)
+    trt = check_target(target, request.gpus, request.use_plugins)
     gpu, capability, driver = ("", "", "") if request.gpus else _gpu_here()
     return request.facts(trt.__version__, gpu, driver), request.gpus or (capability,)
 
 
-def check_target(target: Target, gpus: tuple[str, ...]) -> Any:
+def check_target(target: Target, gpus: tuple[str, ...], plugins: bool = False) -> Any:
     """The target's module, where it can build here for these GPUs.
 
     Args:
         target: The target.
         gpus: Compute capabilities such as ``"sm86"``; empty for the GPU of this machine.
+        plugins: Whether the engine is to have plugins.
 
     Raises:
         InputError: A GPU is unknown.
         EnvironmentProblem: The target, its GPU or its driver is not here.
     """
-    verdict = target.verdict()
+    verdict = target.verdict(plugins=plugins)
     if not verdict.works:
         raise EnvironmentProblem(f"{target.title} cannot build here: {verdict.why_not}.", fix=f"To do: {verdict.fix}")
     trt = load_target(target)

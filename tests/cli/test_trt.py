@@ -249,7 +249,7 @@ def test_a_dry_run_builds_nothing(half: Path, own_cache: Path) -> None:
 
 def test_a_dry_run_says_what_is_missing(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = TargetVerdict("tensorrt build", works=False, why_not="tensorrt is away", fix="pip install it")
-    monkeypatch.setattr(Target, "verdict", lambda self: missing)
+    monkeypatch.setattr(Target, "verdict", lambda self, plugins=False: missing)
     result = run("trt", half, "--target", "tensorrt", "-o", "a.plan", "--dry-run", "--json")
     assert result.exit_code == 4
     told = document(result)

@@ -367,6 +367,11 @@ def test_broken_fields_are_typed_errors(run: Run, record: KernelRecord) -> None:
         "threads is True": (with_body(record, lambda r: r["kernels"][0].update(threads=True)), "InputError"),
         "CarriedKernel has the fields": (with_body(record, lambda r: r["kernels"][0].pop("programs")), "InputError"),
         "KernelRecord has the fields": (with_body(record, lambda r: r.update(more=1)), "InputError"),
+        "its kernels are of KeySemanticAttention": (
+            with_body(record, lambda r: r.update(operator="KeySemanticAttention")),
+            "InputError",
+        ),
+        "given 2 inputs, and its kernel takes 3": (with_body(record, lambda r: r.update(inputs=3)), "InternalError"),
         "compute capability 8.9": (with_body(record, lambda r: r.update(kernels=[])), "Unsupported"),
         "find the entry gone": (with_body(record, lambda r: r["kernels"][0].update(entry="gone")), "InternalError"),
     }

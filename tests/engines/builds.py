@@ -84,4 +84,4 @@ def offer_tensorrt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     gpu = Gpu((13, 0), (Device(0, "Test GPU", (8, 9)),))
     monkeypatch.setattr(building, "probe_gpu", lambda: gpu)
-    monkeypatch.setattr(Target, "verdict", lambda self: TargetVerdict(self.check, works=True))
+    monkeypatch.setattr(Target, "verdict", lambda self, plugins=False: TargetVerdict(self.check, works=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import onnx
@@ -15,9 +16,10 @@ from agileir_export.engines.building.engine import build_engine, require_audit, 
 from agileir_export.engines.building.parser_library import LIBRARY, SEARCH_PATH, parser_environment
 from agileir_export.engines.building.process import build_in_process
 from agileir_export.engines.building.request import BuildOptions
+from agileir_export.engines.doctor import TargetVerdict
 from agileir_export.engines.profiles import Profile
 from agileir_export.engines.targets import TARGETS
-from agileir_export.errors import AuditMissed, InternalError, Unsupported
+from agileir_export.errors import AuditMissed, EnvironmentProblem, InternalError, Unsupported
 from agileir_export.plugins import DOMAIN, OPERATORS
 from agileir_export.plugins.kernel_records import LAYOUT, records_in
 
@@ -87,6 +89,22 @@ def test_turing_takes_the_function_bodies_and_says_so(folder: Path, caplog: pyte
     request = building.build_request(artifact, options, operators="plugin")
     assert "no plugins for sm75" in caplog.text and "written out" in caplog.text
     assert (request.use_plugins, request.plugin_form, request.form) == (False, "", "")
+
+
+def test_what_plugins_need_is_asked_for_before_a_build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking = [
+        TargetVerdict(TARGETS["rtx"].check, works=True),
+        TargetVerdict("tensorrt-rtx plugins build", False, "triton is away", "get it"),
+    ]
+    monkeypatch.setattr("agileir_export.engines.targets.diagnose", lambda: SimpleNamespace(targets=lacking))
+    artifact = networks.exported(folder, "swinir-light")
+    for operators in ("decomposed", "plugin"):
+        request = building.build_request(artifact, BuildOptions(target="rtx"), operators=operators)
+        if operators == "decomposed":
+            building.engine_facts(artifact, request)
+            continue
+        with pytest.raises(EnvironmentProblem, match="triton is away"):
+            building.engine_facts(artifact, request)
 
 
 def test_auto_takes_the_function_bodies(folder: Path) -> None:
