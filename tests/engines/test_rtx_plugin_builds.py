@@ -20,6 +20,9 @@ from agileir_export.engines.doctor import TargetVerdict
 from agileir_export.engines.profiles import Profile
 from agileir_export.engines.targets import TARGETS
 from agileir_export.errors import AuditMissed, EnvironmentProblem, InternalError, Unsupported
+from agileir_export.export import export_onnx
+from agileir_export.export.precision import to_precision
+from agileir_export.models import build_preset, randomise
 from agileir_export.plugins import DOMAIN, OPERATORS
 from agileir_export.plugins.kernel_records import LAYOUT, records_in
 
@@ -33,7 +36,10 @@ pytest.importorskip("triton", reason="the kernels are written in Triton, which i
 
 kernel_table = load_script(Path(__file__).resolve().parents[2] / "tools" / "kernel_table.py")
 
-EVERY = [(kind, precision) for kind in networks.EXPORTED for precision in ("float32", "float16", "bfloat16")]
+TYPES = ("float32", "float16", "bfloat16")
+OTHERS = [kind for kind in networks.EXPORTED if kind not in networks.ONE_A_FAMILY]
+EVERY = [(kind, precision) for kind in networks.ONE_A_FAMILY for precision in TYPES]
+EVERY += [(kind, TYPES[index % len(TYPES)]) for index, kind in enumerate(OTHERS)]
 QUICK = {("semanir", "float16")}
 
 
@@ -60,6 +66,19 @@ def test_every_operator_becomes_a_plugin_with_its_kernel(kind: str, precision: s
         for gpu in RTX_GPUS:
             taken = kernel_table.assemble(kernel.ptx, int(gpu.removeprefix("sm")), ptxas)
             assert taken.shared + kernel.shared_bytes <= 99 * 1024
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["agileir_lightest_x2", "swinir_light_x2"])
+def test_full_presets_build(preset: str, folder: Path) -> None:
+    """All presets and types: benchmarks/rtx_plugins.py."""
+    model = build_preset(preset)
+    randomise(model, 0)
+    artifact = to_precision(export_onnx(model, folder / f"{preset}.onnx"), "float16")
+    request = building.build_request(artifact, BuildOptions(target="rtx"), operators="plugin")
+    build = building.make_engine(artifact, request)
+    assert build.audit.passed, build.audit.problems
+    assert len({record.layer for record in records_in(build.plan)}) == sum(artifact.operators.values())
 
 
 def test_the_sidecar_says_what_the_plan_needs(folder: Path, tmp_path: Path) -> None:
