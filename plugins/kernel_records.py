@@ -2,12 +2,15 @@
 
 A record is `MAGIC`, the version of its layout and the length of what follows (both uint32, little-endian), then JSON
 under zlib: the layer and its attributes, and of every kernel the text, its entry and the numbers of a launch. PTX
-shrinks to a tenth. Records are found in a plan by `MAGIC`, without knowing how a builder writes plans.
+shrinks to a tenth. Records are found in a plan by `MAGIC`, without knowing how a builder writes plans. Where a field's
+data cannot be read back, a record is the name of a field, as text.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import struct
 import sys
 import zlib
@@ -23,6 +26,8 @@ __all__ = [
     "CarriedKernel",
     "KernelRecord",
     "check_layout",
+    "name_of",
+    "named",
     "read_record",
     "records_in",
     "write_record",
@@ -35,6 +40,11 @@ LAYOUT = 1
 """Version of the layout: to be raised when a record, or the order of a kernel's arguments, changes its meaning."""
 
 MAGIC = b"agileir kernels\n"
+
+TEXT = "agileir kernels in base 64 "
+"""How a record begins that is a name; it ends with a full stop."""
+
+IN_A_PLAN = re.compile(rb"(%b)|%b([A-Za-z0-9+/=]+)\." % (MAGIC, TEXT.encode()))
 
 HEADER = struct.Struct(f"<{len(MAGIC)}sII")
 
@@ -145,11 +155,18 @@ def records_in(plan: bytes) -> Iterator[KernelRecord]:
     Raises:
         AgileIRError: See `read_record`.
     """
-    start = plan.find(MAGIC)
-    while start >= 0:
-        _, _, length = HEADER.unpack_from(plan, start)
-        yield read_record(plan[start : start + HEADER.size + length])
-        start = plan.find(MAGIC, start + HEADER.size + length)
+    for found in IN_A_PLAN.finditer(plan):
+        yield read_record(base64.b64decode(found[2]) if found[2] else plan[found.start() :])
+
+
+def name_of(record: bytes) -> str:
+    """A record as a name."""
+    return f"{TEXT}{base64.b64encode(record).decode()}."
+
+
+def named(name: str) -> bytes | None:
+    """The record that a name is; None for another name."""
+    return base64.b64decode(name[len(TEXT) : -1]) if name.startswith(TEXT) else None
 
 
 def _typed(kind: Any, told: Mapping[str, Any]) -> Any:

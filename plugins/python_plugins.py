@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..errors import EnvironmentProblem, InputError
 from .catalogue import OPERATORS
-from .kernel_records import FIELD, KernelRecord, read_record, write_record
+from .kernel_records import FIELD, KernelRecord, name_of, named, read_record, write_record
 from .plugin_layers import Choices, Layer, attempt, remember
 from .registry import DOMAIN, Operator
 
-__all__ = ["register_python_plugins", "require_triton", "type_names"]
+__all__ = ["record_fields", "recorded", "register_python_plugins", "require_triton", "type_names"]
 
 VERSION = "1"
 """Version of the plugins, as the parser looks for them."""
@@ -54,6 +54,31 @@ class Size:
         right = other.expression if isinstance(other, Size) else self.expr_builder.constant(other)
         made = self.expr_builder.operation(operation, self.expression, right)
         return Size(self._trt, made, self.expr_builder)
+
+
+@functools.cache
+def reads_data(trt: Any) -> bool:
+    """Whether the data of a field come back as they were.
+
+    Bindings older than NumPy 2 repeat the first element under it: those of TensorRT 10.12, 10.13 and 10.15 do, those of
+    10.16 do not.
+    """
+    data = np.array([1, 2], np.int8)
+    return bool(np.array_equal(np.asarray(trt.PluginField(FIELD, data, trt.PluginFieldType.INT8).data), data))
+
+
+def record_fields(trt: Any, record: bytes) -> list[Any]:
+    """The field that keeps a record; it must outlive every collection that it is in."""
+    if reads_data(trt):
+        return [trt.PluginField(FIELD, np.frombuffer(record, np.int8), trt.PluginFieldType.INT8)]
+    return [trt.PluginField(name_of(record), np.zeros(1, np.int32), trt.PluginFieldType.INT32)]
+
+
+def recorded(fields: Mapping[str, Any]) -> bytes | None:
+    """The record among fields, data by name; None where there is none."""
+    if FIELD in fields:
+        return bytes(np.asarray(fields[FIELD]).tobytes())
+    return next((record for record in map(named, fields) if record is not None), None)
 
 
 def introduce(core: Any, build_half: Any, operator: Operator) -> None:
@@ -126,10 +151,8 @@ def plugin_class(trt: Any) -> Any:
             return self.clone()
 
         def get_fields_to_serialize(self) -> Any:
-            # kept, for a field holds no more than the address of its data
-            self.serialised = np.frombuffer(attempt(lambda: write_record(self.layer.record), b"\0"), np.int8)
-            field = trt.PluginField(FIELD, self.serialised, trt.PluginFieldType.INT8)
-            return trt.PluginFieldCollection([field])
+            self.serialised: list[Any] = attempt(lambda: record_fields(trt, write_record(self.layer.record)), [])
+            return trt.PluginFieldCollection(self.serialised)  # which holds no more than addresses
 
         def set_tactic(self, tactic: int) -> None:
             self.layer.tactic = tactic
@@ -170,8 +193,9 @@ def creator_class(trt: Any) -> Any:
             return attempt(lambda: plugin_class(trt)(Layer(self._record(name, fields), self.choices)), None)
 
         def _record(self, name: str, fields: dict[str, Any]) -> KernelRecord:
-            if FIELD in fields:
-                record = read_record(np.asarray(fields[FIELD]).tobytes())
+            data = recorded(fields)
+            if data is not None:
+                record = read_record(data)
                 if record.operator != self.operator.name:
                     raise InputError(
                         f"The plan calls {record.layer} a {self.operator.name}, and its kernels are of "

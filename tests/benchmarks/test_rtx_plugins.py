@@ -26,11 +26,11 @@ def bench() -> ModuleType:
 
 def row(form: str, **more: Any) -> dict[str, Any]:
     told = {"model": "a", "precision": "float16", "form": form, "gpus": ["sm89"], "passed": True, "problems": []}
-    return told | {"seconds": 2.0, "plan_bytes": 3_000_000, "plugins": 0, "texts": 0} | more
+    return told | {"seconds": 9.0, "cpu_seconds": 2.0, "plan_bytes": 3_000_000, "plugins": 0, "texts": 0} | more
 
 
 def test_the_table_has_both_forms_beside_each_other(bench: ModuleType) -> None:
-    plugin = row("plugin", plugins=8, texts=2, seconds=1.26, plan_bytes=2_500_000)
+    plugin = row("plugin", plugins=8, texts=2, cpu_seconds=1.26, plan_bytes=2_500_000)
     lines = bench.table([plugin, row("decomposed"), row("plugin", precision="float32")]).splitlines()
     assert lines[2] == "| a | float16 | 8 | 2 | 1.3 | 2.0 | 2.5 | 3.0 |"
     assert lines[3] == "| a | float32 | 0 | 0 | 2.0 |  | 3.0 |  |"

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 
 from agileir_export.errors import AgileIRError
-from agileir_export.plugins.kernel_records import FIELD
 from agileir_export.plugins.plugin_layers import plugin_failures
-from agileir_export.plugins.python_plugins import register_python_plugins
+from agileir_export.plugins.python_plugins import record_fields, recorded, register_python_plugins
 from agileir_export.plugins.registry import DOMAIN
 
 trt: Any = None
@@ -75,17 +74,16 @@ def dynamic(shape: Sequence[int], largest: Sequence[int], kind: str, form: str =
     return made
 
 
-def created(operator: str, name: str, fields: Mapping[str, Any], phase: str) -> Any:
-    """A plugin as the parser makes it, or the loading of a plan."""
-    kinds = {np.dtype(np.int32): trt.PluginFieldType.INT32, np.dtype(np.int8): trt.PluginFieldType.INT8}
-    made = [trt.PluginField(key, array, kinds[array.dtype]) for key, array in fields.items()]
+def created(operator: str, name: str, made: list[Any], phase: str) -> Any:
+    """A plugin as the parser makes it, or the loading of a plan, from fields."""
     creator = trt.get_plugin_registry().get_creator(operator, "1", DOMAIN)
     return creator.create_plugin(name, trt.PluginFieldCollection(made), getattr(trt.TensorRTPhase, phase))
 
 
 def build(order: Mapping[str, Any]) -> dict[str, Any]:
     """The life of a plugin in a build; of its shapes, those with -1 are of the network, `largest` of a profile."""
-    attributes = {key: np.array([value], np.int32) for key, value in order["attributes"].items()}
+    arrays = {key: np.array([value], np.int32) for key, value in order["attributes"].items()}
+    attributes = [trt.PluginField(key, array, trt.PluginFieldType.INT32) for key, array in arrays.items()]
     plugin = created(order["operator"], order["layer"], attributes, "BUILD")
     assert plugin.get_capability_interface(trt.PluginCapabilityType.BUILD) is plugin
     plugin = plugin.clone()
@@ -114,7 +112,7 @@ def build(order: Mapping[str, Any]) -> dict[str, Any]:
     plugin.configure_plugin(described, given[count:])
     workspace = plugin.get_workspace_size(described, given[count:])
     tactics = list(plugin.get_valid_tactics())
-    (field,) = plugin.get_fields_to_serialize()
+    data = recorded({field.name: field.data for field in plugin.get_fields_to_serialize()})
     return {
         "output_type": types[name],
         "output_shape": shape,
@@ -123,7 +121,7 @@ def build(order: Mapping[str, Any]) -> dict[str, Any]:
         "workspace": workspace,
         "tactics": tactics,
         "identity": [plugin.plugin_name, plugin.plugin_version, plugin.plugin_namespace, plugin.num_outputs],
-        "field": [field.name, base64.b64encode(np.asarray(field.data).tobytes()).decode()],
+        "record": base64.b64encode(data or b"").decode(),
     }
 
 
@@ -131,8 +129,8 @@ def execute(order: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What a plugin out of a plan launches; `contexts` are those that are current, one after another."""
     from cuda.bindings import driver
 
-    data = np.frombuffer(base64.b64decode(order["data"]), np.int8)
-    plugin = created(order["operator"], order["layer"], {FIELD: data}, "RUNTIME")
+    fields = record_fields(trt, base64.b64decode(order["data"]))
+    plugin = created(order["operator"], order["layer"], fields, "RUNTIME")
     if plugin is None:
         return []
     for context in order.get("contexts", [7]):

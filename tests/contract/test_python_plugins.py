@@ -216,10 +216,9 @@ def test_a_plugin_lives_and_launches_what_pytorch_launches(
         assert life["workspace"] == max(launch["scratch"] for launch in launches)
         assert life["tactics"] == (list(tactics) if every_tactic else [])
         assert life["identity"] == [operator.name, "1", DOMAIN, 1]
-        name, encoded = life["field"]
-        data = base64.b64decode(encoded)
+        data = base64.b64decode(life["record"])
         record = read_record(data)
-        assert (name, record.layer, record.inputs) == (kernel_records.FIELD, f"the {call.label}", len(operator.inputs))
+        assert (record.layer, record.inputs) == (f"the {call.label}", len(operator.inputs))
         assert record.attributes == call.attributes
         assert [kernel.tactic for kernel in record.kernels] == (list(tactics) if every_tactic else [1])
         for tactic, launch in enumerate(launches, 1):
@@ -419,6 +418,14 @@ def test_a_failure_in_a_build_is_kept_and_does_not_get_out(run: Run) -> None:
     order["shapes"][1] = [1, 2, 3]
     (told,) = run(order)
     assert told["error"] == "Unsupported" and "bias_table must be" in told["says"]
+
+
+def test_a_record_is_found_in_a_plan_in_either_form(record: KernelRecord) -> None:
+    data, twin = write_record(record), replace(record, layer="another")
+    plan = b"before" + data + b"between" + kernel_records.name_of(write_record(twin)).encode() + b"after" + data
+    assert [each.layer for each in records_in(plan)] == ["a layer", "another", "a layer"]
+    assert kernel_records.named(kernel_records.name_of(data)) == data
+    assert kernel_records.named("window_size") is None
 
 
 def test_a_header_is_read_on_every_machine() -> None:
