@@ -52,7 +52,7 @@ AMPERE = Driver(80)
 Run = Callable[..., list[dict[str, Any]]]
 
 
-BINDINGS = [RTX, *(pytest.param(each, marks=() if each == NEWEST else pytest.mark.slow) for each in VERSIONS)]
+BINDINGS = [RTX, *(pytest.param(each, marks=pytest.mark.slow) for each in VERSIONS)]
 
 
 @pytest.fixture(params=BINDINGS)
@@ -411,6 +411,7 @@ def test_what_no_kernel_is_for_is_a_typed_error(run: Run, record: KernelRecord) 
     assert "must fill them" in answers[0]["says"] and "No CUDA context is current" in answers[1]["says"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [RTX], indirect=True)
 def test_a_failure_in_a_build_is_kept_and_does_not_get_out(run: Run) -> None:
     """On an exception in `configure_plugin` TensorRT-RTX ends the process."""
