@@ -108,7 +108,7 @@ def write_bundle(
             fix="Use letters, digits, '_', '-' and '.': --name NAME.",
         )
     onnx, plans = onnx_model(artifact, f"{name}_onnx", batch, instances), tensorrt_models(engines, name, instances)
-    triton = [picture_model(name, onnx, plans), onnx, *plans]
+    triton: list[TritonModel | PictureModel] = [picture_model(name, onnx, plans), onnx, *plans]
     temporary = folder.parent / f".agileir-{secrets.token_hex(8)}.tmp"
     try:
         _fill(temporary, artifact, engines, report, page, triton)

@@ -89,7 +89,9 @@ def _engines(engines: Sequence[EngineArtifact]) -> str:
     )
 
 
-def _use(artifact: OnnxArtifact, engines: Sequence[EngineArtifact], triton: Sequence[TritonModel | PictureModel]) -> str:
+def _use(
+    artifact: OnnxArtifact, engines: Sequence[EngineArtifact], triton: Sequence[TritonModel | PictureModel]
+) -> str:
     lines = [
         "```sh",
         f"agileir-export restore onnx/{artifact.file_name} photo.png -o restored.png",
@@ -100,9 +102,9 @@ def _use(artifact: OnnxArtifact, engines: Sequence[EngineArtifact], triton: Sequ
         "",
         *(f"- `{model.name}` ({model.platform})" for model in triton),
         "",
-        f"`{triton[0].name}` takes the bytes of a picture file of any size, and answers with those of the restored one: "
-        "`agileir-export serve` starts a server with it. The others take tensors: clients pad pictures to multiples of "
-        f"{artifact.spec.pad_multiple} pixels (repeat the edge by reflection) and crop the result.",
+        f"`{triton[0].name}` takes the bytes of a picture file of any size, and answers with those of the restored "
+        "one: `agileir-export serve` starts a server with it. The others take tensors: clients pad pictures to "
+        f"multiples of {artifact.spec.pad_multiple} pixels (repeat the edge by reflection) and crop the result.",
     ]
     if any(engine.target == "rtx" for engine in engines):
         lines += ["", "Plans of TensorRT-RTX are for applications: Triton's TensorRT backend does not run them."]

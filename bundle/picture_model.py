@@ -17,12 +17,12 @@ from ..restore.wire import ABOUT, PICTURE, RESTORED
 
 __all__ = ["PictureModel", "PictureSettings"]
 
-MODEL_FILE = "from agileir_export.serving.backend import TritonPythonModel\n\n__all__ = [\"TritonPythonModel\"]\n"
+MODEL_FILE = 'from agileir_export.serving.backend import TritonPythonModel\n\n__all__ = ["TritonPythonModel"]\n'
 """``model.py``: all that the Python backend looks for."""
 
 RUNTIMES = ("auto", "onnxruntime", "openvino", "plan", "tensors")
 """What runs the network: on a GPU the tensor model of the plans, else the ONNX file by the quicker of the next two;
-ONNX Runtime; OpenVINO; a plan in the model's own process; a tensor model of the same server, by the server's runtime."""
+ONNX Runtime; OpenVINO; a plan in the model's own process; a tensor model of the same server, by its own runtime."""
 
 QUEUE_DELAY = 0
 """Microseconds a picture waits for others: none, for reading it takes longer."""
@@ -163,4 +163,6 @@ class PictureModel:
 
 
 def _tensors(field: str, names: Iterable[str], more: str = "") -> list[str]:
-    return [f"{field} {{\n  name: {json.dumps(name)}\n  data_type: TYPE_UINT8\n  dims: [ -1 ]{more}\n}}" for name in names]
+    return [
+        f"{field} {{\n  name: {json.dumps(name)}\n  data_type: TYPE_UINT8\n  dims: [ -1 ]{more}\n}}" for name in names
+    ]

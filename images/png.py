@@ -98,7 +98,8 @@ def decode_png(data: bytes, most: int = MAX_PIXELS) -> Image:
     """The picture in a PNG; see `codecs.decode`."""
     import imagecodecs
 
-    check_size(*struct.unpack_from(">II", data, 16), most)
+    width, height = struct.unpack_from(">II", data, 16)
+    check_size(width, height, most)
     found = _Found()
     for kind, content in _chunks(data):
         found.take(kind, content)

@@ -49,9 +49,9 @@ def decode_tiff(data: bytes, most: int = MAX_PIXELS) -> Image:
         if page.is_reduced:
             raise Refused("its first picture is only a preview", "Convert it to PNG.")
         check_size(page.imagewidth, page.imagelength, most)
-        samples = max(math.prod(page.shape), math.prod(page.chunks))  # all of them, and those of a strip or tile
-        if samples > _MOST_SAMPLES * max(most, _SMALL):
-            raise TooLarge(f"it unpacks to {samples} samples, over the limit for {most} pixels", "Cut it into pieces.")
+        count = max(math.prod(page.shape), math.prod(page.chunks))  # all samples, and those of a strip or tile
+        if count > _MOST_SAMPLES * max(most, _SMALL):
+            raise TooLarge(f"it unpacks to {count} samples, over the limit for {most} pixels", "Cut it into pieces.")
         parsed = parse_exif(EXIF_PREFIX + data)
         exif = only(parsed, TIFF_TAGS, DIRECTORIES)
         xmp = page.tags.valueof(_XMP)

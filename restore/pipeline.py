@@ -21,7 +21,17 @@ from ..images.files import read_size
 from .free_memory import free_memory
 from .one_picture import Picture, Restored, read_picture, restore_picture, size_of, write_picture
 
-__all__ = ["AHEAD", "Desk", "Failed", "Work", "as_typed", "of_the_place", "picture_bytes", "pictures_room", "restore_each"]
+__all__ = [
+    "AHEAD",
+    "Desk",
+    "Failed",
+    "Work",
+    "as_typed",
+    "of_the_place",
+    "picture_bytes",
+    "pictures_room",
+    "restore_each",
+]
 
 AHEAD = 2
 BEHIND = min(max((os.cpu_count() or 1) // 2, 2), 8)

@@ -64,6 +64,7 @@ class TritonPythonModel:
                 settings.together,
                 max(int(config["max_batch_size"]), 1),
                 Limits(settings.pixels, settings.bytes, settings.seconds),
+                called=isinstance(runner, TensorModelRunner),
             )
             self._service = PictureService(runner, options, lambda step, *_: logging.info("%s", step))
         except AgileIRError as error:

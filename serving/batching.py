@@ -31,27 +31,29 @@ class _Job:
 
 
 class SharedRunner:
-    """A runner that many threads call, and that runs in a thread of its own.
+    """A runner that many threads call, and that runs in threads of its own.
 
     What waits is run in the order in which it came; images that wait behind and have the size of the first go with it.
 
     Args:
         runner: What restores.
         together: Images at once at most.
+        lanes: Threads that run; more than one for a runner that many may call.
 
     Attributes:
         shared: How many times images went together with others.
     """
 
-    def __init__(self, runner: Runner, together: int = 1) -> None:
+    def __init__(self, runner: Runner, together: int = 1, lanes: int = 1) -> None:
         self.runner, self.together = runner, together
         self.shared = 0
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._local = threading.local()
-        self._thread = threading.Thread(target=self._work, name="network", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._work, name="network", daemon=True) for _ in range(lanes)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def spec(self) -> ModelSpec:
@@ -102,8 +104,9 @@ class SharedRunner:
         """Ends the thread when what waits is done."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
         while (jobs := self._next()) is not None:

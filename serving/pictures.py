@@ -57,6 +57,7 @@ class ServiceOptions:
             no bit; None for `TOGETHER` on a GPU, and 1 on a CPU, which is no faster with more (docs/serving.md).
         at_once: Pictures in work at once.
         limits: Of a request.
+        called: The runner calls another model of the server: that may not be there yet, and batches by itself.
     """
 
     tile: Tile = "auto"
@@ -66,6 +67,7 @@ class ServiceOptions:
     together: int | None = None
     at_once: int = AT_ONCE
     limits: Limits = field(default_factory=Limits)
+    called: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,13 @@ class PictureService:
         room = PlannedRoom(runner, options.memory, progress)
         self.limits = fitting_limits(options.limits, room, spec.scale, spec.pad_multiple, options.memory)
         together = options.together or (TOGETHER if on_gpu(runner) else 1)
-        together = together if together > 1 and _may_go_together(runner, together) else 1
-        self._network = SharedRunner(runner, together)
+        together = together if together > 1 and not options.called and _may_go_together(runner, together) else 1
+        self._network = SharedRunner(runner, together, options.at_once if options.called else 1)
         tiles = options.tile, options.overlap, options.seam_psnr
         self._runner = TiledRunner(self._network, *tiles, room, progress=progress)
         side = int(self.limits.pixels**0.5)
-        self._runner.plan(side, side)  # what it has to measure for the largest picture is measured now
+        if not options.called:
+            self._runner.plan(side, side)  # what it has to measure for the largest picture is measured now
         self._waiting = Waiting(pictures_room(options.memory))
         self._pool = ThreadPoolExecutor(options.at_once, "picture")
         self._about = {

@@ -76,5 +76,6 @@ class TensorModelRunner:
         response = request.exec()
         if response.has_error():
             raise InternalError(f"The tensor model {self.name} failed: {response.error().message()}")
-        output: Images = np.from_dlpack(backend.get_output_tensor_by_name(response, OUTPUT_NAME)).copy()
+        tensor = backend.get_output_tensor_by_name(response, OUTPUT_NAME)
+        output: Images = np.array(np.from_dlpack(tensor), np.float32)
         return output
