@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,12 +149,7 @@ def serve(
             if check:
                 _check(terminal, facts, bundle, runtime, tile, overlap)
                 return
-            terminal.note(
-                f"Ready: {facts['server']} (HTTP {address.reached}:{http_port}, metrics "
-                f"{address.reached}:{metrics_port}/metrics). Ctrl-C ends it."
-            )
-            terminal.result(facts)
-            _watch(terminal, running, source, bundle, start_seconds)
+            _watch(terminal, running, facts, source, start_seconds)
         finally:
             with terminal.working("Ending: pictures in work are finished"):
                 running.close()
@@ -210,21 +206,28 @@ def _check(
     )
 
 
-def _watch(terminal: Terminal, running: RunningServer, source: str, bundle: ServedBundle, seconds: float) -> None:
-    """Looks after the server until Ctrl-C or SIGTERM; SIGHUP loads the bundle again."""
+def _watch(terminal: Terminal, running: RunningServer, facts: dict[str, Any], source: str, seconds: float) -> None:
+    """Says where the server is, and looks after it until Ctrl-C or SIGTERM; SIGHUP loads the bundle again."""
     from ..errors import AgileIRError
     from ..serving.workplace import read_bundle
 
     again = threading.Event()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGHUP, lambda *_: again.set())
+    at = running.address
     try:
+        terminal.note(
+            f"Ready: {facts['server']} (HTTP {at.reached}:{at.http}, metrics {at.reached}:{at.metrics}/metrics). "
+            "Ctrl-C ends it."
+        )
+        terminal.result(facts)
+        sys.stdout.flush()
         while True:
             running.watch()
             if again.is_set():
                 again.clear()
                 try:
-                    running.reload(read_bundle(Path(source)) if Path(source).is_dir() else bundle, seconds)
+                    running.reload(read_bundle(Path(source)) if Path(source).is_dir() else running.bundle, seconds)
                     terminal.note("Loaded again.")
                 except AgileIRError as error:  # what is served stays
                     terminal.note(f"error: {error}")
