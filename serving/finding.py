@@ -66,53 +66,43 @@ def find_server(named: Path | None = None) -> Installation:
     if named is not None and not (named.is_file() and os.access(named, os.X_OK)):
         raise InputError(f"{named} is no program.", fix="Name the file tritonserver.")
     on_path = shutil.which("tritonserver")
-    for program in (named, on_path and Path(on_path), CONTAINER if CONTAINER.is_file() else None):
-        if program:
-            backends = program.resolve().parent.parent / "backends"
-            return _complete(Installation(program, backends, backends / "python" / STUB))
-    return _complete(_wheel())
-
-
-def _wheel() -> Installation:
-    """That of the wheel nvidia-pytriton, which is not imported.
-
-    Raises:
-        EnvironmentProblem: It is not installed, or not for this Python.
-    """
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    spec = importlib.util.find_spec("pytriton")
-    folder = Path(*spec.submodule_search_locations) if spec and spec.submodule_search_locations else None
-    if folder is None or not (folder / "tritonserver/bin/tritonserver").is_file():
-        raise EnvironmentProblem(
-            "There is no Triton Inference Server here.",
-            why=f"Looked for: tritonserver on the PATH, {CONTAINER}, the package nvidia-pytriton.",
-            fix=f"{INSTALL}; {INSTALL_BESIDE}; or use NVIDIA's container: see docs/serving.md.",
-        )
-    server = folder / "tritonserver"
-    stub = server / "python_backend_stubs" / version / STUB
-    if not stub.is_file():
-        known = ", ".join(sorted((path.parent.name for path in stub.parent.parent.glob(f"*/{STUB}")), key=_numbers))
-        raise EnvironmentProblem(
-            f"The Triton server in {folder} runs models with Python {known}, and this is Python {version}.",
-            fix=f"Use one of these, or: {INSTALL_BESIDE}.",
-        )
-    return Installation(
-        server / "bin/tritonserver", server / "backends", stub, (folder.parent / "nvidia_pytriton.libs",)
+    for program in (named, on_path and Path(on_path), CONTAINER):
+        if program and program.is_file():
+            return _complete(program.resolve())
+    spec = importlib.util.find_spec("pytriton")  # the wheel is not imported
+    for folder in (spec.submodule_search_locations if spec else None) or ():
+        if (program := Path(folder, "tritonserver/bin/tritonserver")).is_file():
+            return _complete(program)
+    raise EnvironmentProblem(
+        "There is no Triton Inference Server here.",
+        why=f"Looked for: tritonserver on the PATH, {CONTAINER}, the package nvidia-pytriton.",
+        fix=f"{INSTALL}; {INSTALL_BESIDE}; or use NVIDIA's container: see docs/serving.md.",
     )
 
 
-def _complete(found: Installation) -> Installation:
-    """The server with all folders of libraries.
+def _complete(program: Path) -> Installation:
+    """The server of a program, with the Python backend's program for this Python and all folders of libraries.
 
     Raises:
-        EnvironmentProblem: It has no Python backend, or one that does not start with this Python.
+        EnvironmentProblem: It has no Python backend, or none that starts with this Python.
     """
-    if not found.has("python") or not found.stub.is_file():
-        raise EnvironmentProblem(
-            f"{found.program} has no Python backend, which pictures need: looked for in {found.backends / 'python'}.",
-            fix="Use a server with it: NVIDIA's container has all, or " + INSTALL + ".",
-        )
+    place = program.parent.parent
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    wheel = place / "python_backend_stubs"  # of nvidia-pytriton: one for every version
+    stub = (wheel / version if wheel.is_dir() else place / "backends/python") / STUB
+    libraries = place.parent.parent / "nvidia_pytriton.libs"
+    found = Installation(program, place / "backends", stub, (libraries,) if libraries.is_dir() else ())
+    if not found.has("python") or not (wheel.is_dir() or stub.is_file()):
+        raise EnvironmentProblem(
+            f"{program} has no Python backend, which pictures need: looked for in {found.backends / 'python'}.",
+            fix=f"Use a server with it: NVIDIA's container has all, or {INSTALL}.",
+        )
+    if not stub.is_file():
+        known = ", ".join(sorted((path.parent.name for path in wheel.glob(f"*/{STUB}")), key=_numbers))
+        raise EnvironmentProblem(
+            f"{program} runs models with Python {known}, and this is Python {version}.",
+            fix=f"Use such a Python, or: {INSTALL_BESIDE}.",
+        )
     made_for = re.search(rb"libpython(\d\.\d+)\.so", found.stub.read_bytes())
     if made_for is not None and made_for[1].decode() != version:
         raise EnvironmentProblem(

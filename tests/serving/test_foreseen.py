@@ -95,6 +95,10 @@ def test_a_server_for_another_python(tmp_path: Path) -> None:
     server.stub.unlink()
     with pytest.raises(EnvironmentProblem, match="no Python backend"):
         find_server(server.program)
+    (tmp_path / "python_backend_stubs/3.7").mkdir(parents=True)
+    (tmp_path / "python_backend_stubs/3.7" / finding.STUB).touch()
+    with pytest.raises(EnvironmentProblem, match=rf"Python 3\.7, and this is Python {VERSION}.*--no-deps"):
+        find_server(server.program)
 
 
 def test_a_python_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
