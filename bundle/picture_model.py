@@ -45,7 +45,7 @@ class PictureSettings:
         pixels: Most pixels of a picture; 0 for what fits the memory.
         bytes: Most bytes of its file.
         seconds: That it may take, and before that wait.
-        sign: A file that tells that the process lives; empty for none.
+        generation: How often `serve` has written it: by this it knows which of two processes lives.
     """
 
     onnx: str
@@ -60,7 +60,7 @@ class PictureSettings:
     pixels: int = 0
     bytes: int = 2**28
     seconds: float = 300.0
-    sign: str = ""
+    generation: int = 0
 
     @property
     def tile_choice(self) -> Tile:

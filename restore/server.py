@@ -38,11 +38,17 @@ TOKEN = "AGILEIR_EXPORT_TOKEN"
 FIRST_WAIT, LONGEST_WAIT = 0.2, 5.0
 """Seconds before the second try, doubled every time up to the longest; a random half to all of that is waited."""
 
+CONTACT = 10.0
+"""Seconds in which a server must answer the first time: a wrong address is no server that is being started again."""
+
 DIED_OF_IT = 4
 """Tries that fail inside a server that goes on answering, after which the picture is to blame."""
 
+HOPELESS = ("INVALID_ARGUMENT", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED")
+"""Kinds of errors, of the server itself or of what stands before it, that come again with every try."""
+
 OF_THE_PICTURE = {"input.image": ImageError, "limit.pixels": ImageTooLarge, "input.output": OutputError}
-"""What an error of the server is here, by its code word; others that begin with input or limit are an `InputError`."""
+"""What an error of the server is here, by its code word."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ class ServerClient:
         Raises:
             EnvironmentProblem: The server does not answer, or has no such model.
         """
-        told: dict[str, Any] = json.loads(self._asked(b"\0", (ABOUT,), {})[ABOUT])
+        told: dict[str, Any] = json.loads(self._asked(b"\0", (ABOUT,), {}, min(CONTACT, self.options.patience))[ABOUT])
         return told
 
     def restore(self, data: bytes, suffix: str) -> ServedPicture:
@@ -166,15 +172,17 @@ class ServerClient:
             InputError: The server refuses the picture; `ImageError` where it cannot be read.
             EnvironmentProblem: The server does not answer, or not in time.
         """
-        answer = self._asked(data, (RESTORED, ABOUT), {FORMAT: suffix})
+        answer = self._asked(data, (RESTORED, ABOUT), {FORMAT: suffix}, self.options.patience)
         return ServedPicture(answer[RESTORED], json.loads(answer[ABOUT]))
 
-    def _asked(self, data: bytes, wanted: tuple[str, ...], parameters: dict[str, str]) -> dict[str, bytes]:
+    def _asked(
+        self, data: bytes, wanted: tuple[str, ...], parameters: dict[str, str], patience: float
+    ) -> dict[str, bytes]:
         """The tensors that are wanted, tried again as long as that makes sense."""
         picture = self._grpc.InferInput(PICTURE, [1, len(data)], "UINT8")
         picture.set_data_from_numpy(np.frombuffer(data, np.uint8)[None])
         outputs = [self._grpc.InferRequestedOutput(name) for name in wanted]
-        end, pause, died = time.monotonic() + self.options.patience, FIRST_WAIT, 0
+        end, pause, died = time.monotonic() + patience, FIRST_WAIT, 0
         while True:
             try:
                 found = self._client.infer(
@@ -192,7 +200,12 @@ class ServerClient:
                     raise _typed(told) from None
                 status = str(error.status() or "")
                 died += "INTERNAL" in status
-                if self._closed.is_set() or "INVALID_ARGUMENT" in status or "UNAUTHENTICATED" in status:
+                if "DEADLINE_EXCEEDED" in status and self._is_live():
+                    raise EnvironmentProblem(
+                        f"The server did not answer within {self.options.seconds:g} seconds.",
+                        fix="Give it longer (--server-seconds), or send fewer pictures at once.",
+                    ) from error
+                if self._closed.is_set() or any(word in status for word in HOPELESS):
                     raise self._refused(error) from error
                 if died >= DIED_OF_IT and self._is_live():
                     raise EnvironmentProblem(
@@ -201,7 +214,7 @@ class ServerClient:
                         fix="Look into its log, or restore the picture here.",
                     ) from error
                 if time.monotonic() + pause > end:
-                    raise self._refused(error) from error
+                    raise (self._refused(error) if told is None else _typed(told)) from error
                 LOG.info("%s: asked again in %.1f s", _short(error), pause)
             self._closed.wait(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, LONGEST_WAIT)
@@ -231,7 +244,7 @@ def _typed(told: CodedError) -> AgileIRError:
     """An error of the server as one of ours."""
     if told.code in OF_THE_PICTURE:
         return OF_THE_PICTURE[told.code](told.text)
-    if told.code.startswith(("input", "limit")):
+    if told.code.startswith("input") or told.code == "limit.bytes":
         return InputError(told.text)
     if told.code == "internal":
         return InternalError(told.text)
@@ -277,12 +290,11 @@ def _send_all(client: ServerClient, desk: Desk) -> None:
         senders = [pool.submit(_send, client, desk, ended) for _ in range(client.options.at_once)]
         try:
             wait(senders, return_when=FIRST_EXCEPTION)
-        finally:  # whoever is at a picture ends it, unless this process was interrupted
+        except BaseException:  # interrupted: what is under way is given up
+            client.close()
+            raise
+        finally:
             ended.set()
-            if not all(sender.done() for sender in senders) and not any(
-                sender.done() and sender.exception() for sender in senders
-            ):
-                client.close()
     for sender in senders:
         sender.result()
 
@@ -320,6 +332,6 @@ def _restored(client: ServerClient, desk: Desk, work: Work) -> Restored | Failed
 
 def _about(error: AgileIRError, source: Path) -> AgileIRError:
     """An error that names its picture."""
-    if str(source) not in error.what:
-        error.what = f"{source}: {error.what}"
-    return error
+    if str(source) in error.what:
+        return error
+    return type(error)(f"{source}: {error.what}", why=error.why, fix=error.fix)

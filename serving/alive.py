@@ -8,7 +8,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Sign", "has_gone", "told"]
+__all__ = ["FOLDER", "Sign", "has_gone", "sign_path", "told"]
+
+FOLDER = "AGILEIR_EXPORT_SERVE_FOLDER"
+"""The variable by which a model's process learns in which folder to give signs."""
+
+
+def sign_path(folder: str | Path, generation: int) -> Path:
+    """The file of a model that was written for the so manieth time."""
+    return Path(folder, f"alive-{generation}")
 
 
 class Sign:
@@ -29,11 +37,10 @@ class Sign:
 
 
 def has_gone(path: Path) -> bool:
-    """Whether a process had given a sign, and lives no more."""
-    try:
-        file = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
+    """Whether a process that has told something lives no more."""
+    if told(path) is None:
         return False
+    file = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -49,4 +56,7 @@ def told(path: Path) -> dict[str, Any] | None:
         text = path.read_bytes()
     except FileNotFoundError:
         return None
-    return json.loads(text) if text.endswith(b"\n") else None
+    if not text.endswith(b"\n"):
+        return None
+    facts: dict[str, Any] = json.loads(text)
+    return facts

@@ -24,7 +24,7 @@ from ..engines.runner import Runner
 from ..errors import AgileIRError, InputError
 from ..export.artifact import read_artifact
 from ..restore.wire import PICTURE, CodedError
-from .alive import Sign
+from .alive import FOLDER, Sign, sign_path
 from .limits import Limits
 from .pictures import Answer, PictureRequest, PictureService, ServiceOptions
 from .tensor_model import TensorModelRunner
@@ -53,7 +53,8 @@ class TritonPythonModel:
         self._backend = backend
         config = json.loads(args["model_config"])
         settings = PictureSettings.of_config(config)
-        self._sign = Sign(settings.sign) if settings.sign else None
+        folder = os.environ.get(FOLDER)
+        self._sign = Sign(sign_path(folder, settings.generation)) if folder else None
         try:
             runner = self._open(args, settings)
             options = ServiceOptions(

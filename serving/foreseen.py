@@ -28,7 +28,7 @@ def check_ports(host: str, ports: Mapping[str, int]) -> None:
     """Refuses addresses that the server could not have.
 
     Args:
-        host: Address of this machine.
+        host: Address of this machine (IPv4).
         ports: By what they are for, such as ``"gRPC"``.
 
     Raises:
@@ -38,8 +38,7 @@ def check_ports(host: str, ports: Mapping[str, int]) -> None:
     if len(set(ports.values())) < len(ports):
         raise InputError("Two of the ports are the same.", fix="Give each its own.")
     for name, port in ports.items():
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as trial:
+        with socket.socket() as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that has just been left counts as free
             try:
                 trial.bind((host, port))

@@ -21,7 +21,7 @@ from .. import errors
 from ..errors import AgileIRError, EnvironmentProblem, InternalError
 from ..json_form import JsonForm
 from ..progress import Progress, silent
-from .alive import has_gone, told
+from .alive import FOLDER, has_gone, told
 from .finding import Installation
 from .workplace import ServedBundle, Workplace
 
@@ -66,7 +66,7 @@ class Address(JsonForm):
     @property
     def reached(self) -> str:
         """The address by which this machine reaches it."""
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return "127.0.0.1" if self.host == "0.0.0.0" else self.host
 
 
 class RunningServer:
@@ -209,7 +209,7 @@ class RunningServer:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env=self._installation.environment(),
+            env={**self._installation.environment(), FOLDER: str(self._workplace.folder)},
             cwd=self._workplace.folder,
             start_new_session=True,  # Ctrl-C reaches this process only, which then drains
         )

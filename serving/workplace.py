@@ -17,6 +17,7 @@ from typing import Any
 from ..bundle.picture_model import PictureModel, PictureSettings
 from ..engines.artifact import EngineArtifact, read_engine
 from ..errors import InputError
+from .alive import sign_path
 from .finding import STUB, Installation
 
 __all__ = ["ServedBundle", "Workplace", "read_bundle"]
@@ -74,7 +75,7 @@ class Workplace:
     """The folder, while a server runs.
 
     Args:
-        settings: How pictures are restored; files and sign are filled in.
+        settings: How pictures are restored; the files are filled in.
         at_once: Pictures in work at once.
         queue: Pictures that may wait.
         served: Tensor models that are served, too.
@@ -98,12 +99,12 @@ class Workplace:
     @property
     def sign(self) -> Path:
         """By which the picture model's process of this generation is known to live."""
-        return self.folder / f"alive-{self.generation}"
+        return sign_path(self.folder, self.generation)
 
     def write(self, bundle: ServedBundle) -> None:
         """Writes the repository; what was there before is replaced, so that a server that is asked to load it does."""
         self.generation += 1
-        settings = PictureSettings(bundle.onnx, bundle.plans, sign=str(self.sign), **self.settings)
+        settings = PictureSettings(bundle.onnx, bundle.plans, generation=self.generation, **self.settings)
         model = PictureModel(bundle.name, settings, self.at_once, self.queue)
         version = self.repository / bundle.name / "1"
         version.mkdir(parents=True, exist_ok=True)

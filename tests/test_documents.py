@@ -29,6 +29,7 @@ SLOW_PAGES = {"README.md", "onnx.md", "precision.md", "spandrel.md", "tiles.md"}
 NOT_HERE = {
     r"import tensorrt": "needs TensorRT; tests/contract registers the plugins",
     r"--target tensorrt|verify a\.plan|doctor": "needs a GPU, or tells of this machine",
+    r"tritonclient|^agileir-export serve|--server": "needs a server; tests/serving starts one",
     r"--devices|--ray": "needs GPUs, or a cluster; tests/restore runs the processes on the CPU",
     r"explain a\.plan b\.plan": "two engines of the reader's",
     r"^(ffmpeg|vspipe)": "frames from a program that is not here",

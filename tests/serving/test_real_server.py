@@ -14,9 +14,9 @@ import pytest
 from PIL import Image as pillow
 
 from agileir_export.engines import OnnxRuntimeRunner
-from agileir_export.errors import AgileIRError
-from agileir_export.restore import restore_pictures
-from agileir_export.restore.server import ServerAddress, ServerClient
+from agileir_export.errors import AgileIRError, EnvironmentProblem
+from agileir_export.restore import plan_outputs, restore_pictures
+from agileir_export.restore.server import ServerAddress, ServerClient, ServerOptions, restore_on_server
 
 from ..cli.command import document, run
 from .conftest import MOST_BYTES, MOST_PIXELS
@@ -176,3 +176,27 @@ def test_what_the_model_says_of_itself(server: ServeProcess) -> None:
     assert {**about, "went_together": 0} == {**server.facts["about"], "went_together": 0}
     metrics = urllib.request.urlopen(f"http://127.0.0.1:{server.metrics}/metrics").read().decode()
     assert f'nv_inference_request_success{{model="{server.model}"' in metrics
+
+
+def test_a_model_that_is_not_there(server: ServeProcess, tmp_path: Path) -> None:
+    (tmp_path / "in.png").write_bytes(good(1)["0.png"])
+    plan = plan_outputs([tmp_path / "in.png"], tmp_path / "out.png")
+    with pytest.raises(EnvironmentProblem, match="unknown model"):
+        restore_on_server(ServerAddress(server.address, "other"), plan)
+
+
+def test_a_folder_that_goes_away_ends_the_run(server: ServeProcess, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, data in good(8).items():
+        (tmp_path / "in" / name).write_bytes(data)
+    plan = plan_outputs([tmp_path / "in"], tmp_path / "out")
+
+    def remove(step: str, done: int = 0, total: int = 0, /) -> None:
+        for file in (tmp_path / "out").glob("*"):
+            file.unlink()
+        for file in (tmp_path / "out").glob(".*"):
+            file.unlink()
+        (tmp_path / "out").rmdir()
+
+    with pytest.raises(AgileIRError, match="ends the run"):
+        restore_on_server(ServerAddress.parse(server.url), plan, remove, ServerOptions(at_once=1))
