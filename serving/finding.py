@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import EnvironmentProblem, InputError
 
-__all__ = ["Installation", "find_server"]
+__all__ = ["STUB", "Installation", "find_server"]
 
 CONTAINER = Path("/opt/tritonserver/bin/tritonserver")
 """Where NVIDIA's container has it."""

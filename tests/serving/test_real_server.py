@@ -169,6 +169,8 @@ def test_it_listens_on_this_machine_only(server: ServeProcess) -> None:
 
 
 def test_what_the_model_says_of_itself(server: ServeProcess) -> None:
+    rows = [line for line in (ROOT / "docs" / "json.md").read_text().splitlines() if line.startswith("| `serve` ")]
+    assert set(re.findall(r"`(\w+)`", rows[0].split(" | ", 1)[1])) == set(server.facts)
     with ServerClient(ServerAddress.parse(server.url)) as client:
         about = client.about()
     assert about["limits"] == {"pixels": MOST_PIXELS, "bytes": MOST_BYTES, "seconds": 300.0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import threading
@@ -191,3 +192,6 @@ def test_check_compares_with_restore(bundle: Path) -> None:
     result = run("serve", bundle, "--check", "--runtime", "onnxruntime", "--json")
     assert result.exit_code == 0, result.stderr
     assert document(result)["check"]["equal"] is True
+    rows = (Path(__file__).parents[2] / "docs" / "json.md").read_text().splitlines()
+    (row,) = [line for line in rows if line.startswith("| `serve --check` ")]
+    assert set(re.findall(r"`(\w+)`", row.split(" | ", 1)[1])) == set(document(result))
