@@ -22,8 +22,9 @@ CONTAINER = Path("/opt/tritonserver/bin/tritonserver")
 STUB = "triton_python_backend_stub"
 """The program that runs a model of the Python backend: one for every version of Python."""
 
-INSTALL = "pip install 'agileir-export[serve]' (Linux x86-64, Python 3.10 to 3.12)"
-INSTALL_BESIDE = "pip install --no-deps 'nvidia-pytriton>=0.7' (Python 3.10 to 3.13)"
+INSTALL_BESIDE = "pip install --no-deps 'nvidia-pytriton>=0.7' (Linux, Python up to 3.13)"
+INSTALL = "pip install 'agileir-export[serve]'" if sys.version_info < (3, 13) else INSTALL_BESIDE
+"""The extra has the wheel whose wishes this package can meet; it is for Linux x86-64 and Python up to 3.12."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def find_server(named: Path | None = None) -> Installation:
     raise EnvironmentProblem(
         "There is no Triton Inference Server here.",
         why=f"Looked for: tritonserver on the PATH, {CONTAINER}, the package nvidia-pytriton.",
-        fix=f"{INSTALL}; {INSTALL_BESIDE}; or use NVIDIA's container: see docs/serving.md.",
+        fix=f"{INSTALL}, or use NVIDIA's container: see docs/serving.md.",
     )
 
 

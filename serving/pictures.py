@@ -194,6 +194,7 @@ class PictureService:
             if name not in PARAMETERS:
                 _refuse(f"There is no parameter {str(name)[:40]!r}: there are {' and '.join(PARAMETERS)}.")
         suffix = suffix_of(request.data)
+        suffix = suffix if suffix in self._suffixes else self._suffixes[0]
         if FORMAT in request.parameters:
             suffix = f".{str(request.parameters[FORMAT]).lower().removeprefix('.')}"
         if suffix not in self._suffixes:

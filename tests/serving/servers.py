@@ -50,7 +50,12 @@ class ServeProcess:
         self.log = Path(os.environ["PYTEST_LOGS"], f"serve-{self.grpc}.log")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, "TMPDIR": os.environ["PYTEST_LOGS"]},  # what `kill` leaves lies there
+                start_new_session=True,
             )
         assert self.process.stdout is not None
         text = ""

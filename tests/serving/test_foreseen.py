@@ -18,10 +18,12 @@ from agileir_export.export import OnnxArtifact
 from agileir_export.serving import finding
 from agileir_export.serving.finding import Installation, find_server
 from agileir_export.serving.foreseen import check_backends, check_plans, check_ports, models_to_load, tensorrt_release
+from agileir_export.serving.running import Address, RunningServer
 from agileir_export.serving.workplace import ServedBundle, Workplace, read_bundle
 
 from ..cli.command import run
 from ..engines.sidecars import describe
+from .servers import free_ports
 
 GPU = Gpu((13, 0), (Device(0, "a GPU", (8, 6)),))
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -80,7 +82,7 @@ def test_no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(finding, "CONTAINER", tmp_path / "none")
     monkeypatch.setattr(finding.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(EnvironmentProblem, match=r"no Triton Inference Server.*\[serve\].*--no-deps") as caught:
+    with pytest.raises(EnvironmentProblem, match=r"no Triton Inference Server.*pip install") as caught:
         find_server()
     assert "nvidia-pytriton" in caught.value.why
     with pytest.raises(InputError, match="no program"):
@@ -156,6 +158,42 @@ def test_the_repository_that_is_served(with_plan: ServedBundle) -> None:
     finally:
         place.remove()
     assert not place.folder.exists()
+
+
+def script(installed: Installation, text: str) -> Installation:
+    """A server's program that only says something."""
+    installed.program.write_text(f"#!/bin/sh\n{text}\n")
+    installed.stub.touch()
+    return installed
+
+
+def test_a_server_that_ends_before_it_is_ready(tmp_path: Path, with_plan: ServedBundle) -> None:
+    text = "echo 'I1 fine'; echo 'E1128 x.cc: failed to load m: no memory'; echo '| table |'; exit 3"
+    server = script(made_up(tmp_path / "server", "python"), text)
+    place = Workplace({}, 1, 1)
+    running = RunningServer(server, with_plan, place, Address("127.0.0.1", *free_ports()))
+    with pytest.raises(EnvironmentProblem, match=r"ended with status 3 before it was ready.*failed to load m: no mem"):
+        running.start(30)
+    running.close()
+    assert not place.folder.exists()
+
+
+def test_a_server_that_is_never_ready(tmp_path: Path, with_plan: ServedBundle) -> None:
+    server = script(made_up(tmp_path / "server", "python"), "exec sleep 60")
+    running = RunningServer(server, with_plan, Workplace({}, 1, 1), Address("127.0.0.1", *free_ports()))
+    with pytest.raises(EnvironmentProblem, match=r"not ready after 0\.5 seconds"):
+        running.start(0.5)
+    running.close()
+
+
+def test_a_server_that_dies_again_and_again_is_given_up(tmp_path: Path, with_plan: ServedBundle) -> None:
+    server = script(made_up(tmp_path / "server", "python"), "exit 9")
+    running = RunningServer(server, with_plan, Workplace({}, 1, 1), Address("127.0.0.1", *free_ports()))
+    with pytest.raises(EnvironmentProblem, match="ended with status 9, for the 6th time"):
+        running._launch()
+        for _ in range(100):
+            running.watch(0.05)
+    running.close()
 
 
 def settings(**parameters: str) -> PictureSettings:

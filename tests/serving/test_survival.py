@@ -27,7 +27,7 @@ from ..cli.command import document, run
 from ..export import networks
 from .conftest import MOST_BYTES, MOST_PIXELS
 from .pictures import bad, good
-from .servers import ServeProcess, installation, resident, wait_for
+from .servers import ServeProcess, free_ports, installation, resident, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -96,11 +96,11 @@ def test_32_clients_500_pictures_a_tenth_of_them_bad(
     assert sum(seen.values()) == PICTURES // 10
     assert {text.split(":")[0] for text in seen} == {*kinds} - {""}
     assert server.stubs() == [stub], "nothing died"
-    print([f"{each / 2**20:.1f} MiB" for each in memory])
     assert memory[-1] < 1.1 * memory[0], [f"{each / 2**20:.1f} MiB" for each in memory]
 
 
-def test_the_model_killed_in_the_middle(serve: Callable[..., ServeProcess], bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("victim", ["model", "server"])
+def test_killed_in_the_middle(serve: Callable[..., ServeProcess], bundle: Path, tmp_path: Path, victim: str) -> None:
     files = good(200)
     expected = restored_here(bundle, files, tmp_path)
     server = serve(bundle, *LIMITS)
@@ -111,7 +111,7 @@ def test_the_model_killed_in_the_middle(serve: Callable[..., ServeProcess], bund
     client.start()
     wait_for(lambda: len([*(tmp_path / "out").glob("[0-9]*")]) > 20 if (tmp_path / "out").is_dir() else False, 60)
     assert len([*(tmp_path / "out").glob("[0-9]*")]) < 150, "it was to be killed in the middle"
-    os.kill(stub, signal.SIGKILL)
+    os.kill(stub if victim == "model" else (set(server.servers()) - {stub}).pop(), signal.SIGKILL)
     killed = time.monotonic()
     with ServerClient(ServerAddress.parse(server.url), ServerOptions(patience=30)) as another:
         answer = another.restore(files["0.png"], "png")
@@ -187,9 +187,20 @@ def test_a_bundle_that_is_written_again_is_loaded(
     assert not wrong, "the old model answers until the new one does"
 
 
+def test_what_the_model_cannot_do_is_said_in_its_own_words(bundle: Path) -> None:
+    installation()
+    grpc, http, metrics = free_ports()
+    ports = ("--grpc-port", grpc, "--http-port", http, "--metrics-port", metrics)
+    result = run("serve", bundle, "--tile", 16, "--overlap", 64, *LIMITS, *ports)
+    assert result.exit_code == 2 and "cannot overlap by 64" in result.stderr
+    assert "Traceback" not in result.output
+
+
 def test_check_compares_with_restore(bundle: Path) -> None:
     installation()
-    result = run("serve", bundle, "--check", "--runtime", "onnxruntime", "--json")
+    grpc, http, metrics = free_ports()
+    ports = ("--grpc-port", grpc, "--http-port", http, "--metrics-port", metrics)
+    result = run("serve", bundle, "--check", "--runtime", "onnxruntime", *ports, "--json")
     assert result.exit_code == 0, result.stderr
     assert document(result)["check"]["equal"] is True
     rows = (Path(__file__).parents[2] / "docs" / "json.md").read_text().splitlines()
