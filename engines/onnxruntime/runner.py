@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from pathlib import Path
 from types import ModuleType
@@ -12,12 +13,15 @@ from ...errors import OnnxFileError
 from ...export.artifact import OnnxArtifact
 from ..runner import ExportedRunner, Images
 from .half_emulation import computes_in_half, emulate_half
+from .integers import IN_FLOAT, wrong_products
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
 __all__ = ["OnnxRuntimeRunner", "create_session", "faithful_session", "load_onnxruntime"]
+
+LOG = logging.getLogger(__name__)
 
 
 def load_onnxruntime() -> ModuleType:
@@ -29,7 +33,7 @@ def load_onnxruntime() -> ModuleType:
 def create_session(
     model: str | bytes, threads: int | None = None, name: str = "the model", *, in_order: bool = False
 ) -> onnxruntime.InferenceSession:
-    """An inference session on the CPU.
+    """An inference session on the CPU; quantised layers are in float32 where INT8 ones would be wrong (`integers`).
 
     Args:
         model: Path or serialised model.
@@ -45,6 +49,8 @@ def create_session(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.enable_mem_pattern = False  # it keeps a block for the second run beside what the first left: twice the peak
+    if wrong_products(onnxruntime.__version__):
+        options.add_session_config_entry(*IN_FLOAT)
     if threads is not None:
         options.intra_op_num_threads = threads
     if in_order:
@@ -99,6 +105,14 @@ class OnnxRuntimeRunner(ExportedRunner):
     def __init__(self, source: str | Path | OnnxArtifact, threads: int | None = None) -> None:
         super().__init__(source, threads)
         self.session = faithful_session(self.artifact.model, threads, self.artifact.name)
+        version = load_onnxruntime().__version__
+        self.int8_in_float = self.artifact.precision == "int8" and wrong_products(version)
+        if self.int8_in_float:
+            LOG.warning(
+                f"{self.artifact.name} is computed in float32, which takes longer: ONNX Runtime {version} multiplies "
+                "INT8 matrices wrong on processors with AMX. 1.25 and newer are right (Python 3.11 and newer), and so "
+                "is OpenVINO."
+            )
 
     def infer(self, images: Images) -> Images:
         """See `ExportedRunner.infer`."""
@@ -110,10 +124,12 @@ class OnnxRuntimeRunner(ExportedRunner):
         import onnxruntime
 
         half = {"half_precision": "emulated"} if self.artifact.conversion else {}
+        integers = {"int8": "in float32"} if self.int8_in_float else {}
         return {
             "target": "onnxruntime",
             "version": onnxruntime.__version__,
             "providers": self.session.get_providers(),
             "sha256": self.artifact.sha256,
             **half,
+            **integers,
         }
