@@ -60,7 +60,9 @@ def bundle(
     Exits with 1 when the ONNX file misses a rung of the ladder; the bundle is not written then.
     """
     if no_verify and (reference or verification != VerificationOptions()):
-        raise InputError("--no-verify leaves nothing for --images, --size, --min-psnr, --html and --reference to do.")
+        raise InputError(
+            "--no-verify leaves nothing for --images, --ground-truth, --size, --min-psnr, --html and --reference to do."
+        )
     from ..bundle import write_bundle
     from ..bundle.bundle import check_bundle
     from ..engines.artifact import read_engine

@@ -19,7 +19,7 @@ from .options import (
     verification_options,
 )
 from .terminal import Terminal
-from .verify import exit_on_miss, verify_file
+from .verify import exit_on_miss, verification_pictures, verify_file
 
 if TYPE_CHECKING:
     from ..models import LoadOptions
@@ -70,7 +70,9 @@ def onnx(
     from ..files import check_output
 
     if no_verify and verification != VerificationOptions():
-        raise InputError("--no-verify leaves nothing for --images, --size, --min-psnr and --html to do.")
+        raise InputError(
+            "--no-verify leaves nothing for --images, --ground-truth, --size, --min-psnr and --html to do."
+        )
     for file in filter(None, (output, verification.html)):
         check_output(file, overwrite=True)
     if fp16 and bf16:
@@ -86,13 +88,16 @@ def onnx(
         progress(f"Loading {model}")
         loaded = load_model(model, options)
         exported = export(loaded, request, progress)
-        artifact = (in_precision(exported, request, progress) if precision else exported).write(output)
+        converted = in_precision(exported, request, progress) if precision else exported
+        pictures = None if no_verify else verification_pictures(converted, verification)
+        artifact = converted.write(output)
     terminal.note(f"Wrote {output}: {artifact.nodes} nodes, sha256 {artifact.sha256[:12]}")
     for kept in artifact.conversion.get("float32_nodes", ()):
         terminal.note(f"In float32: {kept['count']} {kept['op']} ({kept['reason']})")
     result: dict[str, Any] = {"artifact": artifact.to_json()}
-    reports = [] if no_verify else [verify_file(terminal, str(output), loaded, artifact, verification)[0]]
-    for report in reports:
-        result["parity"] = report.to_json()
+    reports = []
+    if not no_verify:
+        reports.append(verify_file(terminal, str(output), loaded, artifact, verification, pictures=pictures)[0])
+        result["parity"] = reports[0].to_json()
     terminal.result(result)
     exit_on_miss(reports)

@@ -25,11 +25,13 @@ from .terminal import Terminal
 if TYPE_CHECKING:
     from ..engines.runner import Runner
     from ..export import OnnxArtifact
-    from ..models import LoadOptions, Restorer
-    from ..parity import ParityReport
+    from ..models import LoadOptions, ModelSpec, Restorer
+    from ..parity import ParityImage, ParityReport, TruthPair
     from ..parity.quality import QualityReport
 
-__all__ = ["exit_on_miss", "verify", "verify_file"]
+    Pictures = tuple[list[ParityImage], list[TruthPair]]
+
+__all__ = ["exit_on_miss", "verification_pictures", "verify", "verify_file"]
 
 
 @click.command(cls=Verb, short_help="Compare ONNX files and engines with the models they came from.")
@@ -54,10 +56,16 @@ def verify(
     tile: Size | str | None,
     runtime: str,
 ) -> None:
-    """Compare ONNX files and engines with the models they came from, in dB, on real pictures.
+    r"""Compare ONNX files and engines with the models they came from, in dB, on real pictures.
 
     A file made from a preset knows its origin; one made from a checkpoint needs --reference FILE. A model instead of
-    a file is exported to a temporary file first. Exits with 1 when a rung of the ladder is missed.
+    a file is exported to a temporary file first. Pictures of yours are compared whole, up to 256x256 of their middle,
+    and in smaller crops. Exits with 1 when a rung of the ladder is missed.
+
+    \b
+    agileir-export verify a.onnx --images photos/
+    agileir-export verify a.onnx --ground-truth sharp/
+    agileir-export verify a.onnx --images x4/ --ground-truth sharp/
     """
     from ..engines.artifact import is_engine
     from ..parity.pairs import open_pair
@@ -101,6 +109,7 @@ def verify_file(
     tile: Size | None = None,
     runtime: str = "onnxruntime",
     blocks: QualityReport | None = None,
+    pictures: Pictures | None = None,
 ) -> tuple[ParityReport, str]:
     """Judges a file against its model, shows the table and writes the page that was asked for.
 
@@ -115,21 +124,29 @@ def verify_file(
         tile: Greatest size of a tile.
         runtime: What runs the file; where it is not ONNX Runtime, that has rungs of its own.
         blocks: What was found of its blocks, for the page.
+        pictures: `verification_pictures`, where they have been read.
 
     Returns:
         The report, and its page (HTML) where it was asked for.
     """
     from ..engines import OnnxRuntimeRunner
     from ..engines.opening import open_onnx
-    from ..parity import verification_images, verify
+    from ..parity import verify
     from ..parity.tables import COLUMNS, report_rows
 
-    images = verification_images(artifact, verification.images, verification.sizes)
+    images, truths = pictures or verification_pictures(artifact, verification)
     runner = open_onnx(artifact, runtime)
     also = () if isinstance(runner, OnnxRuntimeRunner) else (runner,)
     with terminal.working(f"Verifying {subject}") as progress:
         report = verify(
-            model, artifact, images, min_psnr=verification.min_psnr, also=also, subject=subject, progress=progress
+            model,
+            artifact,
+            images,
+            truths=truths,
+            min_psnr=verification.min_psnr,
+            also=also,
+            subject=subject,
+            progress=progress,
         )
     section = ""
     if tiles:
@@ -147,6 +164,29 @@ def verify_file(
         write_atomic(verification.html, text.encode(), overwrite=True)
         terminal.note(f"Wrote {verification.html}")
     return report, text
+
+
+def verification_pictures(artifact: OnnxArtifact, verification: VerificationOptions) -> Pictures:
+    """What to look at: pictures to compare on, and the user's ground truth, if any was named.
+
+    Raises:
+        ImageError: One that was named is missing, or none can be read.
+        InputError: Ground truth is of no use for the model, or lacks its inputs.
+    """
+    from ..parity import verification_images
+
+    fixed = artifact.fixed_sizes
+    size = (fixed["height"], fixed["width"]) if "height" in fixed else None
+    images = verification_images(artifact, verification.images, verification.sizes)
+    return images, _truths(artifact.spec, verification, size)
+
+
+def _truths(spec: ModelSpec, verification: VerificationOptions, size: Size | None = None) -> list[TruthPair]:
+    from ..parity import own_pairs
+
+    if not verification.ground_truth:
+        return []
+    return own_pairs(spec, verification.ground_truth, verification.images, size)
 
 
 def _show_blocks(
@@ -193,10 +233,18 @@ def _verify_engine(
     engine = read_engine(source)
     images = engine_images(engine, verification.images, verification.sizes)
     model = reference_model(engine, reference, options)
+    truths = _truths(engine.spec, verification)
     runner = open_runner(source)
     with terminal.working(f"Verifying {source}") as progress:
         report = verify_engine(
-            model, engine, runner, images, min_psnr=verification.min_psnr, subject=source, progress=progress
+            model,
+            engine,
+            runner,
+            images,
+            truths=truths,
+            min_psnr=verification.min_psnr,
+            subject=source,
+            progress=progress,
         )
     if tiles:
         report, _ = _with_tiles(terminal, report, runner, verification, tile)

@@ -74,6 +74,10 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) 
         Path(place).mkdir()
         for name, path in sample_images():
             write_image(Path(place, f"{name}.png"), Image(read_image(path).pixels[:, 60:100, 60:108]))
+    for name, path in sample_images()[:2]:  # ground truth, and what it is restored from
+        for scale, place in ((1, "sharp"), (2, "x2"), (4, "x4")):
+            Path(place).mkdir(exist_ok=True)
+            write_image(Path(place, f"{name}.png"), Image(read_image(path).pixels[:, 60:100:scale, 60:108:scale]))
     clip(Path("clip.mp4"), seconds=0.5)
     for name in ("photo.png", "photo.jpg"):
         write_image(Path(name), Image(read_image(next(Path("photos").iterdir())).pixels))
