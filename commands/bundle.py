@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
+from .completion import complete_model
 from .options import Verb, VerificationOptions, common_options, given, model_options, path_option, verification_options
 from .terminal import Terminal
 from .verify import exit_on_miss, verify_file
@@ -20,7 +21,7 @@ __all__ = ["bundle"]
 
 
 @click.command(cls=Verb, short_help="Put a model and its engines into one folder for deployment.")
-@click.argument("source", metavar="MODEL_OR_ONNX")
+@click.argument("source", metavar="MODEL_OR_ONNX", shell_complete=complete_model)
 @path_option("-o", "--output", required=True, help="Folder to make.")
 @path_option(
     "--engine",

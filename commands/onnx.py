@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
+from .completion import complete_model
 from .options import (
     Size,
     SizeType,
@@ -28,7 +29,7 @@ __all__ = ["onnx"]
 
 
 @click.command(cls=Verb, short_help="Export a model to ONNX and verify the file.")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @output_option("-o", "--output", required=True, suffixes=(".onnx",), help="ONNX file to write or replace.")
 @model_options
 @click.option("--fp16", is_flag=True, help="Compute in float16; input and output stay float32.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ..errors import InputError, PicturesFailed
+from .completion import complete_model
 from .options import (
     DecibelType,
     OutputType,
@@ -38,7 +39,7 @@ MOST_ROWS = 20
 
 
 @click.command(cls=Verb, short_help="Restore pictures.")
-@click.argument("source", metavar="MODEL_OR_ONNX")
+@click.argument("source", metavar="MODEL_OR_ONNX", shell_complete=complete_model)
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=str), required=True, help="File for one picture, folder for several."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
+from .completion import complete_model, complete_profile
 from .options import (
     DecibelType,
     Size,
@@ -82,6 +83,7 @@ profile_options = stacked(
         "profiles",
         multiple=True,
         metavar="NAME",
+        shell_complete=complete_profile,
         help="Sizes by name, such as tiles, image or 720p; may be repeated.",
     ),
     click.option("--min", "minimum", multiple=True, metavar="BxHxW", help="Smallest size of a profile."),
@@ -135,7 +137,7 @@ build_options = stacked(
 
 
 @click.command(cls=Verb, short_help="Build a TensorRT or TensorRT-RTX engine and audit it.")
-@click.argument("source", metavar="MODEL_OR_ONNX")
+@click.argument("source", metavar="MODEL_OR_ONNX", shell_complete=complete_model)
 @output_option("-o", "--output", required=True, beside=(".json",), help="Plan to write or replace.")
 @click.option(
     "--target",

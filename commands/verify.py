@@ -8,6 +8,7 @@ import click
 
 from ..errors import InputError, ParityMissed
 from ..files import check_output, write_atomic
+from .completion import complete_model
 from .options import (
     Size,
     TileType,
@@ -35,7 +36,7 @@ __all__ = ["exit_on_miss", "verification_pictures", "verify", "verify_file"]
 
 
 @click.command(cls=Verb, short_help="Compare ONNX files and engines with the models they came from.")
-@click.argument("sources", nargs=-1, required=True, metavar="MODEL_OR_FILE...")
+@click.argument("sources", nargs=-1, required=True, metavar="MODEL_OR_FILE...", shell_complete=complete_model)
 @click.option("--reference", metavar="MODEL", help="Model a file came from, where the file cannot tell.")
 @model_options
 @verification_options

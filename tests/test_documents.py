@@ -32,6 +32,7 @@ NOT_HERE = {
     r"--devices|--ray": "needs GPUs, or a cluster; tests/restore runs the processes on the CPU",
     r"explain a\.plan b\.plan": "two engines of the reader's",
     r"^(ffmpeg|vspipe)": "frames from a program that is not here",
+    r"^eval": "for a shell that is somebody's",
     r"^(make|python|ray|\.venv|pip|docker|trtexec|export|polygraphy|sh|\./|--|tritonserver)": "not a command of ours",
 }
 """What is not run, and why."""
