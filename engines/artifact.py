@@ -35,7 +35,8 @@ class EngineArtifact(JsonForm):
         facts: All that its bytes depend on, as the cache keys it: digests, versions, GPU, driver, flags.
         audit: Realised precision of its kernels, as `engines.audit` writes it.
         provenance: Where the weights come from, as in the ONNX file.
-        build: ``seconds`` (wall), ``peak_memory_bytes`` (of the building process), and ``cached``.
+        build: ``seconds`` (wall), ``peak_memory_bytes`` (of the building process), ``cached``, and
+            ``least_memory_bytes`` that the engine needs of a GPU, of each profile.
     """
 
     path: Path

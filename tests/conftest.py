@@ -18,6 +18,14 @@ def no_choice_of_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agileir_export.engines.openvino.choice.openvino_version", lambda: "")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's cache is neither read nor written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AGILEIR_EXPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For the exported files that tests share."""
