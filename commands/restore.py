@@ -137,6 +137,7 @@ def restore(
         raise InputError("--memory chooses a tile, and --tile has chosen one.", fix="Leave one of the two out.")
     if devices is not None and ray is not None:
         raise InputError("A Ray cluster knows its GPUs: it is not told --devices.", fix="Leave one of the two out.")
+    _refuse_swapped(source, images)
     from ..engines.opening import open_runner
     from ..restore import (
         DeviceRunner,
@@ -177,6 +178,22 @@ def restore(
         runner = opened(progress)
         found = restore_planned(runner, plan, progress, memory=memory)
     _show(terminal, found, runner.describe())
+
+
+def _refuse_swapped(source: str, images: tuple[Path, ...]) -> None:
+    """Says which way round the arguments go, where a picture stands for the model.
+
+    Raises:
+        InputError: So it is.
+    """
+    from ..images import IMAGE_SUFFIXES
+
+    if Path(source).suffix.lower() in IMAGE_SUFFIXES and Path(source).is_file():
+        models = [path for path in images if path.suffix.lower() not in IMAGE_SUFFIXES and path.is_file()]
+        raise InputError(
+            f"{source} is a picture, where the model belongs.",
+            fix=f"Name the model first: agileir-export restore {models[0] if models else 'MODEL'} {source} -o OUT",
+        )
 
 
 def _show(terminal: Terminal, found: Restoration, runner: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,6 +44,7 @@ __all__ = ["exit_on_miss", "verification_pictures", "verify", "verify_file"]
 @click.option("--blocks", is_flag=True, help="Show what half precision costs every block; a float32 file as float16.")
 @click.option("--tiles", is_flag=True, help="Compare tiles with the whole picture at their seams, too.")
 @click.option("--tile", type=TileType(), metavar="N|HxW", help="Greatest tile of --tiles. Default: half the picture.")
+@click.option("--time", "timed", is_flag=True, help="Time the file or engine, too, on the largest picture.")
 @runtime_option("onnxruntime", "openvino: judge the file under OpenVINO, too; auto: where `restore` would take it.")
 @common_options
 @click.pass_obj
@@ -55,6 +57,7 @@ def verify(
     blocks: bool,
     tiles: bool,
     tile: Size | str | None,
+    timed: bool,
     runtime: str,
 ) -> None:
     r"""Compare ONNX files and engines with the models they came from, in dB, on real pictures.
@@ -69,6 +72,7 @@ def verify(
     agileir-export verify a.onnx --images x4/ --ground-truth sharp/
     """
     from ..engines.artifact import is_engine
+    from ..engines.opening import open_onnx
     from ..parity.pairs import open_pair
 
     if isinstance(tile, str) or (given("tile") and not tiles):
@@ -87,14 +91,17 @@ def verify(
                 raise InputError("--blocks looks into ONNX files.", fix="Leave it out, or verify the ONNX file.")
             if given("runtime"):
                 raise InputError("--runtime is for ONNX files.", fix="Leave it out, or verify the ONNX file.")
-            reports.append(_verify_engine(terminal, source, reference, options, verification, tiles, tile))
-            shown.append(reports[-1].to_json())
+            report, times = _verify_engine(terminal, source, reference, options, verification, tiles, tile, timed)
+            reports.append(report)
+            shown.append(report.to_json() | times)
             continue
         model, artifact = open_pair(source, reference, options)
         found = None if not blocks else _show_blocks(terminal, source, model, artifact, verification)
         more: dict[str, Any] = {"tiles": tiles, "tile": tile, "runtime": runtime, "blocks": found}
-        reports.append(verify_file(terminal, source, model, artifact, verification, **more)[0])
-        shown.append(reports[-1].to_json() | ({} if found is None else {"blocks": found.to_json()}))
+        pictures = verification_pictures(artifact, verification)
+        reports.append(verify_file(terminal, source, model, artifact, verification, pictures=pictures, **more)[0])
+        times = _time(terminal, open_onnx(artifact, runtime), pictures[0]) if timed else {}
+        shown.append(reports[-1].to_json() | ({} if found is None else {"blocks": found.to_json()}) | times)
     terminal.result({"passed": all(report.passed for report in reports), "reports": shown})
     exit_on_miss(reports)
 
@@ -219,8 +226,9 @@ def _verify_engine(
     verification: VerificationOptions,
     tiles: bool,
     tile: Size | None,
-) -> ParityReport:
-    """Judges an engine on the GPU of this machine."""
+    timed: bool,
+) -> tuple[ParityReport, dict[str, Any]]:
+    """Judges an engine on the GPU of this machine; returns the report, and the time where it is asked for."""
     if verification.html is not None:
         raise InputError(
             "--html shows ONNX files; an engine has a table.", fix="Leave it out, or verify the ONNX file."
@@ -252,7 +260,19 @@ def _verify_engine(
     terminal.table(f"Parity of {source}", COLUMNS, report_rows(report))
     for note in report.notes:
         terminal.note(note)
-    return report
+    return report, _time(terminal, runner, images) if timed else {}
+
+
+def _time(terminal: Terminal, runner: Runner, images: Sequence[ParityImage]) -> dict[str, Any]:
+    """Shows how long a runner takes; returns it under its name in a report."""
+    from ..parity.latency import LATENCY_COLUMNS, latency
+
+    found = latency(runner, images)
+    if found is None:
+        terminal.note("Not timed: half precision is emulated on the CPU, which takes other times than a GPU does.")
+        return {"time": None}
+    terminal.table("Time for a picture", LATENCY_COLUMNS, [found.row()])
+    return {"time": found.to_json()}
 
 
 def _with_tiles(
