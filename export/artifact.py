@@ -202,6 +202,8 @@ def parse_onnx(data: bytes, path: Path) -> onnx.ModelProto:
         raise OnnxFileError(f"{path}: a damaged ONNX file: a name in it is no text.", fix="Export it again.")
     if not model.graph.node or not model.graph.input:
         raise OnnxFileError(f"{path}: not an ONNX file: it holds no graph with an input.", fix="Check the path.")
+    if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
+        raise OnnxFileError(f"{path}: a damaged ONNX file: it names no opset.", fix="Export it again.")
     try:
         load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-__all__ = ["OnnxRuntimeRunner", "create_session", "faithful_session", "load_onnxruntime"]
+__all__ = ["OnnxRuntimeRunner", "create_session", "faithful_session", "load_onnxruntime", "run_session"]
 
 LOG = logging.getLogger(__name__)
+
+UNFIT = ("Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException")
+"""Classes of ONNX Runtime's errors that say that a node cannot compute what it is given."""
 
 
 def load_onnxruntime() -> ModuleType:
@@ -89,6 +93,30 @@ def faithful_session(
     return create_session(model.SerializeToString(), threads, name)
 
 
+def run_session(
+    session: onnxruntime.InferenceSession, outputs: Sequence[str] | None, feeds: Mapping[str, Any], name: str
+) -> list[Any]:
+    """Runs a session.
+
+    Args:
+        session: The session.
+        outputs: Names of the outputs to compute; None for all.
+        feeds: Inputs by name.
+        name: What an error calls the model.
+
+    Raises:
+        OnnxFileError: Its nodes do not fit together. Errors of other kinds, such as of memory, stay as they are.
+    """
+    try:
+        return session.run(outputs, feeds)
+    except Exception as error:  # the runtime's exception classes share no base but Exception
+        if type(error).__name__ not in UNFIT or "alloc" in str(error).lower():
+            raise
+        raise OnnxFileError(
+            f"{name} cannot be run: {error}", why="It may be damaged.", fix="Export it again."
+        ) from error
+
+
 class OnnxRuntimeRunner(ExportedRunner):
     """Runs an exported file under ONNX Runtime on the CPU; pads to the model's multiple and crops.
 
@@ -116,7 +144,8 @@ class OnnxRuntimeRunner(ExportedRunner):
 
     def infer(self, images: Images) -> Images:
         """See `ExportedRunner.infer`."""
-        output: Images = self.session.run(None, {self.session.get_inputs()[0].name: images})[0]
+        feeds = {self.session.get_inputs()[0].name: images}
+        output: Images = run_session(self.session, None, feeds, self.artifact.name)[0]
         return output
 
     def describe(self) -> dict[str, Any]:

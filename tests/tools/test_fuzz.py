@@ -12,14 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from agileir_export.calib import read_recipe
+from agileir_export.engines import OnnxRuntimeRunner
 from agileir_export.errors import InputError, OnnxFileError
 from agileir_export.export import read_artifact
 from agileir_export.json_form import parse_json
 from agileir_export.restore.journal import JOURNAL, begun_outputs
 
+from ..cli.command import run
 from ..engines.rtx_builds import needs_rtx
 from ..export import networks
 from ..scripts import load_script
@@ -151,3 +154,19 @@ def test_names_that_are_no_text(place: bytes, folder: Path, tmp_path: Path) -> N
     (tmp_path / "a.onnx").write_bytes(data.replace(place, b"\xff" + place[1:], 1))
     with pytest.raises(OnnxFileError, match="no text"):
         read_artifact(tmp_path / "a.onnx")
+
+
+def test_files_whose_parts_do_not_fit(folder: Path, tmp_path: Path) -> None:
+    artifact = networks.exported(folder, "swinir-light")
+    model = onnx.load_from_string(artifact.data)
+    convolution = next(node for node in model.graph.node if node.op_type == "Conv" and node.input[0] != "input")
+    del convolution.attribute[:]
+    convolution.attribute.append(onnx.helper.make_attribute("group", 31))
+    onnx.save(model, tmp_path / "group.onnx")
+    with pytest.raises(OnnxFileError, match="cannot be run"):
+        OnnxRuntimeRunner(tmp_path / "group.onnx").run(networks.images(1, 3, 8, 8))
+    assert run("info", tmp_path / "group.onnx").exit_code == 2
+    del model.opset_import[:]
+    onnx.save(model, tmp_path / "opset.onnx")
+    with pytest.raises(OnnxFileError, match="names no opset"):
+        read_artifact(tmp_path / "opset.onnx")
