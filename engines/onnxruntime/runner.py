@@ -108,7 +108,8 @@ def run_session(
         OnnxFileError: Its nodes do not fit together. Errors of other kinds, such as of memory, stay as they are.
     """
     try:
-        return session.run(outputs, feeds)
+        results: list[Any] = session.run(outputs, feeds)
+        return results
     except Exception as error:  # the runtime's exception classes share no base but Exception
         if type(error).__name__ not in UNFIT or "alloc" in str(error).lower():
             raise
