@@ -3,6 +3,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before anything loads it: tests report nothing to anybody
+# kernels that tests compile: not in the home
+os.environ.setdefault("TRITON_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "triton"))
 
 import pytest
 
