@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ..errors import InputError, PicturesFailed
+from .completion import complete_model
 from .options import (
     DecibelType,
     OutputType,
@@ -38,7 +39,7 @@ MOST_ROWS = 20
 
 
 @click.command(cls=Verb, short_help="Restore pictures.")
-@click.argument("source", metavar="MODEL_OR_ONNX")
+@click.argument("source", metavar="MODEL_OR_ONNX", shell_complete=complete_model)
 @click.argument("images", metavar="IMAGES...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=str), required=True, help="File for one picture, folder for several."
@@ -151,6 +152,8 @@ def restore(
         raise InputError(f"{', '.join(useless)} is for a server, and no --server is given.")
     elif not images:
         raise click.MissingParameter(param_hint="'IMAGES...'", param_type="argument")
+    else:
+        _refuse_swapped(source, images)
     if memory is not None and tile != "auto":
         raise InputError("--memory chooses a tile, and --tile has chosen one.", fix="Leave one of the two out.")
     if devices is not None and ray is not None:
@@ -216,6 +219,22 @@ def _refuse_beside_server(video: list[str]) -> None:
     if useless := given(*local, *model, *video):
         raise InputError(
             f"{', '.join(useless)}: that is for the server to say.", fix="Give it to `agileir-export serve`."
+        )
+
+
+def _refuse_swapped(source: str, images: tuple[Path, ...]) -> None:
+    """Says which way round the arguments go, where a picture stands for the model.
+
+    Raises:
+        InputError: So it is.
+    """
+    from ..images import IMAGE_SUFFIXES
+
+    if Path(source).suffix.lower() in IMAGE_SUFFIXES and Path(source).is_file():
+        models = [path for path in images if path.suffix.lower() not in IMAGE_SUFFIXES and path.is_file()]
+        raise InputError(
+            f"{source} is a picture, where the model belongs.",
+            fix=f"Name the model first: agileir-export restore {models[0] if models else 'MODEL'} {source} -o OUT",
         )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError, ParityMissed
+from .completion import complete_model
 from .options import TileType, Verb, common_options, memory_size, model_options, path_option
 from .terminal import Terminal
 
@@ -32,7 +33,7 @@ PORT = click.IntRange(1, 65535)
 
 
 @click.command(cls=Verb, short_help="Serve a model by Triton Inference Server.")
-@click.argument("source", metavar="BUNDLE_OR_MODEL")
+@click.argument("source", metavar="BUNDLE_OR_MODEL", shell_complete=complete_model)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--grpc-port", type=PORT, default=8001, show_default=True, help="For gRPC.")
 @click.option("--http-port", type=PORT, default=8000, show_default=True, help="For HTTP.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
@@ -20,6 +19,7 @@ import numpy as np
 from ..errors import AgileIRError, EnvironmentProblem, ImageError, ImageTooLarge, InputError, InternalError, OutputError
 from ..files import write_atomic
 from ..images.files import file_bytes
+from ..json_form import parse_json
 from ..models.spec import ModelSpec
 from ..progress import Progress, silent
 from .files import Plan
@@ -156,7 +156,15 @@ class ServerClient:
         Raises:
             EnvironmentProblem: The server does not answer, or has no such model.
         """
-        told: dict[str, Any] = json.loads(self._asked(b"\0", (ABOUT,), {}, min(CONTACT, self.options.patience))[ABOUT])
+        answer = self._asked(b"\0", (ABOUT,), {}, min(CONTACT, self.options.patience))[ABOUT]
+        try:
+            told: dict[str, Any] = parse_json(answer)
+            ModelSpec.from_json(told["spec"])
+            _ = told["key"], told["runner"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise EnvironmentProblem(
+                f"{self.address} is no picture model of agileir-export.", fix="Name the model of a bundle: see serve."
+            ) from error
         return told
 
     def restore(self, data: bytes, suffix: str) -> ServedPicture:
@@ -173,7 +181,7 @@ class ServerClient:
             EnvironmentProblem: The server does not answer, or not in time.
         """
         answer = self._asked(data, (RESTORED, ABOUT), {FORMAT: suffix}, self.options.patience)
-        return ServedPicture(answer[RESTORED], json.loads(answer[ABOUT]))
+        return ServedPicture(answer[RESTORED], parse_json(answer[ABOUT]))
 
     def _asked(
         self, data: bytes, wanted: tuple[str, ...], parameters: dict[str, str], patience: float

@@ -5,7 +5,6 @@ The bundle is not changed. The tensor models are links to it.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 from ..bundle.picture_model import PictureModel, PictureSettings
 from ..engines.artifact import EngineArtifact, read_engine
 from ..errors import InputError
+from ..json_form import parse_json
 from .alive import sign_path
 from .finding import STUB, Installation
 
@@ -51,7 +51,7 @@ def read_bundle(folder: Path) -> ServedBundle:
         InputError: It is none, or not whole.
     """
     try:
-        names = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["triton"]
+        names = parse_json((folder / "manifest.json").read_text(encoding="utf-8"))["triton"]
         onnx = next(name for name in names if name.endswith("_onnx"))
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise InputError(

@@ -63,7 +63,7 @@ ELSEWHERE = ("trt", "serve (when it is ready)", "serve --check")
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_names_of_a_document(verb: str, files: dict[str, Path]) -> None:
+def test_the_names_of_a_document(verb: str, files: dict[str, Path], own_cache: Path) -> None:
     told = printed(*(argument.format_map(files) for argument in VERBS[verb]))
     wanted = names(ROWS[verb].replace("(unless `--no-verify`)", ""))
     found = set(told[0] if isinstance(told, list) else told)

@@ -125,6 +125,12 @@ def test_time_and_memory_are_the_picture_s(client: Callable[..., Any]) -> None:
     assert len(tries) > 3 and type(caught.value) is EnvironmentProblem
 
 
+def test_a_model_that_is_not_ours(client: Callable[..., Any]) -> None:
+    asked, _ = client(None)  # its JSON has no spec
+    with pytest.raises(EnvironmentProblem, match="no picture model of agileir-export"):
+        asked.about()
+
+
 def test_a_server_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agileir_export.restore.server.CONTACT", 0.5)
     (tmp_path / "in.png").write_bytes(good(1)["0.png"])
