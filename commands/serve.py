@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
@@ -9,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from ..errors import InputError, ParityMissed
+from ..errors import InputError, OutputError, ParityMissed
 from .completion import complete_model
-from .options import TileType, Verb, common_options, memory_size, model_options, path_option
+from .options import OutputType, TileType, Verb, common_options, memory_size, model_options, path_option
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ __all__ = ["serve"]
 
 RUNTIMES = ("auto", "onnxruntime", "openvino", "plan", "tensors")
 """`bundle.picture_model.RUNTIMES`, written out so that help loads nothing."""
+
+WORTH_TELLING = re.compile(r"E\d{4} |agileir-export: ")
+"""Lines of the server's log that are shown in any case: errors, and what the model says."""
 
 PORT = click.IntRange(1, 65535)
 
@@ -82,6 +86,7 @@ PORT = click.IntRange(1, 65535)
 @click.option(
     "--start-seconds", type=click.FloatRange(min=1), default=300.0, show_default=True, help="Until it must be ready."
 )
+@click.option("--log", type=OutputType(), metavar="FILE", help="Append the log of the server.")
 @path_option("--tritonserver", metavar="FILE", help="The server's program, where it is not found.")
 @model_options
 @common_options
@@ -106,6 +111,7 @@ def serve(
     queue: int,
     drain_seconds: float,
     start_seconds: float,
+    log: Path | None,
     tritonserver: Path | None,
     options: LoadOptions,
 ) -> None:
@@ -126,7 +132,7 @@ def serve(
     address = Address(host, grpc_port, http_port, metrics_port)
     check_ports(host, {"gRPC": grpc_port, "HTTP": http_port, "metrics": metrics_port})
     server = find_server(tritonserver)
-    with _bundle(terminal, source, options) as bundle:
+    with _log(log) as stream, _bundle(terminal, source, options) as bundle:
         served = models_to_load(bundle, runtime, tensor_models)
         check_backends(server, bundle, served)
         check_plans(server, bundle, served, runtime)
@@ -140,7 +146,13 @@ def serve(
             "seconds": max_seconds,
         }
         place = Workplace(settings, at_once, queue, served)
-        tell = (lambda line: terminal.note(line)) if terminal.verbosity > 0 else (lambda line: None)
+
+        def tell(line: str) -> None:
+            if stream is not None:
+                print(line, file=stream, flush=True)
+            if terminal.verbosity > 0 or WORTH_TELLING.match(line):
+                terminal.note(line)
+
         running = RunningServer(server, bundle, place, address, drain_seconds, tell)
         try:
             with terminal.working("Starting") as progress:
@@ -154,6 +166,24 @@ def serve(
         finally:
             with terminal.working("Ending: pictures in work are finished"):
                 running.close()
+
+
+@contextmanager
+def _log(path: Path | None) -> Iterator[IO[str] | None]:
+    """The file for the server's log, opened to be appended to; None where none is wanted.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    if path is None:
+        yield None
+        return
+    try:
+        stream = path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"Cannot write the log {path}: {error.strerror}.", fix="Name another file.") from error
+    with stream:
+        yield stream
 
 
 @contextmanager

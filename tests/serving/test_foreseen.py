@@ -57,6 +57,14 @@ def test_a_port_in_use(bundle: Path) -> None:
     assert f"Port {port} of 127.0.0.1 (gRPC) is in use" in result.stderr and "--grpc-port N" in result.stderr
 
 
+def test_a_log_that_cannot_be(bundle: Path, tmp_path: Path) -> None:
+    grpc, http, metrics = free_ports()
+    ports = ("--grpc-port", grpc, "--http-port", http, "--metrics-port", metrics)
+    result = run("serve", bundle, "--log", tmp_path / "none" / "x.log", *ports)
+    assert result.exit_code in (2, 4)  # 4 where there is no server, which is said first
+    assert "Cannot write the log" in result.stderr or "Python" in result.stderr or "no Triton" in result.stderr
+
+
 def test_addresses_that_cannot_be() -> None:
     with pytest.raises(InputError, match="the same"):
         check_ports("127.0.0.1", {"gRPC": 5, "HTTP": 5})

@@ -149,12 +149,14 @@ def test_sigterm_finishes_what_is_in_work(serve: Callable[..., ServeProcess], bu
     assert not server.stubs()
 
 
-def test_ctrl_c_ends_it_and_leaves_nothing(serve: Callable[..., ServeProcess], bundle: Path) -> None:
-    server = serve(bundle, *LIMITS)
+def test_ctrl_c_ends_it_and_leaves_nothing(serve: Callable[..., ServeProcess], bundle: Path, tmp_path: Path) -> None:
+    server = serve(bundle, *LIMITS, "--log", tmp_path / "server.log")
     place = Path(f"/proc/{server.stubs()[0]}/cwd").resolve()
     assert place.name.startswith("agileir-serve-")
     assert server.end(signal.SIGINT) == 0
     assert not place.exists()
+    log = (tmp_path / "server.log").read_text()
+    assert "successfully loaded 'small'" in log and "successfully unloaded 'small'" in log
 
 
 def test_a_bundle_that_is_written_again_is_loaded(
