@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from .. import errors
-from ..errors import AgileIRError, EnvironmentProblem, InternalError
+from ..errors import AgileIRError, EnvironmentProblem, InputError, InternalError
 from ..json_form import JsonForm
 from ..progress import Progress, silent
 from .alive import FOLDER, has_gone, told
@@ -180,8 +180,14 @@ class RunningServer:
             seconds: To wait at most.
 
         Raises:
+            InputError: It is another model now, or lacks one that is served.
             EnvironmentProblem: The server refuses.
         """
+        if bundle.name != self.bundle.name or not {*self._workplace.served} <= {*bundle.tensors}:
+            raise InputError(
+                f"{bundle.folder} has the model {bundle.name} now, and {self.bundle.name} is served.",
+                fix="Start another server for it.",
+            )
         self._workplace.write(bundle)
         self.bundle = bundle
         for name in (bundle.name, *self._workplace.served):

@@ -19,7 +19,9 @@ import pytest
 
 from agileir_export.bundle import write_bundle
 from agileir_export.engines import OnnxRuntimeRunner
+from agileir_export.engines.opening import open_runner
 from agileir_export.errors import AgileIRError
+from agileir_export.images import sample_images
 from agileir_export.restore import restore_pictures
 from agileir_export.restore.server import ServerAddress, ServerClient, ServerOptions
 
@@ -33,6 +35,7 @@ pytestmark = pytest.mark.slow
 
 LIMITS = ("--max-pixels", MOST_PIXELS, "--max-bytes", MOST_BYTES, "--runtime", "onnxruntime")
 CLIENTS, PICTURES = 32, 500
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -57,6 +60,23 @@ def restored_here(bundle: Path, files: dict[str, bytes], folder: Path) -> dict[s
         (folder / "in" / name).write_bytes(data)
     restore_pictures(OnnxRuntimeRunner(bundle / "triton/small_onnx/1/model.onnx"), folder / "in", folder / "here")
     return {name: (folder / "here" / name).read_bytes() for name in files}
+
+
+def test_the_page_from_its_first_command(
+    serve: Callable[..., ServeProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A packaged model, bundled, served as it comes, asked by both clients."""
+    monkeypatch.chdir(tmp_path)
+    assert run("bundle", "agileir_tiny_x2", "-o", "b", "--no-verify").exit_code == 0
+    shutil.copyfile(sample_images()[0][1], "photo.png")
+    server = serve("b", "--max-pixels", 2**18)
+    assert run("restore", "--server", server.url, "photo.png", "-o", "ours.png").exit_code == 0
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    (program,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "tritonclient" in block)
+    exec(program.replace("127.0.0.1:8001", server.address), {})
+    runtime = server.facts["about"]["runner"]["target"]  # the quicker one; a test itself makes no choice
+    restore_pictures(open_runner("b/onnx/agileir_tiny_x2.onnx", runtime=runtime), "photo.png", "here.png")
+    assert len({Path(name).read_bytes() for name in ("ours.png", "restored.png", "here.png")}) == 1
 
 
 def test_32_clients_500_pictures_a_tenth_of_them_bad(
@@ -184,6 +204,9 @@ def test_a_bundle_that_is_written_again_is_loaded(
         server.process.send_signal(signal.SIGHUP)
         wait_for(lambda: client.about()["key"] != old["key"], 30)
         assert client.about()["spec"]["family"] == "agileir"
+    write_bundle(tmp_path / "bundle", networks.exported(folder, "agileir"), name="other", overwrite=True)
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "has the model other now" in server.log.read_text(), 30)
     stop.set()
     asking.join()
     assert not wrong, "the old model answers until the new one does"
@@ -205,6 +228,6 @@ def test_check_compares_with_restore(bundle: Path) -> None:
     result = run("serve", bundle, "--check", "--runtime", "onnxruntime", *ports, "--json")
     assert result.exit_code == 0, result.stderr
     assert document(result)["check"]["equal"] is True
-    rows = (Path(__file__).parents[2] / "docs" / "json.md").read_text().splitlines()
+    rows = (ROOT / "docs" / "json.md").read_text().splitlines()
     (row,) = [line for line in rows if line.startswith("| `serve --check` ")]
     assert set(re.findall(r"`(\w+)`", row.split(" | ", 1)[1])) == set(document(result))
