@@ -20,6 +20,7 @@ from .commands.onnx import onnx
 from .commands.options import TYPED, common_options
 from .commands.polygraphy import polygraphy
 from .commands.restore import restore
+from .commands.serve import serve
 from .commands.terminal import Terminal
 from .commands.trt import trt
 from .commands.verify import verify
@@ -105,7 +106,7 @@ def main(ctx: click.Context) -> None:
     ctx.with_resource(terminal.listening())
 
 
-for command in (onnx, verify, restore, calibrate, trt, cache, bundle, polygraphy, models, info, doctor):
+for command in (onnx, verify, restore, calibrate, trt, cache, bundle, serve, polygraphy, models, info, doctor):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ __all__ = [
     "CheckpointError",
     "EnvironmentProblem",
     "ImageError",
+    "ImageTooLarge",
     "InputError",
     "InternalError",
     "ModelNameError",
@@ -114,6 +115,10 @@ class ImageError(InputError):
     """An image cannot be read, or has a form that cannot be restored."""
 
     code = "input.image"
+
+
+class ImageTooLarge(ImageError):
+    """An image has more pixels than may be read."""
 
 
 class VideoError(InputError):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["JsonForm", "json_number", "plain"]
+__all__ = ["JsonForm", "json_number", "parse_json", "plain"]
 
 
 def json_number(x: float) -> float | str:
@@ -17,6 +18,25 @@ def json_number(x: float) -> float | str:
     if math.isfinite(x):
         return x
     return "nan" if math.isnan(x) else "inf" if x > 0 else "-inf"
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON document that may come from anywhere holds; its numbers are finite.
+
+    Raises:
+        ValueError: It is no JSON, nested too deeply to be read, or a number is NaN or too large.
+    """
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except RecursionError:
+        raise ValueError("its objects are nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number of JSON")
+    return number
 
 
 def plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ..json_form import JsonForm
 from ..parity.report import ParityReport
 from ..version import __version__
 from .model_card import model_card
+from .picture_model import PictureModel, PictureSettings
 from .triton_repository import TritonModel, onnx_model, tensorrt_models
 
 __all__ = ["Bundle", "check_bundle", "write_bundle"]
@@ -106,7 +107,8 @@ def write_bundle(
             f"{name!r} cannot be the name of a model under Triton.",
             fix="Use letters, digits, '_', '-' and '.': --name NAME.",
         )
-    triton = [onnx_model(artifact, f"{name}_onnx", batch, instances), *tensorrt_models(engines, name, instances)]
+    onnx, plans = onnx_model(artifact, f"{name}_onnx", batch, instances), tensorrt_models(engines, name, instances)
+    triton: list[TritonModel | PictureModel] = [picture_model(name, onnx, plans), onnx, *plans]
     temporary = folder.parent / f".agileir-{secrets.token_hex(8)}.tmp"
     try:
         _fill(temporary, artifact, engines, report, page, triton)
@@ -132,15 +134,26 @@ def write_bundle(
     return Bundle(folder, files, tuple(model.name for model in triton))
 
 
+def picture_model(name: str, onnx: TritonModel, plans: Sequence[TritonModel]) -> PictureModel:
+    """The model that takes pictures, which runs the files of the tensor models.
+
+    Args:
+        name: Of the model.
+        onnx: The model of the ONNX file.
+        plans: Those of the engines.
+    """
+    files = [f"{model.name}/1/{file}" for model in (onnx, *plans) for file in model.served]
+    return PictureModel(name, PictureSettings(files[0], tuple(files[1:])))
+
+
 def _fill(
     folder: Path,
     artifact: OnnxArtifact,
     engines: Sequence[EngineArtifact],
     report: ParityReport | None,
     page: str,
-    triton: Iterable[TritonModel],
+    triton: Sequence[TritonModel | PictureModel],
 ) -> None:
-    triton = list(triton)
     for below in ("onnx", "triton"):
         (folder / below).mkdir(parents=True)
     (folder / "onnx" / artifact.file_name).write_bytes(artifact.data)

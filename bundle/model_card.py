@@ -9,6 +9,7 @@ from ..engines.targets import TARGETS
 from ..export.artifact import OnnxArtifact
 from ..parity.report import ParityReport
 from ..parity.tables import COLUMNS, report_rows
+from .picture_model import PictureModel
 from .triton_repository import TritonModel
 
 __all__ = ["model_card"]
@@ -18,7 +19,7 @@ def model_card(
     artifact: OnnxArtifact,
     engines: Sequence[EngineArtifact],
     report: ParityReport | None,
-    triton: Sequence[TritonModel],
+    triton: Sequence[TritonModel | PictureModel],
 ) -> str:
     """The card, in Markdown.
 
@@ -88,7 +89,9 @@ def _engines(engines: Sequence[EngineArtifact]) -> str:
     )
 
 
-def _use(artifact: OnnxArtifact, engines: Sequence[EngineArtifact], triton: Sequence[TritonModel]) -> str:
+def _use(
+    artifact: OnnxArtifact, engines: Sequence[EngineArtifact], triton: Sequence[TritonModel | PictureModel]
+) -> str:
     lines = [
         "```sh",
         f"agileir-export restore onnx/{artifact.file_name} photo.png -o restored.png",
@@ -99,8 +102,9 @@ def _use(artifact: OnnxArtifact, engines: Sequence[EngineArtifact], triton: Sequ
         "",
         *(f"- `{model.name}` ({model.platform})" for model in triton),
         "",
-        f"Clients pad pictures to multiples of {artifact.spec.pad_multiple} pixels (repeat the edge by reflection) and "
-        "crop the result.",
+        f"`{triton[0].name}` takes the bytes of a picture file of any size, and answers with those of the restored "
+        "one: `agileir-export serve` starts a server with it. The others take tensors: clients pad pictures to "
+        f"multiples of {artifact.spec.pad_multiple} pixels (repeat the edge by reflection) and crop the result.",
     ]
     if bound := [engine for engine in engines if engine.needs_this_package]:
         named = ", ".join(f"`{engine.path.name}` (layout {engine.plugins.get('layout')})" for engine in bound)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..engines.artifact import EngineArtifact
+from ..engines.artifact import EngineArtifact, sidecar_path
 from ..engines.profiles import Profile, Shape, static_profile
 from ..errors import InputError
 from ..export.artifact import OnnxArtifact
@@ -36,7 +36,7 @@ class TritonModel:
         name: Name of the model and of its folder.
         platform: ``"tensorrt_plan"`` or ``"onnxruntime_onnx"``.
         spec: The model's spec.
-        files: File in version 1, or its bytes, by its name there.
+        files: File in version 1, or its bytes, by its name there; sidecars of plans beside them.
         batch: Largest batch; 0 for a file of fixed batch.
         size: Rows and columns, or None where they are free.
         warm_up: Batch, rows and columns of the warm-up image.
@@ -56,6 +56,11 @@ class TritonModel:
     profiles: int = 1
     instances: int = 1
 
+    @property
+    def served(self) -> list[str]:
+        """The files that Triton loads, without sidecars."""
+        return [name for name in self.files if not name.endswith(".json")]
+
     def config(self) -> str:
         """The text of ``config.pbtxt``."""
         scale, channels = self.spec.scale, self.spec.channels
@@ -72,8 +77,8 @@ class TritonModel:
             _tensor("output", OUTPUT_NAME, after),
             self._instance_group(),
         ]
-        if len(self.files) == 1:
-            parts.append(f"default_model_filename: {_text(next(iter(self.files)))}")
+        if not self.capabilities:
+            parts.append(f"default_model_filename: {_text(self.served[0])}")
         parts += [
             f"cc_model_filenames {{ key: {_text(capability)} value: {_text(file)} }}"
             for capability, file in self.capabilities.items()
@@ -169,9 +174,11 @@ def tensorrt_models(engines: Sequence[EngineArtifact], name: str, instances: int
 
 
 def _files(group: Sequence[EngineArtifact]) -> dict[str, Path]:
-    if len(group) == 1:
-        return {"model.plan": group[0].path}
-    return {f"model_{engine.gpus[0]}.plan": engine.path for engine in group}
+    files: dict[str, Path] = {}
+    for engine in group:
+        name = "model.plan" if len(group) == 1 else f"model_{engine.gpus[0]}.plan"
+        files |= {name: engine.path, sidecar_path(Path(name)).name: sidecar_path(engine.path)}
+    return files
 
 
 def _capabilities(group: Sequence[EngineArtifact]) -> dict[str, str]:

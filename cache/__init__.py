@@ -1,10 +1,11 @@
-"""The cache: engines, prepared files, measured ranges, seams, memory and runtimes, by all the facts they depend on."""
+"""The cache: what was built, prepared or measured once, by all the facts it depends on."""
 
 from .facts import NETWORK, Difference, Facts, differences, installed_version, processor_name, program_facts
 from .store import (
     DRAWERS,
     ENGINES,
     MEMORY,
+    NAMES,
     PREPARED,
     RANGES,
     RUNTIMES,
@@ -19,6 +20,7 @@ __all__ = [
     "DRAWERS",
     "ENGINES",
     "MEMORY",
+    "NAMES",
     "NETWORK",
     "PREPARED",
     "RANGES",

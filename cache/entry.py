@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..json_form import JsonForm
+from ..json_form import JsonForm, parse_json
 from .facts import Facts, facts_key
 
 __all__ = ["CONTENT", "DESCRIPTION", "VERSION", "CacheEntry", "damage", "read_entry", "synchronise", "write_through"]
@@ -54,7 +53,7 @@ class CacheEntry(JsonForm):
 def read_entry(place: Path) -> tuple[CacheEntry | None, str]:
     """An entry by its folder; or None and what is wrong with it. The content's checksum is not verified."""
     try:
-        data = json.loads((place / DESCRIPTION).read_text(encoding="utf-8"))
+        data = parse_json((place / DESCRIPTION).read_text(encoding="utf-8"))
         if data["version"] != VERSION:
             return None, f"version {data['version']} of its form, {VERSION} expected"
         entry = CacheEntry(

@@ -28,6 +28,7 @@ __all__ = [
     "DRAWERS",
     "ENGINES",
     "MEMORY",
+    "NAMES",
     "PREPARED",
     "RANGES",
     "RUNTIMES",
@@ -41,9 +42,10 @@ __all__ = [
 ENVIRONMENT_VARIABLE = "AGILEIR_EXPORT_CACHE"
 
 ENGINES, PREPARED, RANGES, SEAMS, MEMORY, RUNTIMES = "engines", "sources", "ranges", "seams", "memory", "runtimes"
-DRAWERS = (ENGINES, PREPARED, RANGES, SEAMS, MEMORY, RUNTIMES)
+NAMES = "names"
+DRAWERS = (ENGINES, PREPARED, RANGES, SEAMS, MEMORY, RUNTIMES, NAMES)
 """Built engines; ONNX files made from models on the way to one; what calibration measured on pictures; how well tiles
-fit together; how much memory runners take; how runtimes compare."""
+fit together; how much memory runners take; how runtimes compare; names that the shell completes."""
 
 TEMPORARY = ".unfinished-"
 LOCKS = ".locks"

@@ -14,7 +14,7 @@ from ..engines.runner import Images
 from ..errors import InputError
 from ..images.files import sample_images
 from ..parity.images import middle, verification_images
-from ..parity.task import degrade, without_truth
+from ..parity.truths import degrade, without_truth
 from .crops import Reader, choose_crops, list_files
 from .quality import Picture, fit_to_graph
 

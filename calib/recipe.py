@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..json_form import JsonForm
+from ..json_form import JsonForm, parse_json
 from .equalise import Equalisation
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     path = Path(path)
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = parse_json(path.read_text(encoding="utf-8"))
         if fields.pop("format") != FORMAT or fields.pop("version") != VERSION:
             raise ValueError("another format or version")
         fields["int8"] = tuple(map(str, fields["int8"]))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
+from .completion import complete_model
 from .options import Verb, VerificationOptions, common_options, given, model_options, path_option, verification_options
 from .terminal import Terminal
 from .verify import exit_on_miss, verify_file
@@ -20,7 +21,7 @@ __all__ = ["bundle"]
 
 
 @click.command(cls=Verb, short_help="Put a model and its engines into one folder for deployment.")
-@click.argument("source", metavar="MODEL_OR_ONNX")
+@click.argument("source", metavar="MODEL_OR_ONNX", shell_complete=complete_model)
 @path_option("-o", "--output", required=True, help="Folder to make.")
 @path_option(
     "--engine",
@@ -60,7 +61,9 @@ def bundle(
     Exits with 1 when the ONNX file misses a rung of the ladder; the bundle is not written then.
     """
     if no_verify and (reference or verification != VerificationOptions()):
-        raise InputError("--no-verify leaves nothing for --images, --size, --min-psnr, --html and --reference to do.")
+        raise InputError(
+            "--no-verify leaves nothing for --images, --ground-truth, --size, --min-psnr, --html and --reference to do."
+        )
     from ..bundle import write_bundle
     from ..bundle.bundle import check_bundle
     from ..engines.artifact import read_engine

@@ -11,6 +11,7 @@ import click
 
 from ..calib.options import METHODS, CalibrationOptions
 from ..errors import InputError
+from .completion import complete_model
 from .options import (
     Command,
     SizeType,
@@ -98,7 +99,7 @@ method_options = stacked(
 
 
 @click.command(cls=Verb, short_help="Make an INT8 file within a budget in dB.")
-@click.argument("source", metavar="MODEL_OR_ONNX")
+@click.argument("source", metavar="MODEL_OR_ONNX", shell_complete=complete_model)
 @output_option("-o", "--output", required=True, suffixes=(".onnx",), help="ONNX file to write or replace.")
 @images_options
 @method_options

@@ -80,6 +80,8 @@ def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for name, value in facts.items():
         if isinstance(value, dict) and len(value) <= MOST_LINES:
             lines += _flat(value, f"{prefix}{name}.") or [(prefix + name, "-")]
+        elif isinstance(value, list) and value and all(isinstance(each, dict) and "shape" in each for each in value):
+            lines += [(f"{prefix}{name}.{each['name']}", _tensor(each)) for each in value]
         elif isinstance(value, list) and len(told := ", ".join(map(str, value))) <= LONGEST:
             lines.append((prefix + name, told or "-"))
         elif value is not None:
@@ -87,6 +89,11 @@ def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
                 (prefix + name, len(value) if isinstance(value, list | dict) else "-" if value == "" else value)
             )
     return lines
+
+
+def _tensor(facts: dict[str, Any]) -> str:
+    """An input or output: its type and sizes."""
+    return f"{facts['type']} {' x '.join(map(str, facts['shape']))}"
 
 
 @click.command(short_help="Show what is installed and which targets work here.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
+from .completion import complete_model
 from .options import (
     Size,
     SizeType,
@@ -19,7 +20,7 @@ from .options import (
     verification_options,
 )
 from .terminal import Terminal
-from .verify import exit_on_miss, verify_file
+from .verify import exit_on_miss, verification_pictures, verify_file
 
 if TYPE_CHECKING:
     from ..models import LoadOptions
@@ -28,7 +29,7 @@ __all__ = ["onnx"]
 
 
 @click.command(cls=Verb, short_help="Export a model to ONNX and verify the file.")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @output_option("-o", "--output", required=True, suffixes=(".onnx",), help="ONNX file to write or replace.")
 @model_options
 @click.option("--fp16", is_flag=True, help="Compute in float16; input and output stay float32.")
@@ -70,7 +71,9 @@ def onnx(
     from ..files import check_output
 
     if no_verify and verification != VerificationOptions():
-        raise InputError("--no-verify leaves nothing for --images, --size, --min-psnr and --html to do.")
+        raise InputError(
+            "--no-verify leaves nothing for --images, --ground-truth, --size, --min-psnr and --html to do."
+        )
     for file in filter(None, (output, verification.html)):
         check_output(file, overwrite=True)
     if fp16 and bf16:
@@ -86,13 +89,16 @@ def onnx(
         progress(f"Loading {model}")
         loaded = load_model(model, options)
         exported = export(loaded, request, progress)
-        artifact = (in_precision(exported, request, progress) if precision else exported).write(output)
+        converted = in_precision(exported, request, progress) if precision else exported
+        pictures = None if no_verify else verification_pictures(converted, verification)
+        artifact = converted.write(output)
     terminal.note(f"Wrote {output}: {artifact.nodes} nodes, sha256 {artifact.sha256[:12]}")
     for kept in artifact.conversion.get("float32_nodes", ()):
         terminal.note(f"In float32: {kept['count']} {kept['op']} ({kept['reason']})")
     result: dict[str, Any] = {"artifact": artifact.to_json()}
-    reports = [] if no_verify else [verify_file(terminal, str(output), loaded, artifact, verification)[0]]
-    for report in reports:
-        result["parity"] = report.to_json()
+    reports = []
+    if not no_verify:
+        reports.append(verify_file(terminal, str(output), loaded, artifact, verification, pictures=pictures)[0])
+        result["parity"] = reports[0].to_json()
     terminal.result(result)
     exit_on_miss(reports)

@@ -307,12 +307,14 @@ class VerificationOptions:
 
     Attributes:
         images: Image files and folders; the packaged samples where empty.
-        sizes: (rows, columns) of the crops; where empty, sizes that suit the file.
+        ground_truth: Image files and folders that show what is to be restored; the packaged samples where empty.
+        sizes: (rows, columns) of the crops; where empty, whole pictures and sizes that suit the file.
         min_psnr: Floor of the ONNX rungs in dB; None for the ladder's own.
         html: The page; None for none.
     """
 
     images: tuple[Path, ...] = ()
+    ground_truth: tuple[Path, ...] = ()
     sizes: tuple[Size, ...] = ()
     min_psnr: float | None = None
     html: Path | None = None
@@ -325,6 +327,12 @@ def verification_options(command: Command) -> Command:
             "--images",
             multiple=True,
             help="Picture or folder to verify on; may be repeated. Default: the packaged samples.",
+        ),
+        path_option(
+            "--ground-truth",
+            multiple=True,
+            help="Picture or folder of what is to be restored: from the pictures of the same names in --images, or "
+            "from what is made of it here; may be repeated. Default: the packaged samples.",
         ),
         click.option(
             "--size",

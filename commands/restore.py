@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ..errors import InputError, PicturesFailed
+from .completion import complete_model
 from .options import (
     DecibelType,
     OutputType,
@@ -38,8 +39,8 @@ MOST_ROWS = 20
 
 
 @click.command(cls=Verb, short_help="Restore pictures.")
-@click.argument("source", metavar="MODEL_OR_ONNX")
-@click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("source", metavar="MODEL_OR_ONNX", shell_complete=complete_model)
+@click.argument("images", metavar="IMAGES...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=str), required=True, help="File for one picture, folder for several."
 )
@@ -89,6 +90,15 @@ MOST_ROWS = 20
     metavar="[ADDRESS]",
     help="Restore on a Ray cluster: at an address, auto for that of this machine, or one started for this run.",
 )
+@click.option(
+    "--server",
+    metavar="URL",
+    help="Restore on a server, grpc://HOST:PORT/MODEL (see serve); no MODEL_OR_ONNX is named then.",
+)
+@click.option("--at-once", type=click.IntRange(1, 256), default=8, show_default=True, help="Pictures sent to --server.")
+@click.option(
+    "--server-seconds", type=click.FloatRange(min=0.1), default=300.0, show_default=True, help="For its answer to one."
+)
 @runtime_option("auto", "What runs an ONNX file; auto: OpenVINO where it is installed, holds and is faster here.")
 @video_options
 @model_options
@@ -112,6 +122,9 @@ def restore(
     devices: tuple[int, ...] | Literal["all"] | None,
     runtime: str,
     ray: str | None,
+    server: str | None,
+    at_once: int,
+    server_seconds: float,
     options: LoadOptions,
     **video: Any,
 ) -> None:
@@ -132,6 +145,15 @@ def restore(
     A video keeps its sound, subtitles, times and colours, and the suffix of the output is its format; - is standard
     input or output, as YUV4MPEG2: see docs/video.md.
     """
+    if server is not None:
+        images = (Path(source), *images)
+        _refuse_beside_server(list(video))
+    elif useless := given("at_once", "server_seconds"):
+        raise InputError(f"{', '.join(useless)} is for a server, and no --server is given.")
+    elif not images:
+        raise click.MissingParameter(param_hint="'IMAGES...'", param_type="argument")
+    else:
+        _refuse_swapped(source, images)
     if memory is not None and tile != "auto":
         raise InputError("--memory chooses a tile, and --tile has chosen one.", fix="Leave one of the two out.")
     if devices is not None and ray is not None:
@@ -154,14 +176,22 @@ def restore(
         room = PlannedRoom(runner, memory, progress)
         return TiledRunner(runner, tile, overlap, seam_psnr, room, progress=progress)
 
-    if any(is_video(path) for path in (*images, Path(output))):
+    if server is None and any(is_video(path) for path in (*images, Path(output))):
         if useless := given("skip_existing", "resume", "recursive", "log", "devices", "ray"):
             raise InputError(f"{', '.join(useless)}: a video has no use for it.", fix="Leave it out.")
         restore_one_video(terminal, images, output, overwrite, VideoOptions(**video), opened)
         return
-    refuse_video_options(list(video))
+    if server is None:
+        refuse_video_options(list(video))
     with terminal.working():
         plan = plan_outputs(images, output, FolderOptions(overwrite, recursive, resume, skip_existing, log=log))
+    if server is not None:
+        from ..restore.server import ServerAddress, ServerOptions, restore_on_server
+
+        address = ServerAddress.parse(server)
+        with terminal.working("Restoring") as progress:
+            found, described = restore_on_server(address, plan, progress, ServerOptions(at_once, server_seconds))
+        return _show(terminal, found, described)
     if devices is not None or ray is not None:
         opener = DeviceRunner(source, options, tile, overlap, seam_psnr, memory, runtime)
         with terminal.working("Restoring") as progress:
@@ -176,6 +206,36 @@ def restore(
         runner = opened(progress)
         found = restore_planned(runner, plan, progress, memory=memory)
     _show(terminal, found, runner.describe())
+
+
+def _refuse_beside_server(video: list[str]) -> None:
+    """Refuses options that the server has decided.
+
+    Raises:
+        InputError: One was given.
+    """
+    local = ("tile", "overlap", "seam_psnr", "memory", "devices", "ray", "runtime")
+    model = ("weights", "random_weights", "top_k", "img_range", "attention")
+    if useless := given(*local, *model, *video):
+        raise InputError(
+            f"{', '.join(useless)}: that is for the server to say.", fix="Give it to `agileir-export serve`."
+        )
+
+
+def _refuse_swapped(source: str, images: tuple[Path, ...]) -> None:
+    """Says which way round the arguments go, where a picture stands for the model.
+
+    Raises:
+        InputError: So it is.
+    """
+    from ..images import IMAGE_SUFFIXES
+
+    if Path(source).suffix.lower() in IMAGE_SUFFIXES and Path(source).is_file():
+        models = [path for path in images if path.suffix.lower() not in IMAGE_SUFFIXES and path.is_file()]
+        raise InputError(
+            f"{source} is a picture, where the model belongs.",
+            fix=f"Name the model first: agileir-export restore {models[0] if models else 'MODEL'} {source} -o OUT",
+        )
 
 
 def _show(terminal: Terminal, found: Restoration, runner: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
+from .completion import complete_model, complete_profile
 from .options import (
     DecibelType,
     Size,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..conversion import Int8Request
     from ..engines.audit.verdict import Audit
     from ..engines.building.request import BuildRequest
+    from ..engines.profiles import Profile
     from ..export import OnnxArtifact
     from ..models import LoadOptions
 
@@ -82,6 +84,7 @@ profile_options = stacked(
         "profiles",
         multiple=True,
         metavar="NAME",
+        shell_complete=complete_profile,
         help="Sizes by name, such as tiles, image or 720p; may be repeated.",
     ),
     click.option("--min", "minimum", multiple=True, metavar="BxHxW", help="Smallest size of a profile."),
@@ -141,7 +144,7 @@ build_options = stacked(
 
 
 @click.command(cls=Verb, short_help="Build a TensorRT or TensorRT-RTX engine and audit it.")
-@click.argument("source", metavar="MODEL_OR_ONNX")
+@click.argument("source", metavar="MODEL_OR_ONNX", shell_complete=complete_model)
 @output_option("-o", "--output", required=True, beside=(".json",), help="Plan to write or replace.")
 @click.option(
     "--target",
@@ -207,6 +210,7 @@ def trt(
         require_audit,
         write_engine,
     )
+    from ..engines.building.memory import LARGE, least_memory
     from ..engines.building.request import BuildOptions, check_options
     from ..engines.opening import is_onnx
     from ..engines.profile_choice import read_sizes
@@ -239,8 +243,15 @@ def trt(
     with terminal.working() as progress:
         artifact = convert(source, conversion, options, keep=not no_cache, progress=progress)
     request = build_request(artifact, build_options, sizes, operators)
+    memory = {profile: least_memory(artifact.model, profile) for profile in request.profiles}
+    for profile, least in memory.items():
+        if least > LARGE:
+            terminal.note(
+                f"{profile} needs {least / 2**30:.0f} GiB of the GPU's memory at least. "
+                "`restore` cuts larger pictures into tiles: see --profile tiles."
+            )
     if dry_run:
-        _show(terminal, artifact, request, output)
+        _show(terminal, artifact, request, output, memory)
         engine_facts(artifact, request)
         return
     with terminal.working(f"Building {artifact.spec.name} with {product.title}") as progress:
@@ -296,7 +307,9 @@ def _effort(build: Mapping[str, Any]) -> str:
     return f"built in {build['seconds']:.1f} s" + (f" and {memory / 2**20:.0f} MiB of memory" if memory else "")
 
 
-def _show(terminal: Terminal, artifact: OnnxArtifact, request: BuildRequest, output: Path) -> None:
+def _show(
+    terminal: Terminal, artifact: OnnxArtifact, request: BuildRequest, output: Path, memory: Mapping[Profile, int]
+) -> None:
     """What would be built, as a table and as JSON."""
     target = request.target_entry
     verdict = target.verdict(plugins=request.use_plugins)
@@ -307,6 +320,7 @@ def _show(terminal: Terminal, artifact: OnnxArtifact, request: BuildRequest, out
         ("model", artifact.spec.name),
         ("precision", "float32, products in TF32" if request.tf32 else request.precision),
         *(("profile (batch x rows x columns)", profile) for profile in request.profiles),
+        *((f"GPU memory of {profile}, at least", f"{least / 2**20:.0f} MiB") for profile, least in memory.items()),
         ("GPUs", ", ".join(request.gpus) or "the one of this machine"),
         ("attention", f"plugins ({request.form})" if request.use_plugins else "ONNX function bodies"),
     ]
@@ -318,6 +332,7 @@ def _show(terminal: Terminal, artifact: OnnxArtifact, request: BuildRequest, out
             "why_not": verdict.why_not,
             "fix": verdict.fix,
             "request": request.to_json(),
+            "least_memory_bytes": list(memory.values()),
         }
     )
 

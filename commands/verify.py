@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InputError, ParityMissed
 from ..files import check_output, write_atomic
+from .completion import complete_model
 from .options import (
     Size,
     TileType,
@@ -25,21 +27,24 @@ from .terminal import Terminal
 if TYPE_CHECKING:
     from ..engines.runner import Runner
     from ..export import OnnxArtifact
-    from ..models import LoadOptions, Restorer
-    from ..parity import ParityReport
+    from ..models import LoadOptions, ModelSpec, Restorer
+    from ..parity import ParityImage, ParityReport, TruthPair
     from ..parity.quality import QualityReport
 
-__all__ = ["exit_on_miss", "verify", "verify_file"]
+    Pictures = tuple[list[ParityImage], list[TruthPair]]
+
+__all__ = ["exit_on_miss", "verification_pictures", "verify", "verify_file"]
 
 
 @click.command(cls=Verb, short_help="Compare ONNX files and engines with the models they came from.")
-@click.argument("sources", nargs=-1, required=True, metavar="MODEL_OR_FILE...")
+@click.argument("sources", nargs=-1, required=True, metavar="MODEL_OR_FILE...", shell_complete=complete_model)
 @click.option("--reference", metavar="MODEL", help="Model a file came from, where the file cannot tell.")
 @model_options
 @verification_options
 @click.option("--blocks", is_flag=True, help="Show what half precision costs every block; a float32 file as float16.")
 @click.option("--tiles", is_flag=True, help="Compare tiles with the whole picture at their seams, too.")
 @click.option("--tile", type=TileType(), metavar="N|HxW", help="Greatest tile of --tiles. Default: half the picture.")
+@click.option("--time", "timed", is_flag=True, help="Time the file or engine, too, on the largest picture.")
 @runtime_option("onnxruntime", "openvino: judge the file under OpenVINO, too; auto: where `restore` would take it.")
 @common_options
 @click.pass_obj
@@ -52,14 +57,22 @@ def verify(
     blocks: bool,
     tiles: bool,
     tile: Size | str | None,
+    timed: bool,
     runtime: str,
 ) -> None:
-    """Compare ONNX files and engines with the models they came from, in dB, on real pictures.
+    r"""Compare ONNX files and engines with the models they came from, in dB, on real pictures.
 
     A file made from a preset knows its origin; one made from a checkpoint needs --reference FILE. A model instead of
-    a file is exported to a temporary file first. Exits with 1 when a rung of the ladder is missed.
+    a file is exported to a temporary file first. Pictures of yours are compared whole, up to 256x256 of their middle,
+    and in smaller crops. Exits with 1 when a rung of the ladder is missed.
+
+    \b
+    agileir-export verify a.onnx --images photos/
+    agileir-export verify a.onnx --ground-truth sharp/
+    agileir-export verify a.onnx --images x4/ --ground-truth sharp/
     """
     from ..engines.artifact import is_engine
+    from ..engines.opening import open_onnx
     from ..parity.pairs import open_pair
 
     if isinstance(tile, str) or (given("tile") and not tiles):
@@ -78,14 +91,17 @@ def verify(
                 raise InputError("--blocks looks into ONNX files.", fix="Leave it out, or verify the ONNX file.")
             if given("runtime"):
                 raise InputError("--runtime is for ONNX files.", fix="Leave it out, or verify the ONNX file.")
-            reports.append(_verify_engine(terminal, source, reference, options, verification, tiles, tile))
-            shown.append(reports[-1].to_json())
+            report, times = _verify_engine(terminal, source, reference, options, verification, tiles, tile, timed)
+            reports.append(report)
+            shown.append(report.to_json() | times)
             continue
         model, artifact = open_pair(source, reference, options)
         found = None if not blocks else _show_blocks(terminal, source, model, artifact, verification)
         more: dict[str, Any] = {"tiles": tiles, "tile": tile, "runtime": runtime, "blocks": found}
-        reports.append(verify_file(terminal, source, model, artifact, verification, **more)[0])
-        shown.append(reports[-1].to_json() | ({} if found is None else {"blocks": found.to_json()}))
+        pictures = verification_pictures(artifact, verification)
+        reports.append(verify_file(terminal, source, model, artifact, verification, pictures=pictures, **more)[0])
+        times = _time(terminal, open_onnx(artifact, runtime), pictures[0]) if timed else {}
+        shown.append(reports[-1].to_json() | ({} if found is None else {"blocks": found.to_json()}) | times)
     terminal.result({"passed": all(report.passed for report in reports), "reports": shown})
     exit_on_miss(reports)
 
@@ -101,6 +117,7 @@ def verify_file(
     tile: Size | None = None,
     runtime: str = "onnxruntime",
     blocks: QualityReport | None = None,
+    pictures: Pictures | None = None,
 ) -> tuple[ParityReport, str]:
     """Judges a file against its model, shows the table and writes the page that was asked for.
 
@@ -115,21 +132,29 @@ def verify_file(
         tile: Greatest size of a tile.
         runtime: What runs the file; where it is not ONNX Runtime, that has rungs of its own.
         blocks: What was found of its blocks, for the page.
+        pictures: `verification_pictures`, where they have been read.
 
     Returns:
         The report, and its page (HTML) where it was asked for.
     """
     from ..engines import OnnxRuntimeRunner
     from ..engines.opening import open_onnx
-    from ..parity import verification_images, verify
+    from ..parity import verify
     from ..parity.tables import COLUMNS, report_rows
 
-    images = verification_images(artifact, verification.images, verification.sizes)
+    images, truths = pictures or verification_pictures(artifact, verification)
     runner = open_onnx(artifact, runtime)
     also = () if isinstance(runner, OnnxRuntimeRunner) else (runner,)
     with terminal.working(f"Verifying {subject}") as progress:
         report = verify(
-            model, artifact, images, min_psnr=verification.min_psnr, also=also, subject=subject, progress=progress
+            model,
+            artifact,
+            images,
+            truths=truths,
+            min_psnr=verification.min_psnr,
+            also=also,
+            subject=subject,
+            progress=progress,
         )
     section = ""
     if tiles:
@@ -147,6 +172,29 @@ def verify_file(
         write_atomic(verification.html, text.encode(), overwrite=True)
         terminal.note(f"Wrote {verification.html}")
     return report, text
+
+
+def verification_pictures(artifact: OnnxArtifact, verification: VerificationOptions) -> Pictures:
+    """What to look at: pictures to compare on, and the user's ground truth, if any was named.
+
+    Raises:
+        ImageError: One that was named is missing, or none can be read.
+        InputError: Ground truth is of no use for the model, or lacks its inputs.
+    """
+    from ..parity import verification_images
+
+    fixed = artifact.fixed_sizes
+    size = (fixed["height"], fixed["width"]) if "height" in fixed else None
+    images = verification_images(artifact, verification.images, verification.sizes)
+    return images, _truths(artifact.spec, verification, size)
+
+
+def _truths(spec: ModelSpec, verification: VerificationOptions, size: Size | None = None) -> list[TruthPair]:
+    from ..parity import own_pairs
+
+    if not verification.ground_truth:
+        return []
+    return own_pairs(spec, verification.ground_truth, verification.images, size)
 
 
 def _show_blocks(
@@ -178,8 +226,9 @@ def _verify_engine(
     verification: VerificationOptions,
     tiles: bool,
     tile: Size | None,
-) -> ParityReport:
-    """Judges an engine on the GPU of this machine."""
+    timed: bool,
+) -> tuple[ParityReport, dict[str, Any]]:
+    """Judges an engine on the GPU of this machine; returns the report, and the time where it is asked for."""
     if verification.html is not None:
         raise InputError(
             "--html shows ONNX files; an engine has a table.", fix="Leave it out, or verify the ONNX file."
@@ -193,17 +242,37 @@ def _verify_engine(
     engine = read_engine(source)
     images = engine_images(engine, verification.images, verification.sizes)
     model = reference_model(engine, reference, options)
+    truths = _truths(engine.spec, verification)
     runner = open_runner(source)
     with terminal.working(f"Verifying {source}") as progress:
         report = verify_engine(
-            model, engine, runner, images, min_psnr=verification.min_psnr, subject=source, progress=progress
+            model,
+            engine,
+            runner,
+            images,
+            truths=truths,
+            min_psnr=verification.min_psnr,
+            subject=source,
+            progress=progress,
         )
     if tiles:
         report, _ = _with_tiles(terminal, report, runner, verification, tile)
     terminal.table(f"Parity of {source}", COLUMNS, report_rows(report))
     for note in report.notes:
         terminal.note(note)
-    return report
+    return report, _time(terminal, runner, images) if timed else {}
+
+
+def _time(terminal: Terminal, runner: Runner, images: Sequence[ParityImage]) -> dict[str, Any]:
+    """Shows how long a runner takes; returns it under its name in a report."""
+    from ..parity.latency import LATENCY_COLUMNS, latency
+
+    found = latency(runner, images)
+    if found is None:
+        terminal.note("Not timed: half precision is emulated on the CPU, which takes other times than a GPU does.")
+        return {"time": None}
+    terminal.table("Time for a picture", LATENCY_COLUMNS, [found.row()])
+    return {"time": found.to_json()}
 
 
 def _with_tiles(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..json_form import JsonForm
+from ..json_form import JsonForm, parse_json
 from ..models.spec import ModelSpec
 from .profiles import Profile
 from .targets import PYTHON_FORM
@@ -40,7 +39,8 @@ class EngineArtifact(JsonForm):
         facts: All that its bytes depend on, as the cache keys it: digests, versions, GPU, driver, flags.
         audit: Realised precision of its kernels, as `engines.audit` writes it.
         provenance: Where the weights come from, as in the ONNX file.
-        build: ``seconds`` (wall), ``peak_memory_bytes`` (of the building process), and ``cached``.
+        build: ``seconds`` (wall), ``peak_memory_bytes`` (of the building process), ``cached``, and
+            ``least_memory_bytes`` that the engine needs of a GPU, of each profile.
         plugins: Of its plugins the ``form``, and of those that need this package where the engine runs (``"python"``)
             the ``layout`` of their kernels and the number of ``layers``; empty without plugins.
     """
@@ -97,7 +97,7 @@ def read_engine(path: str | Path) -> EngineArtifact:
         raise InputError(f"{path}: the engine {kind}.", fix="Check the path; `agileir-export trt` builds engines.")
     sidecar = sidecar_path(path)
     try:
-        data = json.loads(sidecar.read_text(encoding="utf-8"))
+        data = parse_json(sidecar.read_text(encoding="utf-8"))
         if data["sidecar_version"] != SIDECAR_VERSION:
             raise ValueError(f"sidecar version {data['sidecar_version']}, {SIDECAR_VERSION} expected")
         data = {"plugins": {}, **data}  # engines of before have none, or quick ones

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import OnnxFileError
 from ..files import write_atomic
-from ..json_form import plain
+from ..json_form import parse_json, plain
 from ..models.spec import ModelSpec
 
 if TYPE_CHECKING:
     import onnx
+    from google.protobuf.message import Message
 
 __all__ = [
     "BLOCKS_KEY",
@@ -142,10 +142,10 @@ def _described(model: onnx.ModelProto, data: bytes, path: Path | None, name: str
             fix="Export it with `agileir-export onnx`.",
         )
     try:
-        spec = ModelSpec.from_json(json.loads(metadata[SPEC_KEY]))
+        spec = ModelSpec.from_json(parse_json(metadata[SPEC_KEY]))
         objects = (PROVENANCE_KEY, CONVERSION_KEY, RESCALE_KEY, RESCALE_REPORT_KEY)
-        found = {key: json.loads(metadata.get(key, "{}")) for key in objects}
-        blocks = json.loads(metadata.get(BLOCKS_KEY, "[]"))
+        found = {key: parse_json(metadata.get(key, "{}")) for key in objects}
+        blocks = parse_json(metadata.get(BLOCKS_KEY, "[]"))
         for key, value in found.items():
             if not isinstance(value, dict):
                 raise ValueError(f"{key} is not {'an object of integers' if key == RESCALE_KEY else 'a JSON object'}")
@@ -198,8 +198,12 @@ def parse_onnx(data: bytes, path: Path) -> onnx.ModelProto:
             f"{path}: not an ONNX file, or a damaged one ({len(data)} bytes).",
             fix="Export it again.",
         ) from error
+    if not _is_text(model):
+        raise OnnxFileError(f"{path}: a damaged ONNX file: a name in it is no text.", fix="Export it again.")
     if not model.graph.node or not model.graph.input:
         raise OnnxFileError(f"{path}: not an ONNX file: it holds no graph with an input.", fix="Check the path.")
+    if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
+        raise OnnxFileError(f"{path}: a damaged ONNX file: it names no opset.", fix="Export it again.")
     try:
         load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
@@ -208,6 +212,22 @@ def parse_onnx(data: bytes, path: Path) -> onnx.ModelProto:
             fix="Put the file back beside it, or export it again.",
         ) from error
     return model
+
+
+def _is_text(message: Message) -> bool:
+    """Whether all strings of a protobuf message are UTF-8; the parser lets others pass: as bytes, or a later error."""
+    from google.protobuf.message import Message
+
+    try:
+        for field_, value in message.ListFields():
+            if field_.type not in (field_.TYPE_STRING, field_.TYPE_MESSAGE):
+                continue
+            for each in (value,) if isinstance(value, str | bytes | Message) else value:
+                if not (_is_text(each) if isinstance(each, Message) else isinstance(each, str)):
+                    return False
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _precision(model: onnx.ModelProto) -> str:

@@ -17,7 +17,7 @@ from .colour import profile_of
 from .exif import DESCRIPTION, DIRECTORIES, holds_resolution, only, parse_exif, updated
 from .iso import decode_avif, decode_jpeg2000, is_jpeg2000
 from .metadata import TIFF_TAGS, description, sized_xmp, structural, upright
-from .picture import Image, Refused
+from .picture import MAX_PIXELS, Image, Refused
 from .pillow_formats import (
     JPEG_SUFFIXES,
     decode_with_pillow,
@@ -34,6 +34,7 @@ from .tiff import TIFF_SIGNATURES, decode_tiff, encode_tiff
 __all__ = [
     "IMAGE_SUFFIXES",
     "LARGEST_SIDE",
+    "QUALITY_SUFFIXES",
     "READ_SUFFIXES",
     "decode",
     "encode",
@@ -49,6 +50,9 @@ IMAGE_SUFFIXES = (".bmp", *sorted(JPEG_SUFFIXES), ".png", ".tif", ".tiff", ".web
 READ_SUFFIXES = (".avif", ".gif", ".j2c", ".j2k", ".jp2")
 """Further suffixes that folders are searched for; such files are read and not written."""
 
+QUALITY_SUFFIXES = (*sorted(JPEG_SUFFIXES), ".webp")
+"""Suffixes of formats that know a quality."""
+
 FLATTENED = (*JPEG_SUFFIXES, ".bmp")
 """Suffixes of formats without alpha: pictures are composited on white there."""
 
@@ -63,11 +67,12 @@ LARGEST_SIDE = {".webp": 16383, **dict.fromkeys(JPEG_SUFFIXES, 65500)}
 _TEXT_TAGS = {"Description": DESCRIPTION, "Software": 305, "Author": 315, "Copyright": 33432}
 
 
-def decode(data: bytes) -> Image:
+def decode(data: bytes, most: int = MAX_PIXELS) -> Image:
     """Turn the bytes of a PNG, JPEG, TIFF, WebP, BMP, GIF, AVIF or JPEG 2000 file into a picture.
 
     Args:
         data: The whole file.
+        most: Largest number of pixels, which the file's header says before anything is unpacked.
 
     Raises:
         Refused: It is sound, but too large, several pictures, of an unusual sample type, or of a format not read.
@@ -75,17 +80,17 @@ def decode(data: bytes) -> Image:
     """
     with quietly():  # what concerns pixels is raised; the rest is metadata
         if data.startswith(PNG_SIGNATURE):
-            return decode_png(data)
+            return decode_png(data, most)
         if data.startswith(TIFF_SIGNATURES):
-            return decode_tiff(data)
+            return decode_tiff(data, most)
         if is_avif(data):
-            return decode_avif(data)
+            return decode_avif(data, most)
         if is_jpeg2000(data):
-            return decode_jpeg2000(data)
+            return decode_jpeg2000(data, most)
         foreign = foreign_format(data)
         if foreign:
             raise Refused(f"it is {foreign}, a format that is not read", "Convert it to PNG, TIFF or JPEG.")
-        return decode_with_pillow(data, ("JPEG", "WEBP", "BMP", "GIF"))
+        return decode_with_pillow(data, ("JPEG", "WEBP", "BMP", "GIF"), most=most)
 
 
 def size_of(file: BinaryIO) -> tuple[int, int] | None:
@@ -99,12 +104,13 @@ def size_of(file: BinaryIO) -> tuple[int, int] | None:
         return None
 
 
-def encode(suffix: str, image: Image) -> bytes:
+def encode(suffix: str, image: Image, quality: int | None = None) -> bytes:
     """Turn a picture with finite values into the bytes of a file.
 
     Args:
         suffix: One of `IMAGE_SUFFIXES`.
         image: The picture; its samples are clamped to 0..1 and rounded to nearest.
+        quality: 1 to 100, of a format in `QUALITY_SUFFIXES`; None for 95 (JPEG), and for lossless (WebP).
 
     Raises:
         Exception: Whatever the libraries raise when the picture does not fit the format.
@@ -129,7 +135,7 @@ def encode(suffix: str, image: Image) -> bytes:
             return encode_png(image, profile)
         if tiff:
             return encode_tiff(image, profile, described)
-        return encode_with_pillow(suffix, image, profile)
+        return encode_with_pillow(suffix, image, profile, quality)
 
 
 def sample_bits(suffix: str, image: Image) -> int | None:

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EnvironmentProblem, ImageError, OutputError
+from ..errors import EnvironmentProblem, ImageError, ImageTooLarge, OutputError
 from ..files import check_output, write_atomic
 from .codecs import (
     IMAGE_SUFFIXES,
     LARGEST_SIDE,
+    QUALITY_SUFFIXES,
     READ_SUFFIXES,
     decode,
     encode,
@@ -29,17 +30,21 @@ from .codecs import (
     sample_bits,
     size_of,
 )
-from .picture import MAX_PIXELS, Image, Refused
+from .picture import MAX_PIXELS, Image, Refused, TooLarge
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "LARGEST_SIDE",
     "MAX_PIXELS",
+    "QUALITY_SUFFIXES",
     "READ_SUFFIXES",
     "Image",
     "check_finite",
     "check_side",
+    "decoded",
+    "encoded",
     "encoding_bytes",
+    "file_bytes",
     "list_images",
     "natural_key",
     "read_image",
@@ -73,14 +78,32 @@ def read_image(path: str | os.PathLike[str]) -> Image:
             integers of up to 8, or of 16 bits.
     """
     path = Path(path)
-    data = _read_bytes(path)
+    return decoded(file_bytes(path), str(path))
+
+
+def decoded(data: bytes, name: str, most: int = MAX_PIXELS) -> Image:
+    """`read_image` of the bytes of a file.
+
+    Args:
+        data: The whole file.
+        name: What errors call it.
+        most: Largest number of pixels; more are refused before they are unpacked.
+
+    Raises:
+        ImageTooLarge: It has more pixels.
+        ImageError: See `read_image`.
+    """
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes).", fix="Copy or download it again.")
     try:
-        return decode(data)
+        return decode(data, most)
+    except TooLarge as error:
+        raise ImageTooLarge(f"Cannot use {name}: {error}.", fix=error.fix) from None
     except Refused as error:
-        raise ImageError(f"Cannot use {path}: {error}.", fix=error.fix) from None
+        raise ImageError(f"Cannot use {name}: {error}.", fix=error.fix) from None
     except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, ...
         raise ImageError(
-            f"Cannot read {path} ({len(data)} bytes) as an image.",
+            f"Cannot read {name} ({len(data)} bytes) as an image.",
             why=f"It is truncated, damaged or no image; the decoder says: {_one_line(error)}.",
             fix="Copy or download it again, or convert it to PNG.",
         ) from error
@@ -111,6 +134,27 @@ def write_image(path: str | os.PathLike[str], image: Image, overwrite: bool = Fa
     """
     path = Path(path)
     check_output(path, overwrite)
+    data, missing = encoded(path, image)
+    write_atomic(path, data, overwrite)
+    if missing:
+        LOGGER.info(f"{path} is written without {'; '.join(missing)}: the format does not hold it.")
+
+
+def encoded(path: str | os.PathLike[str], image: Image, quality: int | None = None) -> tuple[bytes, list[str]]:
+    """What `write_image` writes.
+
+    Args:
+        path: File that it is for; its suffix is the format.
+        image: The picture.
+        quality: 1 to 100, for a format in `QUALITY_SUFFIXES`; None for its own (JPEG 95, WebP lossless).
+
+    Returns:
+        The bytes, and what of the picture they do not hold, in words that complete "written without".
+
+    Raises:
+        OutputError: See `write_image`.
+    """
+    path = Path(path)
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise OutputError(
             f"Cannot write {path}: the suffix {path.suffix!r} names no image format known here.",
@@ -122,17 +166,14 @@ def write_image(path: str | os.PathLike[str], image: Image, overwrite: bool = Fa
         if plane is not None:
             check_finite(plane, f"Cannot write {path}: ")
     try:
-        data = encode(path.suffix.lower(), image)
+        data = encode(path.suffix.lower(), image, quality)
     except Exception as error:  # encoders raise OSError, ValueError, struct.error, their own, ...
         raise OutputError(
             f"Cannot write {path}: a {width}x{height} picture does not go into this format.",
             why=f"The encoder says: {_one_line(error)}.",
             fix="Write a PNG instead.",
         ) from error
-    write_atomic(path, data, overwrite)
-    missing = lost(path.suffix.lower(), image)
-    if missing:
-        LOGGER.info(f"{path} is written without {'; '.join(missing)}: the format does not hold it.")
+    return data, lost(path.suffix.lower(), image)
 
 
 def check_finite(values: npt.NDArray[Any], before: str = "") -> None:
@@ -233,8 +274,12 @@ def sample_images() -> list[tuple[str, Path]]:
     return samples
 
 
-def _read_bytes(path: Path) -> bytes:
-    """The content of a regular, non-empty file."""
+def file_bytes(path: Path) -> bytes:
+    """The content of a regular, non-empty file.
+
+    Raises:
+        ImageError: It is missing, empty, no regular file, or cannot be read.
+    """
     try:
         if path.is_dir():
             raise ImageError(f"{path} is a folder, not an image.", fix="Name a file in it.")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .picture import Image, Refused, check_size, from_samples
+from .picture import MAX_PIXELS, Image, Refused, check_size, from_samples
 from .pillow_formats import decode_with_pillow
 
 __all__ = ["decode_avif", "decode_jpeg2000", "is_jpeg2000"]
@@ -24,7 +24,7 @@ def is_jpeg2000(data: bytes) -> bool:
     return data.startswith((_CODESTREAM, _JP2_SIGNATURE))
 
 
-def decode_avif(data: bytes) -> Image:
+def decode_avif(data: bytes, most: int = MAX_PIXELS) -> Image:
     """The picture in an AVIF file: 8 bits as they are, 10 and 12 bits as 16; orientation as EXIF orientation.
 
     Colours that the file describes by numbers (ITU-T H.273) and not by a profile become a cICP chunk.
@@ -37,7 +37,7 @@ def decode_avif(data: bytes) -> Image:
 
     if "avif" not in features.get_supported_modules() or not imagecodecs.AVIF.available:
         raise Refused("it is an AVIF file, and the installed Pillow and imagecodecs cannot read that", _SAVE_AS_PNG)
-    image = decode_with_pillow(data, ("AVIF",))
+    image = decode_with_pillow(data, ("AVIF",), most=most)
     place = data.find(b"pixi\0\0\0\0")
     depth = data[place + 9] if place >= 0 else 8
     if depth > 8:
@@ -52,7 +52,7 @@ def decode_avif(data: bytes) -> Image:
     return image
 
 
-def decode_jpeg2000(data: bytes) -> Image:
+def decode_jpeg2000(data: bytes, most: int = MAX_PIXELS) -> Image:
     """The picture in a JPEG 2000 file (ISO/IEC 15444-1): grey or RGB of up to 16 bits, with alpha and profile.
 
     Raises:
@@ -62,7 +62,7 @@ def decode_jpeg2000(data: bytes) -> Image:
 
     place = data.index(_CODESTREAM)
     width, height, left, top = struct.unpack_from(">4I", data, place + 8)
-    check_size(width - left, height - top)
+    check_size(width - left, height - top, most)
     (components,) = struct.unpack_from(">H", data, place + 40)
     kinds = {data[place + 42 + 3 * i : place + 45 + 3 * i] for i in range(min(components, 5))}
     depth = 1 + (min(kinds)[0] & 127)

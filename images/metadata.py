@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..json_form import parse_json
 from .exif import DESCRIPTION, DIRECTORIES, ORIENTATION, only, parse_exif
 from .picture import Density, Image
 
@@ -76,7 +77,7 @@ def _rescaled_description(text: str, kind: str, old: tuple[int, int], new: tuple
         return text  # its unit of length stands here, the number of pixels a unit in the density
     if kind == "tifffile":
         try:
-            notes = json.loads(text.rstrip("\0"))
+            notes = parse_json(text.rstrip("\0"))
             place = [tuple(notes["shape"][i : i + 2]) for i in range(len(notes["shape"]))].index(old)
         except (ValueError, KeyError, TypeError):
             return None

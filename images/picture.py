@@ -14,6 +14,7 @@ __all__ = [
     "Density",
     "Image",
     "Refused",
+    "TooLarge",
     "check_single",
     "check_size",
     "from_samples",
@@ -44,6 +45,10 @@ class Refused(Exception):
     def __init__(self, reason: str, fix: str) -> None:
         super().__init__(reason)
         self.fix = fix
+
+
+class TooLarge(Refused):
+    """A picture of more pixels than may be read."""
 
 
 @dataclass(frozen=True)
@@ -192,10 +197,10 @@ def _floats(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
 
 
-def check_size(width: int, height: int) -> None:
-    """Refuses a picture of more than `MAX_PIXELS`."""
-    if width * height > MAX_PIXELS:
-        raise Refused(f"{width}x{height} is over the limit of {MAX_PIXELS} pixels", "Cut it into pieces.")
+def check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    """Refuses a picture of more than so many pixels."""
+    if width * height > most:
+        raise TooLarge(f"{width}x{height} is over the limit of {most} pixels", "Cut it into pieces.")
 
 
 def check_single(pictures: int) -> None:

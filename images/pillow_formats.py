@@ -16,6 +16,7 @@ from .picture import (
     Density,
     Image,
     Refused,
+    TooLarge,
     check_single,
     check_size,
     from_samples,
@@ -42,22 +43,23 @@ _SEGMENT_LIMIT = 65533  # a marker segment is at most 65535 bytes, its length fi
 _XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 
 
-def decode_with_pillow(data: bytes, formats: tuple[str, ...], exif: bytes = b"") -> Image:
+def decode_with_pillow(data: bytes, formats: tuple[str, ...], exif: bytes = b"", most: int = MAX_PIXELS) -> Image:
     """The picture in a file of one of Pillow's formats; see `codecs.decode`.
 
     Args:
         data: The whole file.
         formats: Names that Pillow gives the formats to try.
         exif: EXIF block; where empty, the file's own.
+        most: Largest number of pixels.
     """
     from PIL import Image as pillow
 
     try:
         opened = pillow.open(BytesIO(data), formats=formats)
     except pillow.DecompressionBombError:
-        raise Refused(f"it is over the limit of {MAX_PIXELS} pixels", "Cut it into pieces.") from None
+        raise TooLarge(f"it is over the limit of {MAX_PIXELS} pixels", "Cut it into pieces.") from None
     with opened:
-        check_size(*opened.size)
+        check_size(*opened.size, most)
         if opened.format in ("WEBP", "GIF", "AVIF"):
             check_single(getattr(opened, "n_frames", 1))
         if opened.mode.startswith("I") or opened.mode == "F":
@@ -100,7 +102,7 @@ def _texts(opened: PillowImage) -> tuple[tuple[str, str], ...]:
     return (("Comment", text),) if text else ()
 
 
-def encode_with_pillow(suffix: str, image: Image, profile: bytes | None) -> bytes:
+def encode_with_pillow(suffix: str, image: Image, profile: bytes | None, quality: int | None = None) -> bytes:
     """A JPEG, WebP or BMP with what of the picture's metadata it holds; see `codecs.encode`."""
     from PIL import Image as pillow
 
@@ -114,7 +116,8 @@ def encode_with_pillow(suffix: str, image: Image, profile: bytes | None) -> byte
     if jpeg:
         options = {"format": "JPEG", "comment": jpeg_comment(image)}
     elif suffix == ".webp":
-        options = {"format": "WEBP", "lossless": True, "exact": True, "xmp": image.xmp or b""}
+        options = {"format": "WEBP", "lossless": quality is None, "exact": True, "xmp": image.xmp or b""}
+        options |= {} if quality is None else {"quality": quality}
     else:
         density = image.density
         options = {"format": "BMP", "dpi": density.per(2) if density and density.unit > 1 else (0, 0)}  # 0 is unknown
@@ -134,7 +137,7 @@ def encode_with_pillow(suffix: str, image: Image, profile: bytes | None) -> byte
     # Of Pillow's the segments with the metadata; of libjpeg-turbo itself the picture, which Pillow would copy.
     import imagecodecs
 
-    scan = memoryview(imagecodecs.jpeg8_encode(samples, level=95, subsampling="444"))
+    scan = memoryview(imagecodecs.jpeg8_encode(samples, level=quality or 95, subsampling="444"))
     head = _with_segments(stream.getvalue(), image)
     return b"".join((head[: _tables(head)], scan[_tables(scan) :]))
 

@@ -9,7 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from .colour import COLOUR_CHUNKS
-from .picture import EXIF_PREFIX, Density, Image, check_single, check_size, from_samples, sound_density, to_samples
+from .picture import (
+    EXIF_PREFIX,
+    MAX_PIXELS,
+    Density,
+    Image,
+    check_single,
+    check_size,
+    from_samples,
+    sound_density,
+    to_samples,
+)
 
 __all__ = ["PNG_SIGNATURE", "decode_png", "encode_png"]
 
@@ -84,11 +94,12 @@ class _Found:
         return keyword, (self.inflated(text) if packed else text).decode()
 
 
-def decode_png(data: bytes) -> Image:
+def decode_png(data: bytes, most: int = MAX_PIXELS) -> Image:
     """The picture in a PNG; see `codecs.decode`."""
     import imagecodecs
 
-    check_size(*struct.unpack_from(">II", data, 16))
+    width, height = struct.unpack_from(">II", data, 16)
+    check_size(width, height, most)
     found = _Found()
     for kind, content in _chunks(data):
         found.take(kind, content)

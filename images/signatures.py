@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["foreign_format", "is_avif"]
+__all__ = ["foreign_format", "is_avif", "suffix_of"]
 
 # Where the bytes stand, the bytes, and what the file is then.
 _SIGNATURES = (
@@ -40,6 +40,23 @@ _AVIF = {b"avif", b"avis"}
 def is_avif(data: bytes) -> bool:
     """Whether it is an AV1 image file, still or moving, by its brand or the compatible ones."""
     return data[4:8] == b"ftyp" and (data[8:12] in _AVIF or (data[8:12] in (b"mif1", b"msf1") and b"avif" in data[:64]))
+
+
+_WRITTEN = (
+    (0, b"\x89PNG", ".png"),
+    (0, b"\xff\xd8\xff", ".jpg"),
+    (0, b"II*\0", ".tif"),
+    (0, b"MM\0*", ".tif"),
+    (0, b"II+\0", ".tif"),
+    (0, b"MM\0+", ".tif"),
+    (8, b"WEBP", ".webp"),
+    (0, b"BM", ".bmp"),
+)
+
+
+def suffix_of(data: bytes) -> str:
+    """The suffix of a file's format; ".png" of one that is only read, and where its first bytes say nothing."""
+    return next((suffix for at, start, suffix in _WRITTEN if data[at : at + len(start)] == start), ".png")
 
 
 def foreign_format(data: bytes) -> str | None:

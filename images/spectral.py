@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -11,11 +12,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ImageError
+from ..errors import ImageError, ImageTooLarge
 from ..files import write_atomic
-from .picture import Refused, check_size, quantised
+from .picture import MAX_PIXELS, Refused, TooLarge, check_size, quantised
 
-__all__ = ["TIFF_SUFFIXES", "SpectralImage", "bands_of", "read_spectral", "rescaled_spectral", "write_spectral"]
+__all__ = [
+    "TIFF_SUFFIXES",
+    "SpectralImage",
+    "bands_of",
+    "decoded_spectral",
+    "encoded_spectral",
+    "read_spectral",
+    "rescaled_spectral",
+    "write_spectral",
+]
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 
@@ -72,13 +82,36 @@ def read_spectral(path: str | os.PathLike[str], channels: int) -> SpectralImage:
         ImageError: It is missing or damaged, has several pictures, another number of samples, samples of another type
             than uint8, uint16 and float32, or floats that are NaN or infinite.
     """
+    return _decoded(Path(path), str(path), channels, MAX_PIXELS)
+
+
+def decoded_spectral(data: bytes, name: str, channels: int, most: int = MAX_PIXELS) -> SpectralImage:
+    """`read_spectral` of the bytes of a file.
+
+    Args:
+        data: The whole file.
+        name: What errors call it.
+        channels: Bands that it must have.
+        most: Largest number of pixels; more are refused before they are unpacked.
+
+    Raises:
+        ImageTooLarge: It has more pixels.
+        ImageError: See `read_spectral`.
+    """
+    return _decoded(BytesIO(data), name, channels, most)
+
+
+def _decoded(source: Path | BytesIO, path: str, channels: int, most: int) -> SpectralImage:
     import tifffile
 
-    path = Path(path)
     try:
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(source) as file:
             page = file.pages.first
-            check_size(page.imagewidth, page.imagelength)
+            check_size(page.imagewidth, page.imagelength, most)
+            if page.samplesperpixel > channels:
+                bands = f"Save it as {channels} bands of uint8, uint16 or finite float32."
+                raise Refused(f"it has {page.samplesperpixel} channels, the model takes {channels}", bands)
+            check_size(1, math.prod(page.chunks) // channels, max(most, 1 << 22))  # of a strip or tile
             samples = page.asarray()
             colour = bool(page.photometric == tifffile.PHOTOMETRIC.RGB)
             planar = bool(page.planarconfig == tifffile.PLANARCONFIG.SEPARATE)
@@ -87,6 +120,8 @@ def read_spectral(path: str | os.PathLike[str], channels: int) -> SpectralImage:
             place = tuple((tag.code, int(tag.dtype), tag.count, tag.value) for tag in tags)
             found = [page.tags.valueof(name) for name in RESOLUTION]
             pictures = len(file.pages)
+    except TooLarge as error:
+        raise ImageTooLarge(f"Cannot use {path}: {error}.", fix=error.fix) from None
     except Refused as error:
         raise ImageError(f"Cannot use {path}: {error}.", fix=error.fix) from None
     except Exception as error:  # the library raises its own errors, OSError, ValueError, struct.error, ...
@@ -141,6 +176,11 @@ def write_spectral(path: str | os.PathLike[str], image: SpectralImage, overwrite
     Raises:
         OutputError: See `write_atomic`.
     """
+    write_atomic(path, encoded_spectral(image), overwrite)
+
+
+def encoded_spectral(image: SpectralImage) -> bytes:
+    """What `write_spectral` writes."""
     import tifffile
 
     samples = image.pixels if image.kind == np.float32 else quantised(image.pixels, 8 * np.dtype(image.kind).itemsize)
@@ -162,4 +202,4 @@ def write_spectral(path: str | os.PathLike[str], image: SpectralImage, overwrite
         extratags=[(*tag, True) for tag in image.place],
         **options,
     )
-    write_atomic(path, stream.getvalue(), overwrite)
+    return stream.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,17 @@ import numpy as np
 
 from .exif import DIRECTORIES, ORIENTATION, density_of, only, parse_exif
 from .metadata import TIFF_TAGS
-from .picture import EXIF_PREFIX, Image, Refused, check_single, check_size, from_samples, to_samples
+from .picture import (
+    EXIF_PREFIX,
+    MAX_PIXELS,
+    Image,
+    Refused,
+    TooLarge,
+    check_single,
+    check_size,
+    from_samples,
+    to_samples,
+)
 from .pillow_formats import decode_with_pillow
 
 __all__ = ["TIFF_SIGNATURES", "decode_tiff", "encode_tiff"]
@@ -22,10 +33,12 @@ __all__ = ["TIFF_SIGNATURES", "decode_tiff", "encode_tiff"]
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _XMP, _ICC = 700, 34675
 _MOST_PAGES = 10_000
+_MOST_SAMPLES, _SMALL = 8, 1 << 22
+"""Samples a pixel of the largest picture, of which a smaller one may have more; pixels that any limit unpacks."""
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it says of damage, the error says better
 
 
-def decode_tiff(data: bytes) -> Image:
+def decode_tiff(data: bytes, most: int = MAX_PIXELS) -> Image:
     """The picture in a TIFF; see `codecs.decode`."""
     import tifffile
 
@@ -35,7 +48,10 @@ def decode_tiff(data: bytes) -> Image:
         check_single(sum(not getattr(other, "is_reduced", False) for other in _pages(file)))
         if page.is_reduced:
             raise Refused("its first picture is only a preview", "Convert it to PNG.")
-        check_size(page.imagewidth, page.imagelength)
+        check_size(page.imagewidth, page.imagelength, most)
+        count = max(math.prod(page.shape), math.prod(page.chunks))  # all samples, and those of a strip or tile
+        if count > _MOST_SAMPLES * max(most, _SMALL):
+            raise TooLarge(f"it unpacks to {count} samples, over the limit for {most} pixels", "Cut it into pieces.")
         parsed = parse_exif(EXIF_PREFIX + data)
         exif = only(parsed, TIFF_TAGS, DIRECTORIES)
         xmp = page.tags.valueof(_XMP)
@@ -46,7 +62,7 @@ def decode_tiff(data: bytes) -> Image:
         if page.bitspersample <= 8:
             if ORIENTATION in page.tags:  # Pillow turns the pixels of a TIFF, and only of a TIFF
                 page.tags[ORIENTATION].overwrite(1)
-            return replace(decode_with_pillow(stream.getvalue(), ("TIFF",), exif), **kept)
+            return replace(decode_with_pillow(stream.getvalue(), ("TIFF",), exif, most), **kept)
         kind = tifffile.PHOTOMETRIC(page.photometric)
         usual = kind in (kind.MINISBLACK, kind.MINISWHITE, kind.RGB) and page.imagedepth == 1
         if page.dtype != np.uint16 or not usual:

@@ -5,7 +5,6 @@ Only tensors are read: checkpoints are opened with ``weights_only=True``, so tha
 
 from __future__ import annotations
 
-import json
 import pickle
 import pickletools
 import re
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
+from ..json_form import parse_json
 from .spec import CHECKPOINT_SUFFIXES
 
 __all__ = ["exists", "read_content"]
@@ -131,7 +131,7 @@ def _read_safetensors(path: Path) -> tuple[object, dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            metadata = parse_json((file.metadata() or {}).get(METADATA_KEY, "{}"))
     except Exception as error:  # whatever a damaged file makes the reader trip over
         raise _unreadable(path, _one_sentence(error)) from error
     return state, metadata if isinstance(metadata, dict) else {}

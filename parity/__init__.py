@@ -11,6 +11,7 @@ from .report import Measure, ParityReport, Rung, TaskMeasure, TaskRung
 if TYPE_CHECKING:
     from .images import ParityImage, load_images, verification_images
     from .ladder import verify
+    from .truths import TruthPair, own_pairs
 
 __all__ = [
     "FLOORS",
@@ -20,10 +21,12 @@ __all__ = [
     "Rung",
     "TaskMeasure",
     "TaskRung",
+    "TruthPair",
     "json_number",
     "load_images",
     "max_steps",
     "nonfinite",
+    "own_pairs",
     "psnr",
     "psnr_y",
     "ssim_y",
@@ -36,5 +39,6 @@ __getattr__ = lazy_attributes(
     {
         "verify": ".ladder",
         **dict.fromkeys(("ParityImage", "load_images", "verification_images"), ".images"),
+        **dict.fromkeys(("TruthPair", "own_pairs"), ".truths"),
     },
 )

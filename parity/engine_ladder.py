@@ -20,6 +20,7 @@ from .images import ParityImage, load_images
 from .ladder import measure
 from .report import ParityReport, Rung, TaskRung
 from .task import TASK_LOSS, task_notes, task_rung
+from .truths import TruthPair
 
 __all__ = ["engine_images", "engine_sizes", "verify_engine"]
 
@@ -75,6 +76,7 @@ def verify_engine(
     runner: Runner,
     images: Sequence[ParityImage],
     *,
+    truths: Sequence[TruthPair] = (),
     min_psnr: float | None = None,
     subject: str | None = None,
     progress: Progress = silent,
@@ -89,6 +91,8 @@ def verify_engine(
         engine: What the engine says of itself.
         runner: The engine, opened.
         images: Pictures from `engine_images`.
+        truths: Ground truth to judge on, `own_pairs`, as far as the profiles take it; the packaged samples where empty
+            (none of random weights).
         min_psnr: Floor in dB instead of the ladder's own.
         subject: What the report calls the engine; its path where None.
         progress: Told each step.
@@ -112,12 +116,14 @@ def verify_engine(
         measures.append(measure(image, truth, output))
     rungs: list[Rung | TaskRung] = [Rung(f"engine {engine.precision} = PyTorch", floor, tuple(measures))]
     notes: tuple[str, ...] = ()
-    if engine.provenance.get("random_weights") is None:
+    if truths or engine.provenance.get("random_weights") is None:
         progress("ground truth")
         accepts = lambda rows, columns: _takes(engine, rows, columns)  # noqa: E731
-        if (task := task_rung(reference, runner, TASK_LOSS[engine.precision], accepts)) is not None:
+        if (task := task_rung(reference, runner, TASK_LOSS[engine.precision], accepts, truths)) is not None:
             rungs.append(task)
         notes = task_notes(engine.spec, rungs)
+        if truths and task is None:
+            notes += ("Not judged against ground truth: no profile takes an input of its sizes.",)
     runners = {"reference": reference.describe(), "candidate": runner.describe()}
     return ParityReport(subject or str(engine.path), engine.spec, tuple(rungs), runners, notes)
 

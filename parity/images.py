@@ -19,6 +19,7 @@ from ..images.resizing import pad_to_size
 from ..models.spec import ModelSpec
 
 __all__ = [
+    "LARGEST",
     "ParityImage",
     "default_sizes",
     "images_of_size",
@@ -30,6 +31,9 @@ __all__ = [
 
 
 LOG = logging.getLogger(__name__)
+
+LARGEST = (256, 256)
+"""Rows and columns up to which a picture is compared whole: what differs shows in less than a photograph."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ def load_images(
 ) -> list[ParityImage]:
     """Reads pictures and cuts their middle to the sizes, in turn; every size and every picture occurs at least once.
 
-    Of several, those that cannot be read are left out, and that is logged.
+    Pictures of the user's are looked at whole, too, unless sizes are asked for: up to `LARGEST`, which is logged. Of
+    several, those that cannot be read are left out, and that is logged.
 
     Args:
         spec: The model's spec.
@@ -82,30 +87,48 @@ def load_images(
     Raises:
         ImageError: No path holds a readable image.
     """
-    files = list_images(paths) if paths else [path for _, path in sample_images()]
-    crops = list(sizes if sizes is not None else default_sizes(spec))
+    own, crops = bool(paths), list(sizes if sizes is not None else default_sizes(spec))
+    files = list_images(paths) if own else [path for _, path in sample_images()]
+    show_whole = own and sizes is None
+    whole: list[ParityImage] = []
+    middles: list[ParityImage] = []
     readable: list[Path] = []
-    chosen: list[ParityImage] = []
 
-    def take(path: Path) -> None:
-        pixels = to_channels(read_image(path).pixels, spec.channels)
-        chosen.append(ParityImage(path.stem, middle(pixels, crops[len(chosen) % len(crops)])))
+    def take_middle(path: Path, pixels: Images) -> None:
+        name = path.name if own else path.stem
+        middles.append(ParityImage(name, middle(pixels, crops[len(middles) % len(crops)])))
 
-    for path in map(Path, files):
+    for path in files:
         try:
-            take(path)
-            readable.append(path)
+            pixels = to_channels(read_image(path).pixels, spec.channels)
         except ImageError as error:
             if len(files) == 1:
                 raise
             LOG.info(f"Skipped: {error.what}")
+            continue
+        readable.append(path)
+        if show_whole:
+            whole.append(_whole(path.name, pixels))
+        if not show_whole or len(middles) < len(crops):
+            take_middle(path, pixels)
     if not readable:
         raise ImageError(f"None of {len(files)} files can be read as an image.", fix="Name others.")
     for path in cycle(readable):
-        if len(chosen) >= len(crops):
-            return chosen
-        take(path)
-    return chosen
+        if len(middles) >= len(crops):
+            break
+        take_middle(path, to_channels(read_image(path).pixels, spec.channels))
+    seen = {(image.name, image.pixels.shape) for image in whole}
+    return whole + [image for image in middles if (image.name, image.pixels.shape) not in seen]
+
+
+def _whole(name: str, pixels: Images) -> ParityImage:
+    """A picture as it is, or its middle where it is larger than need be."""
+    rows, columns = pixels.shape[1:]
+    if rows > LARGEST[0] or columns > LARGEST[1]:
+        LOG.info(
+            f"Of {name} the middle is compared: {LARGEST[0]}x{LARGEST[1]} of {rows}x{columns}; --size takes others"
+        )
+    return ParityImage(name, middle(pixels, LARGEST))
 
 
 def verification_images(

@@ -26,6 +26,7 @@ from .probe import OnnxProbe, block_output, dictionary_tensors, ordered_blocks, 
 from .ranges import padded
 from .report import Measure, ParityReport, Rung, TaskRung
 from .task import TASK_LOSS, task_notes, task_rung
+from .truths import TruthPair
 
 __all__ = ["measure", "verify"]
 
@@ -37,6 +38,7 @@ def verify(
     onnx_file: str | Path | OnnxArtifact,
     images: Sequence[ParityImage] | None = None,
     *,
+    truths: Sequence[TruthPair] = (),
     min_psnr: float | None = None,
     also: Sequence[Runner] = (),
     subject: str | None = None,
@@ -48,6 +50,8 @@ def verify(
         model: The reference, as loaded (not folded).
         onnx_file: The exported file.
         images: Pictures in the model's channels; the packaged samples at telling sizes where None.
+        truths: Ground truth to judge on, `own_pairs`; the packaged samples where empty (none of a file with a fixed
+            size, nor of random weights).
         min_psnr: Floor in dB for the ONNX rungs instead of the ladder's own.
         also: Other runners of the same file, such as `OpenVinoRunner`, each with rungs of its own.
         subject: What the report calls the file; its path where None.
@@ -66,17 +70,17 @@ def verify(
         raise InputError("There is no picture to verify on.", fix="Give at least one, or None for the packaged ones.")
     reference, candidate = TorchRunner(model), OnnxRuntimeRunner(artifact)
     progress("PyTorch")
-    truths: list[Images] = []
+    wanted: list[Images] = []
     dictionaries: list[Dictionaries] = []
     for image in images:
         with record_dictionaries() as recorded:
-            truths.append(reference.run(image.pixels[None]))
+            wanted.append(reference.run(image.pixels[None]))
         dictionaries.append(recorded)
     progress("folded PyTorch")
-    rungs: list[Rung | TaskRung] = [_folded_rung(reference, TorchRunner(folded), artifact.blocks, images[0], truths[0])]
+    rungs: list[Rung | TaskRung] = [_folded_rung(reference, TorchRunner(folded), artifact.blocks, images[0], wanted[0])]
     progress(f"ONNX {artifact.precision}")
     semantic = any(dictionaries)
-    comparison = _Comparison(artifact, model, images, truths, dictionaries if semantic else None, progress)
+    comparison = _Comparison(artifact, model, images, wanted, dictionaries if semantic else None, progress)
     rungs += comparison.semantic_rungs(min_psnr) if semantic else [comparison.plain_rung(candidate, min_psnr)]
     runners = {"reference": reference.describe(), "candidate": candidate.describe()}
     for runner in also:
@@ -85,10 +89,10 @@ def verify(
         progress(name)
         rungs += comparison.own_rung(runner, name, min_psnr)
     notes: tuple[str, ...] = ()
-    if artifact.provenance.get("random_weights") is None and "height" not in artifact.fixed_sizes:
+    if truths or (artifact.provenance.get("random_weights") is None and "height" not in artifact.fixed_sizes):
         progress("ground truth")
         for judged in (candidate, *also):
-            if (task := task_rung(reference, judged, TASK_LOSS[artifact.precision])) is not None:
+            if (task := task_rung(reference, judged, TASK_LOSS[artifact.precision], pairs=truths)) is not None:
                 suffix = "" if judged is candidate else f", under {judged.describe()['target']}"
                 rungs.append(dataclasses.replace(task, name=task.name + suffix))
         notes = task_notes(artifact.spec, rungs)

@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..engines import Images, faithful_session
+from ..engines.onnxruntime.runner import run_session
 from ..models import Restorer, pad_images
 from ..plugins import OPERATORS
 
@@ -83,7 +84,7 @@ class OnnxProbe:
         names = [entry.name for entry in self.session.get_inputs()]
         feeds = dict(zip(names, [images, *dictionaries], strict=True))
         first = self.session.get_outputs()[0].name
-        image, *extras = self.session.run([first, *self.outputs], feeds)
+        image, *extras = run_session(self.session, [first, *self.outputs], feeds, "the model")
         return image, extras
 
 

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..errors import InputError, Unsupported
+from ..json_form import parse_json
 
 __all__ = [
     "FIELD",
@@ -120,7 +121,7 @@ def read_record(data: bytes) -> KernelRecord:
         body = data[HEADER.size : HEADER.size + length]
         if len(body) < length:
             raise ValueError(f"{length - len(body)} of {length} bytes are missing")
-        told = json.loads(zlib.decompress(body))
+        told = parse_json(zlib.decompress(body))
         kernels = tuple(
             _typed(CarriedKernel, {**kernel, "ptx": sys.intern(kernel["ptx"])})  # equal texts of layers become one
             for kernel in told["kernels"]

@@ -8,6 +8,7 @@ from .memory import MemoryPlan, memory_plan
 from .one_picture import Restored, restore_image
 from .out_of_memory import is_out_of_memory
 from .pipeline import Failed
+from .server import ServerAddress, ServerClient, ServerOptions, restore_on_server
 from .tiled_runner import PlannedRoom, Room, TiledRunner
 
 __all__ = [
@@ -20,6 +21,9 @@ __all__ = [
     "Restoration",
     "Restored",
     "Room",
+    "ServerAddress",
+    "ServerClient",
+    "ServerOptions",
     "Skipped",
     "TiledRunner",
     "is_out_of_memory",
@@ -28,6 +32,7 @@ __all__ = [
     "restore_image",
     "restore_on_devices",
     "restore_on_ray",
+    "restore_on_server",
     "restore_pictures",
     "restore_planned",
 ]

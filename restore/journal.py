@@ -18,6 +18,7 @@ from typing import Any
 
 from ..engines.runner import Runner
 from ..errors import OutputError
+from ..json_form import parse_json
 from .identity import runner_facts
 
 __all__ = ["JOURNAL", "Journal", "begun_outputs", "remove_leftovers", "runner_key"]
@@ -187,7 +188,7 @@ def _read(path: Path) -> dict[str, _Entry]:
         raise OutputError(f"Cannot read the journal {path}: {error.strerror}.", fix="Check its permissions.") from error
     for line in lines:
         try:
-            told = json.loads(line)
+            told = parse_json(line)
             if "begun" in told:
                 entries[str(told["begun"])] = _Entry(told)
             else:

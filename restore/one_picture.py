@@ -10,11 +10,28 @@ import numpy as np
 
 from ..engines.runner import Images, Runner
 from ..errors import AgileIRError, EnvironmentProblem
-from ..images.files import Image, check_finite, encoding_bytes, read_image, sample_bits, write_image
+from ..images.files import (
+    MAX_PIXELS,
+    Image,
+    check_finite,
+    decoded,
+    encoded,
+    encoding_bytes,
+    read_image,
+    sample_bits,
+    write_image,
+)
 from ..images.metadata import rescaled
 from ..images.picture import quantised, to_channels
 from ..images.resizing import resize_bicubic
-from ..images.spectral import SpectralImage, read_spectral, rescaled_spectral, write_spectral
+from ..images.spectral import (
+    SpectralImage,
+    decoded_spectral,
+    encoded_spectral,
+    read_spectral,
+    rescaled_spectral,
+    write_spectral,
+)
 from ..images.transparency import visible_colour
 from ..models.spec import ModelSpec
 from .out_of_memory import is_out_of_memory
@@ -24,6 +41,8 @@ from .tiling import Part
 __all__ = [
     "Picture",
     "Restored",
+    "decode_picture",
+    "encode_picture",
     "is_spectral",
     "read_picture",
     "restore_image",
@@ -152,6 +171,22 @@ def read_picture(source: Path, spec: ModelSpec) -> Picture:
     return read_spectral(source, spec.channels) if is_spectral(spec) else read_image(source)
 
 
+def decode_picture(data: bytes, name: str, spec: ModelSpec, most: int = MAX_PIXELS) -> Picture:
+    """`read_picture` of the bytes of a file.
+
+    Args:
+        data: The whole file.
+        name: What errors call it.
+        spec: The model's spec.
+        most: Largest number of pixels; more are refused before they are unpacked.
+
+    Raises:
+        ImageTooLarge: It has more pixels.
+        ImageError: It cannot be read, or has not the model's bands.
+    """
+    return decoded_spectral(data, name, spec.channels, most) if is_spectral(spec) else decoded(data, name, most)
+
+
 def restore_picture(runner: Runner, picture: Picture, output: Path) -> Picture:
     """Restores a picture for a file, in the samples that the file will hold; room is left for encoding it.
 
@@ -177,6 +212,25 @@ def write_picture(output: Path, picture: Picture, overwrite: bool = False) -> No
         write_spectral(output, picture, overwrite)
     else:
         write_image(output, picture, overwrite)
+
+
+def encode_picture(output: Path, picture: Picture, quality: int | None = None) -> tuple[bytes, list[str]]:
+    """What `write_picture` writes.
+
+    Args:
+        output: The file that it is for; its suffix is the format.
+        picture: The restored picture.
+        quality: See `images.files.encoded`.
+
+    Returns:
+        The bytes, and what of the picture they do not hold.
+
+    Raises:
+        OutputError: The picture does not go into the format.
+    """
+    if isinstance(picture, SpectralImage):
+        return encoded_spectral(picture), []
+    return encoded(output, picture, quality)
 
 
 def size_of(picture: Picture) -> tuple[int, int]:

@@ -21,7 +21,17 @@ from ..images.files import read_size
 from .free_memory import free_memory
 from .one_picture import Picture, Restored, read_picture, restore_picture, size_of, write_picture
 
-__all__ = ["AHEAD", "Desk", "Failed", "Work", "as_typed", "of_the_place", "pictures_room", "restore_each"]
+__all__ = [
+    "AHEAD",
+    "Desk",
+    "Failed",
+    "Work",
+    "as_typed",
+    "of_the_place",
+    "picture_bytes",
+    "pictures_room",
+    "restore_each",
+]
 
 AHEAD = 2
 BEHIND = min(max((os.cpu_count() or 1) // 2, 2), 8)
@@ -174,7 +184,8 @@ class _Line:
                 work = self.desk.take(wait and not self.coming)
                 if work is None:
                     return
-                self.unread = work, _bytes(work.source, self.runner.spec.scale)
+                rows, columns = read_size(work.source) or (0, 0)  # where the file does not tell
+                self.unread = work, picture_bytes(rows * columns, self.runner.spec.scale)
             work, cost = self.unread
             with self.changed:
                 if wait and not self.coming:
@@ -239,7 +250,6 @@ def of_the_place(error: Exception, output: Path) -> bool:
     return getattr(error.__cause__, "errno", None) in NOT_THE_PICTURE or not os.access(output.parent, os.W_OK | os.X_OK)
 
 
-def _bytes(source: Path, scale: int) -> int:
-    """What a picture holds in float32, and its restoration in 16 bits; 0 where the file does not tell."""
-    rows, columns = read_size(source) or (0, 0)
-    return rows * columns * 4 * (4 + 2 * scale * scale)
+def picture_bytes(pixels: int, scale: int) -> int:
+    """What a picture of so many pixels holds in float32, with alpha, and its restoration in 16 bits."""
+    return pixels * 4 * (4 + 2 * scale * scale)

@@ -59,7 +59,7 @@ def _named(named: Iterable[str | Path], recursive: bool) -> Iterator[tuple[Path,
             continue
         file = Path(str(each).removeprefix(LIST))
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8-sig").splitlines()  # Windows begins such files with a mark
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise ImageError(

@@ -3,6 +3,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before anything loads it: tests report nothing to anybody
+# kernels that tests compile: not in the home
+os.environ.setdefault("TRITON_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "triton"))
 
 import pytest
 
@@ -16,6 +18,14 @@ from .small_samples import cut_samples
 def no_choice_of_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody says which runtime, it is ONNX Runtime: a choice by time would make tests differ from run to run."""
     monkeypatch.setattr("agileir_export.engines.openvino.choice.openvino_version", lambda: "")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's cache is neither read nor written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AGILEIR_EXPORT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import numpy as np
 
 from agileir_export.images.files import Image, read_image, sample_images, write_image
 
-USERS = ("agileir_export.parity.task", "agileir_export.parity.images")
+USERS = ("agileir_export.parity.truths", "agileir_export.parity.images")
 """Modules that look samples up by their own name for `sample_images`."""
 
 

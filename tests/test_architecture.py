@@ -15,7 +15,10 @@ from agileir_export.plugins import DOMAIN, OPERATORS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "agileir_export"
-UPPER, LOWER = ("cli", "commands", "bundle", "restore", "conversion"), ("calib", "parity", "engines", "export")
+UPPER, LOWER = (
+    ("cli", "commands", "serving", "bundle", "restore", "conversion"),
+    ("calib", "parity", "engines", "export"),
+)
 ROOMS = ("__main__", *UPPER, *LOWER, "models", "plugins")
 """From the top to the bottom: a room imports itself and what stands after it."""
 GROUND = ("cache", "images", "json_form", "lazy", "files", "process_memory", "progress", "quiet", "version", "errors")

@@ -29,9 +29,11 @@ SLOW_PAGES = {"README.md", "onnx.md", "precision.md", "spandrel.md", "tiles.md"}
 NOT_HERE = {
     r"import tensorrt": "needs TensorRT; tests/contract registers the plugins",
     r"--target tensorrt|verify a\.plan|doctor": "needs a GPU, or tells of this machine",
+    r"tritonclient|^agileir-export serve|--server": "needs a server; tests/serving starts one",
     r"--devices|--ray": "needs GPUs, or a cluster; tests/restore runs the processes on the CPU",
     r"explain a\.plan b\.plan": "two engines of the reader's",
     r"^(ffmpeg|vspipe)": "frames from a program that is not here",
+    r"^eval": "for a shell that is somebody's",
     r"^(make|python|ray|\.venv|pip|docker|trtexec|export|polygraphy|sh|\./|--|tritonserver)": "not a command of ours",
 }
 """What is not run, and why."""
@@ -74,6 +76,10 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) 
         Path(place).mkdir()
         for name, path in sample_images():
             write_image(Path(place, f"{name}.png"), Image(read_image(path).pixels[:, 60:100, 60:108]))
+    for name, path in sample_images()[:2]:  # ground truth, and what it is restored from
+        for scale, place in ((1, "sharp"), (2, "x2"), (4, "x4")):
+            Path(place).mkdir(exist_ok=True)
+            write_image(Path(place, f"{name}.png"), Image(read_image(path).pixels[:, 60:100:scale, 60:108:scale]))
     clip(Path("clip.mp4"), seconds=0.5)
     for name in ("photo.png", "photo.jpg"):
         write_image(Path(name), Image(read_image(next(Path("photos").iterdir())).pixels))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...json_form import parse_json
 from .kernels import Kernel, Layer, Tensor, elements, kernel_of, number_type
 
 __all__ = ["kernels_from_inspector", "kernels_from_rtx_log"]
@@ -67,8 +67,8 @@ def kernels_from_inspector(text: str) -> list[Kernel]:
         ValueError: The text is not JSON of this form.
     """
     try:
-        answer = json.loads(text)
-    except json.JSONDecodeError as error:
+        answer = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"the engine inspector's answer is not JSON: {error}") from error
     if isinstance(answer, Mapping):
         answer = answer.get("Layers", [answer] if "Name" in answer else None)

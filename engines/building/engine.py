@@ -33,6 +33,7 @@ from ..audit.verdict import (
 from ..cuda_driver import probe_gpu
 from ..profile_choice import NOTHING_SAID, Sizes, choose_profiles
 from ..targets import PYTHON_FORM, Target, check_capabilities, choose_target, load_target
+from .memory import least_memory
 from .process import BuildResult, build_in_process
 from .request import BuildOptions, BuildRequest, check_options, check_request, choose_plugins
 
@@ -66,7 +67,8 @@ class EngineBuild:
         gpus: Compute capabilities it is for.
         facts: What its bytes depend on.
         audit: Realised precision of its kernels.
-        build: ``seconds``, ``peak_memory_bytes``, ``layers`` of the parsed network, and ``cached``.
+        build: ``seconds``, ``peak_memory_bytes``, ``layers`` of the parsed network, ``cached``, and
+            ``least_memory_bytes`` (`least_memory`), of each profile.
     """
 
     plan: bytes
@@ -175,7 +177,10 @@ def make_engine(
     """
     facts, gpus = engine_facts(artifact, request)
     plan, audit, build = _from_cache_or_built(artifact, request, facts, cache, progress)
-    return EngineBuild(plan, artifact, request, gpus, facts, audit, {"cached": False, **build})
+    least = [least_memory(artifact.model, profile) for profile in request.profiles]
+    return EngineBuild(
+        plan, artifact, request, gpus, facts, audit, {"cached": False, **build, "least_memory_bytes": least}
+    )
 
 
 def engine_facts(artifact: OnnxArtifact, request: BuildRequest) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -12,12 +14,18 @@ from ...errors import OnnxFileError
 from ...export.artifact import OnnxArtifact
 from ..runner import ExportedRunner, Images
 from .half_emulation import computes_in_half, emulate_half
+from .integers import IN_FLOAT, wrong_products
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-__all__ = ["OnnxRuntimeRunner", "create_session", "faithful_session", "load_onnxruntime"]
+__all__ = ["OnnxRuntimeRunner", "create_session", "faithful_session", "load_onnxruntime", "run_session"]
+
+LOG = logging.getLogger(__name__)
+
+UNFIT = ("Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException")
+"""Classes of ONNX Runtime's errors that say that a node cannot compute what it is given."""
 
 
 def load_onnxruntime() -> ModuleType:
@@ -29,7 +37,7 @@ def load_onnxruntime() -> ModuleType:
 def create_session(
     model: str | bytes, threads: int | None = None, name: str = "the model", *, in_order: bool = False
 ) -> onnxruntime.InferenceSession:
-    """An inference session on the CPU.
+    """An inference session on the CPU; quantised layers are in float32 where INT8 ones would be wrong (`integers`).
 
     Args:
         model: Path or serialised model.
@@ -45,6 +53,8 @@ def create_session(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.enable_mem_pattern = False  # it keeps a block for the second run beside what the first left: twice the peak
+    if wrong_products(onnxruntime.__version__):
+        options.add_session_config_entry(*IN_FLOAT)
     if threads is not None:
         options.intra_op_num_threads = threads
     if in_order:
@@ -83,6 +93,31 @@ def faithful_session(
     return create_session(model.SerializeToString(), threads, name)
 
 
+def run_session(
+    session: onnxruntime.InferenceSession, outputs: Sequence[str] | None, feeds: Mapping[str, Any], name: str
+) -> list[Any]:
+    """Runs a session.
+
+    Args:
+        session: The session.
+        outputs: Names of the outputs to compute; None for all.
+        feeds: Inputs by name.
+        name: What an error calls the model.
+
+    Raises:
+        OnnxFileError: Its nodes do not fit together. Errors of other kinds, such as of memory, stay as they are.
+    """
+    try:
+        results: list[Any] = session.run(outputs, feeds)
+        return results
+    except Exception as error:  # the runtime's exception classes share no base but Exception
+        if type(error).__name__ not in UNFIT or "alloc" in str(error).lower():
+            raise
+        raise OnnxFileError(
+            f"{name} cannot be run: {error}", why="It may be damaged.", fix="Export it again."
+        ) from error
+
+
 class OnnxRuntimeRunner(ExportedRunner):
     """Runs an exported file under ONNX Runtime on the CPU; pads to the model's multiple and crops.
 
@@ -99,10 +134,19 @@ class OnnxRuntimeRunner(ExportedRunner):
     def __init__(self, source: str | Path | OnnxArtifact, threads: int | None = None) -> None:
         super().__init__(source, threads)
         self.session = faithful_session(self.artifact.model, threads, self.artifact.name)
+        version = load_onnxruntime().__version__
+        self.int8_in_float = self.artifact.precision == "int8" and wrong_products(version)
+        if self.int8_in_float:
+            LOG.warning(
+                f"{self.artifact.name} is computed in float32, which takes longer: ONNX Runtime {version} multiplies "
+                "INT8 matrices wrong on processors with AMX. 1.25 and newer are right (Python 3.11 and newer), and so "
+                "is OpenVINO."
+            )
 
     def infer(self, images: Images) -> Images:
         """See `ExportedRunner.infer`."""
-        output: Images = self.session.run(None, {self.session.get_inputs()[0].name: images})[0]
+        feeds = {self.session.get_inputs()[0].name: images}
+        output: Images = run_session(self.session, None, feeds, self.artifact.name)[0]
         return output
 
     def describe(self) -> dict[str, Any]:
@@ -110,10 +154,12 @@ class OnnxRuntimeRunner(ExportedRunner):
         import onnxruntime
 
         half = {"half_precision": "emulated"} if self.artifact.conversion else {}
+        integers = {"int8": "in float32"} if self.int8_in_float else {}
         return {
             "target": "onnxruntime",
             "version": onnxruntime.__version__,
             "providers": self.session.get_providers(),
             "sha256": self.artifact.sha256,
             **half,
+            **integers,
         }

@@ -56,7 +56,7 @@ def report(artifact: OnnxArtifact, decibels: float = 130.0) -> ParityReport:
 def test_the_folder_holds_everything_and_says_what(artifact: OnnxArtifact, tmp_path: Path) -> None:
     plans = [engine(tmp_path, artifact, "a.plan"), engine(tmp_path, artifact, "b.plan", target="rtx", gpus=("sm89",))]
     written = write_bundle(tmp_path / "out", artifact, plans, report(artifact), page="<p>", name="small")
-    assert written.triton == ("small_onnx", "small_tensorrt_float16")
+    assert written.triton == ("small", "small_onnx", "small_tensorrt_float16")
     found = sorted(p.relative_to(written.folder).as_posix() for p in written.folder.rglob("*") if p.is_file())
     assert found == sorted([*written.files, "manifest.json"])
     assert {
@@ -66,8 +66,10 @@ def test_the_folder_holds_everything_and_says_what(artifact: OnnxArtifact, tmp_p
         "parity.json",
         "parity.html",
         "README.md",
+        "triton/small/1/model.py",
         "triton/small_onnx/1/model.onnx",
         "triton/small_tensorrt_float16/1/model.plan",
+        "triton/small_tensorrt_float16/1/model.plan.json",
     } <= {*found}
     for name, digest in written.files.items():
         assert hashlib.sha256((written.folder / name).read_bytes()).hexdigest() == digest
@@ -91,7 +93,13 @@ def test_the_onnx_file_of_a_bundle_is_the_model(artifact: OnnxArtifact, tmp_path
 def test_triton_reads_names_shapes_batching_and_warm_up(artifact: OnnxArtifact, tmp_path: Path) -> None:
     plans = [engine(tmp_path, artifact, "free.plan"), engine(tmp_path, artifact, "tile.plan", profiles=(TILE,))]
     read = configs(write_bundle(tmp_path / "out", artifact, plans, name="m", batch=6, instances=2).folder)
-    assert set(read) == {"m_onnx", "m_tensorrt_float16_1", "m_tensorrt_float16_2"}
+    assert set(read) == {"m", "m_onnx", "m_tensorrt_float16_1", "m_tensorrt_float16_2"}
+    pictures = read.pop("m")
+    assert (pictures.name, pictures.backend, pictures.instance_group[0].count) == ("m", "python", 1)
+    assert [each.name for each in pictures.input] == ["picture"]
+    assert [each.name for each in pictures.output] == ["restored", "about"]
+    plans = "m_tensorrt_float16_1/1/model.plan,m_tensorrt_float16_2/1/model.plan"
+    assert pictures.parameters["plans"].string_value == plans
     for name, config in read.items():
         assert config.name == name
         assert (config.input[0].name, config.output[0].name) == ("input", "output")
@@ -112,7 +120,7 @@ def test_triton_reads_names_shapes_batching_and_warm_up(artifact: OnnxArtifact, 
 
 def test_a_static_file_has_no_batching(tmp_path: Path, folder: Path) -> None:
     static = networks.exported(folder, KIND, static=(8, 12))
-    (config,) = configs(write_bundle(tmp_path / "out", static, name="fixed").folder).values()
+    config = configs(write_bundle(tmp_path / "out", static, name="fixed").folder)["fixed_onnx"]
     assert config.max_batch_size == 0
     assert not config.HasField("dynamic_batching")
     assert (list(config.input[0].dims), list(config.output[0].dims)) == ([1, 3, 8, 12], [1, 3, 16, 24])
@@ -172,7 +180,7 @@ def test_only_a_bundle_is_replaced(artifact: OnnxArtifact, tmp_path: Path) -> No
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
     write_bundle(tmp_path / "out", artifact, name="first")
     write_bundle(tmp_path / "out", artifact, name="second", overwrite=True)
-    assert [path.name for path in (tmp_path / "out" / "triton").iterdir()] == ["second_onnx"]
+    assert sorted(path.name for path in (tmp_path / "out" / "triton").iterdir()) == ["second", "second_onnx"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out"]
 
 
@@ -187,7 +195,7 @@ def test_a_custom_model_is_named_after_its_file(artifact: OnnxArtifact, tmp_path
     shutil.copyfile(artifact.path, copy)
     named = read_artifact(copy)
     assert named.spec.name == "custom"
-    assert write_bundle(tmp_path / "out", named).triton == ("night_onnx",)
+    assert write_bundle(tmp_path / "out", named).triton == ("night", "night_onnx")
 
 
 def test_a_plan_that_needs_this_package_is_not_for_triton(artifact: OnnxArtifact, tmp_path: Path) -> None:
@@ -199,7 +207,7 @@ def test_a_plan_that_needs_this_package_is_not_for_triton(artifact: OnnxArtifact
         engine(tmp_path, artifact, "rtx.plan", plugins=carried, target="rtx", gpus=("sm89",)),
     ]
     written = write_bundle(tmp_path / "out", artifact, plans, name="small")
-    assert written.triton == ("small_onnx", "small_tensorrt_float16")
+    assert written.triton == ("small", "small_onnx", "small_tensorrt_float16")
     card = " ".join((written.folder / "README.md").read_text().split())
     assert "`python.plan` (layout 1), `rtx.plan` (layout 1)" in card and "--attention decomposed" in card
     manifest = json.loads((written.folder / "manifest.json").read_text())

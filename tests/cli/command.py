@@ -11,7 +11,20 @@ from click.testing import CliRunner, Result
 
 from agileir_export.cli import main
 
-VERBS = ("onnx", "verify", "restore", "calibrate", "trt", "cache", "bundle", "polygraphy", "models", "info", "doctor")
+VERBS = (
+    "onnx",
+    "verify",
+    "restore",
+    "calibrate",
+    "trt",
+    "cache",
+    "bundle",
+    "serve",
+    "polygraphy",
+    "models",
+    "info",
+    "doctor",
+)
 KIND, PRESET = "swinir-light", "swinir_trial_x2"
 """A tiny network, and the name it has as a preset while a test runs."""
 

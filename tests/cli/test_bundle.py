@@ -11,7 +11,7 @@ from .command import PRESET, SIZES, document, run, written
 def test_a_verified_file_becomes_a_bundle(trial: Path) -> None:
     result = run("bundle", trial, "-o", "out", *SIZES, "--json")
     assert result.exit_code == 0, result.stderr
-    assert document(result)["triton"] == [f"{PRESET}_onnx"]
+    assert document(result)["triton"] == [PRESET, f"{PRESET}_onnx"]
     assert written() == ["out"]
     assert json.loads(Path("out/parity.json").read_text())["passed"] is True
     assert Path("out/parity.html").read_text().lower().startswith("<!doctype html>")

@@ -58,8 +58,12 @@ VERBS: dict[str, tuple[str, ...]] = {
 }
 
 
+ELSEWHERE = ("trt", "serve (when it is ready)", "serve --check")
+"""Those that need a plan, or a server: below, and in tests/serving."""
+
+
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_names_of_a_document(verb: str, files: dict[str, Path]) -> None:
+def test_the_names_of_a_document(verb: str, files: dict[str, Path], own_cache: Path) -> None:
     told = printed(*(argument.format_map(files) for argument in VERBS[verb]))
     wanted = names(ROWS[verb].replace("(unless `--no-verify`)", ""))
     found = set(told[0] if isinstance(told, list) else told)
@@ -76,8 +80,8 @@ def test_the_names_of_an_engine(tmp_path: Path) -> None:
 def test_every_verb_is_in_the_table() -> None:
     from agileir_export.cli import main
 
-    assert {verb.split()[0] for verb in VERBS} | {"trt"} >= set(main.commands)
-    assert set(ROWS) == {*VERBS, "trt"}
+    assert {verb.split()[0] for verb in (*VERBS, *ELSEWHERE)} >= set(main.commands)
+    assert set(ROWS) == {*VERBS, *ELSEWHERE}
 
 
 def test_the_names_within(files: dict[str, Path]) -> None:

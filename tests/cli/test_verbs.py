@@ -11,7 +11,7 @@ import pytest
 from agileir_export.cli import main
 from agileir_export.engines.doctor import CHECKS, Problem
 from agileir_export.export import read_artifact
-from agileir_export.images.files import read_image
+from agileir_export.images.files import Image, read_image, write_image
 from agileir_export.models import preset_names
 from agileir_export.restore.journal import JOURNAL
 
@@ -171,8 +171,38 @@ def test_verify_a_model_leaves_no_file(files: dict[str, Path]) -> None:
     assert result.exit_code == 0
     (report,) = document(result)["reports"]
     assert report["subject"] == PRESET
-    assert {m["image"] for m in report["rungs"][1]["measures"]} == {path.stem for path in files["samples"].iterdir()}
+    assert {m["image"] for m in report["rungs"][1]["measures"]} == {path.name for path in files["samples"].iterdir()}
     assert written() == []
+
+
+def test_verify_on_ground_truth_of_ones_own(files: dict[str, Path], trial: Path) -> None:
+    """The pictures of `--images` are what the others are restored from."""
+    for name, size in (("sharp/a.png", (11, 14)), ("small/ax2.png", (5, 7))):
+        Path(name).parent.mkdir()
+        write_image(name, Image(networks.images(1, 3, *size)[0]))
+    arguments = ("verify", trial, *SIZES, "--json", "--ground-truth", "sharp")
+    for more in ((), ("--images", "small")):
+        (report,) = document(run(*arguments, *more))["reports"]
+        (measure,) = report["rungs"][-1]["task"]
+        assert measure["image"] == "a.png" and measure["reference"] == pytest.approx(measure["candidate"], abs=0.01)
+    result = run(*arguments, "--images", files["picture"])
+    assert result.exit_code == 2 and "no input among --images" in result.stderr
+
+
+def test_verify_times_what_it_verifies(trial: Path) -> None:
+    (report,) = document(run("verify", trial, *SIZES, "--time", "--json"))["reports"]
+    time = report["time"]
+    assert (time["target"], time["rows"], time["columns"]) == ("onnxruntime", 8, 12)
+    assert 0 < time["least_seconds"] <= time["median_seconds"] and time["runs"] >= 1
+    assert run("onnx", PRESET, "--random-weights", 0, "-o", "half.onnx", "--fp16", "--no-verify").exit_code == 0
+    result = run("verify", "half.onnx", *SIZES, "--time", "--json")
+    assert document(result)["reports"][0]["time"] is None and "Not timed" in result.stderr
+
+
+def test_pictures_that_are_missing_are_known_before_a_file_is_written(files: dict[str, Path]) -> None:
+    for option in ("--images", "--ground-truth"):
+        result = run("onnx", files["swinir"], "-o", "a.onnx", option, "none.png")
+        assert result.exit_code == 2 and "none.png" in result.stderr and written() == []
 
 
 # ---- restore ----
@@ -190,6 +220,12 @@ def test_restore_with_a_file_and_with_a_model(files: dict[str, Path]) -> None:
     first, second = (read_image(path).pixels for path in ("a.png", "folder/picture.png"))
     assert first.shape == (3, 10, 14)
     assert np.abs(first - second).max() <= 1 / 255
+
+
+def test_a_picture_in_place_of_the_model(files: dict[str, Path]) -> None:
+    result = run("restore", files["picture"], files["onnx"], "-o", "a.png")
+    assert result.exit_code == 2
+    assert f"agileir-export restore {files['onnx']} {files['picture']}" in " ".join(result.stderr.split())
 
 
 def test_restore_overwrites_only_when_asked(files: dict[str, Path]) -> None:

@@ -16,9 +16,6 @@ import onnx
 import pytest
 
 from agileir_export.cache import Cache
-from agileir_export.calib.layers import find_layers
-from agileir_export.calib.quantise import insert_qdq
-from agileir_export.calib.statistics import collect
 from agileir_export.engines import OnnxRuntimeRunner, OpenVinoRunner, Runner, TorchRunner
 from agileir_export.engines.openvino import choice, loading
 from agileir_export.engines.openvino.choice import Check, choose_runner, compare_runtimes
@@ -31,6 +28,7 @@ from agileir_export.export.precision import to_precision
 from agileir_export.restore.peak_memory import measuring
 
 from ..export import networks
+from ..export.written import quantised
 from ..scripts import run_python
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
@@ -38,17 +36,6 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a p
 
 KINDS = ("agileir", "swinir-light", "swinir-jpeg", "semanir-unet")
 """RGB and grey, scale 2 and 1, multiples 4, 7 and 8."""
-
-
-def quantised(source: OnnxArtifact) -> OnnxArtifact:
-    """The file, whose layers, but for the ends, multiply int8 by int8."""
-    layers = find_layers(source.model)
-    statistics = collect(source.model, layers, [networks.images(1, source.spec.channels, 16, 24)])
-    thresholds = {layer.name: statistics[layer.input].largest for layer in layers}
-    chosen = [layer.name for layer in layers if not layer.end]
-    artifact = artifact_of(insert_qdq(source.model, layers, thresholds, chosen))
-    assert artifact.precision == "int8"
-    return artifact
 
 
 # ---- the protocol ----

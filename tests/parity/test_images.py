@@ -16,7 +16,7 @@ from agileir_export.images.files import Image, sample_images, write_image
 from agileir_export.images.picture import to_channels
 from agileir_export.models import ModelSpec, build_preset, preset_names
 from agileir_export.parity import load_images, verification_images
-from agileir_export.parity.images import default_sizes
+from agileir_export.parity.images import LARGEST, default_sizes
 
 SPEC = ModelSpec("swinir", "custom", "super-resolution", 2, 3, window_size=8, pad_multiple=8)
 
@@ -60,7 +60,7 @@ def test_every_size_and_every_picture_occurs() -> None:
 def test_the_middle_is_cut(tmp_path: Path) -> None:
     pixels = save(tmp_path / "a.png", 9, 14)
     (image,) = load_images(SPEC, [tmp_path / "a.png"], [(5, 4)])
-    assert image.name == "a"
+    assert image.name == "a.png"
     assert image.pixels.dtype == np.float32
     assert image.pixels.flags.c_contiguous
     assert np.array_equal(image.pixels, pixels[:, 2:7, 5:9])
@@ -77,7 +77,7 @@ def test_files_and_folders_in_order(tmp_path: Path) -> None:
     for name in ("more/10.png", "more/2.png", "first.png"):
         save(tmp_path / name, 4, 4)
     images = load_images(SPEC, [tmp_path / "first.png", tmp_path / "more"], [(2, 2)])
-    assert [image.name for image in images] == ["first", "2", "10"]
+    assert [image.name for image in images] == ["first.png", "2.png", "10.png"]
 
 
 def test_a_missing_picture_is_refused(tmp_path: Path) -> None:
@@ -109,13 +109,24 @@ def test_a_fixed_size_is_the_size_to_verify_at(tmp_path: Path) -> None:
     assert len({image.pixels.shape for image in verification_images(artifact())}) == 3
 
 
+def test_pictures_of_the_user_are_looked_at_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    small = save(tmp_path / "a.png", 40, 70)
+    large = save(tmp_path / "b.png", LARGEST[0] + 2, 90)
+    with caplog.at_level("INFO"):
+        images = verification_images(artifact(), [tmp_path])
+    assert np.array_equal(images[0].pixels, small) and np.array_equal(images[1].pixels, large[:, 1:-1])
+    assert "Of b.png the middle is compared: 256x256 of 258x90" in caplog.text and "a.png" not in caplog.text
+    crops = [(image.name, image.pixels.shape[1:]) for image in images[2:]]
+    assert crops == [("b.png", (64, 64)), ("a.png", (1, 1))]  # 45x70 of the first is the whole of it
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_image(tmp_path / "b.png", Image(np.zeros((3, 8, 8), np.float32)))
     (tmp_path / "a.png").write_bytes(b"")
     (tmp_path / "c.png").write_text("no picture")
     with caplog.at_level("INFO"):
         found = load_images(SPEC, [tmp_path], [(4, 4), (8, 8)])
-    assert [(image.name, image.pixels.shape[1:]) for image in found] == [("b", (4, 4)), ("b", (8, 8))]
+    assert [(image.name, image.pixels.shape[1:]) for image in found] == [("b.png", (4, 4)), ("b.png", (8, 8))]
     assert caplog.text.count("Skipped: ") == 2 and all(
         str(tmp_path / name) in caplog.text for name in ("a.png", "c.png")
     )

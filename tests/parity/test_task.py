@@ -13,7 +13,8 @@ from agileir_export.images.files import Image, write_image
 from agileir_export.images.resizing import resize_bicubic
 from agileir_export.models import ModelSpec
 from agileir_export.parity import psnr, psnr_y
-from agileir_export.parity.task import TASK_LOSS, degrade, task_rung
+from agileir_export.parity.task import TASK_LOSS, task_rung
+from agileir_export.parity.truths import degrade
 
 from ..small_samples import use_samples
 

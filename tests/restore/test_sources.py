@@ -79,9 +79,11 @@ def test_a_file_comes_before_a_pattern(here: Path) -> None:
 
 
 def test_a_list(here: Path) -> None:
-    Path("list.txt").write_text("photos/italy/rome/1.png\n\nphotos\r\nphotos/italy/*.png\n@b.png\n", encoding="utf-8")
+    lines = "photos/italy/rome/1.png\n\nphotos\r\nphotos/italy/*.png\n@b.png\n"
     expected = [("photos/italy/rome/1.png", "1.png"), ("photos/9.jpg", "9.jpg"), ("photos/10.jpg", "10.jpg")]
-    assert found("@list.txt") == [*expected, ("photos/italy/1.png", "1.png"), ("@b.png", "@b.png")]
+    for encoding in ("utf-8", "utf-8-sig"):  # Windows writes the latter
+        Path("list.txt").write_text(lines, encoding=encoding)
+        assert found("@list.txt") == [*expected, ("photos/italy/1.png", "1.png"), ("@b.png", "@b.png")]
     Path("list.txt").write_text(f"photos/italy/rome/1.png\n{here}/photos/9.jpg\n../{here.name}/@b.png", "utf-8")
     assert [place for _, place in found("@list.txt", recursive=True)] == ["photos/italy/rome/1.png", "9.jpg", "@b.png"]
 

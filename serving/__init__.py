@@ -1,0 +1,1 @@
+"""Serving: pictures over the wire, by Triton Inference Server."""
