@@ -86,7 +86,9 @@ def test_every_verb_is_in_the_table() -> None:
 
 def test_the_names_within(files: dict[str, Path]) -> None:
     prose = " ".join(TEXT.split())
-    report = printed("verify", files["onnx"], "--reference", files["swinir"], "--size", "8x8", "--blocks")["reports"][0]
+    report = printed("verify", files["onnx"], "--reference", files["swinir"], "--size", "8x8", "--blocks", "--time")[
+        "reports"
+    ][0]
     assert set(report) == names(re.search(r"A report .*? has (.*?)\. A rung", prose)[1])  # type: ignore[index]
     assert set(report["rungs"][0]) == names(re.search(r"A rung has (.*?)\. Each", prose)[1])  # type: ignore[index]
     picture = printed("restore", files["onnx"], files["picture"], "-o", "a.png")["files"][0]
