@@ -153,7 +153,7 @@ def _partners(spec: ModelSpec, truths: Sequence[Path], inputs: Sequence[Path]) -
     """The input of every picture, by name."""
     known = {path.stem: path for path in inputs}
     endings = ("", f"x{spec.scale}", f"_x{spec.scale}")
-    found = {truth: known[name] for truth in truths for end in reversed(endings) if (name := truth.stem + end) in known}
+    found = {truth: known[name] for truth in truths for end in endings if (name := truth.stem + end) in known}
     if lonely := [truth.name for truth in truths if truth not in found]:
         raise InputError(
             f"{len(lonely)} of {len(truths)} pictures of the ground truth have no input among --images, "
