@@ -99,7 +99,7 @@ def _of_preset(entry: ModelEntry) -> dict[str, Any]:
 
     model = load_model(entry.name) if entry.packaged else load_model(entry.name, random_weights=0)
     weights = "packaged" if entry.packaged else "not packaged: --weights FILE, or --random-weights SEED for trials"
-    facts = {"kind": "model", "name": entry.name, "paper": entry.paper, "weights": weights}
+    facts = {"kind": "model", "name": entry.name, "paper": entry.paper, "weights": weights, "released": entry.released}
     return {**facts, "parameters": _parameters(model), "spec": model.spec.to_json()}
 
 

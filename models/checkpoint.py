@@ -54,6 +54,7 @@ class ModelEntry:
         task: What it restores.
         channels: Image channels.
         packaged: Whether trained weights are part of this package.
+        released: Where the authors published trained weights, in words; empty where they did not.
     """
 
     name: str
@@ -63,6 +64,7 @@ class ModelEntry:
     task: str
     channels: int
     packaged: bool
+    released: str = ""
 
 
 def list_models() -> list[ModelEntry]:
@@ -72,7 +74,7 @@ def list_models() -> list[ModelEntry]:
     for family in FAMILIES.values():
         for name, preset in family.presets.items():
             full = family.complete(preset)
-            shown = (full["scale"], full["task"], full["channels"], name in packaged)
+            shown = (full["scale"], full["task"], full["channels"], name in packaged, family.published(name))
             entries.append(ModelEntry(name, family.name, family.paper, *shown))
     return entries
 
@@ -138,8 +140,10 @@ def _load_preset(name: str, options: LoadOptions) -> Restorer:
         return model
     path = Path(options.weights) if options.weights is not None else packaged_models().get(name)
     if path is None:
+        published = family.published(name)
         raise ModelNameError(
             f"The preset {name} has no trained weights in this package.",
+            why=f"The authors released {published}." if published else "The authors have published none.",
             fix="Give a checkpoint (--weights FILE), or random weights for a trial (--random-weights SEED).",
         )
     _fill(model, _read_branch(path)[0].state, family, path)

@@ -50,6 +50,8 @@ class Family:
         assumed: What weights do not hold besides what is listed for every family, as `Assumption` by name, for given
             hyper-parameters as `infer` reads them; a reason for a guess of ``img_range`` or ``task`` among them.
         random_gains: Gain of random weights by suffix of a layer's name, where it is not that of `randomise`.
+        released: By preset, the names of the files that the authors released, ``*`` for a number.
+        releases: The page that has them; empty where nothing is published.
     """
 
     name: str
@@ -63,10 +65,17 @@ class Family:
     filled: Callable[[Restorer, Path], None] | None = None
     assumed: Callable[[Hyperparameters], Mapping[str, Assumption]] = lambda found: {}
     random_gains: Mapping[str, float] = field(default_factory=dict)
+    released: Mapping[str, str] = field(default_factory=dict)
+    releases: str = ""
 
     def build(self, **hyperparameters: Any) -> Restorer:
         """Makes an untrained network (``name`` and ``task`` are among the hyper-parameters)."""
         return self.network(hyperparameters)(**hyperparameters)
+
+    def published(self, preset: str) -> str:
+        """Where trained weights of a preset can be had, in words; empty where the authors published none."""
+        files = self.released.get(preset)
+        return f"{files} of {self.releases}" if files else ""
 
     def complete(self, hyperparameters: Mapping[str, Any]) -> Hyperparameters:
         """The hyper-parameters together with the defaults of those left out."""

@@ -180,5 +180,16 @@ register(
         assumed=_assumed,
         paper="arXiv 2108.10257",
         derived=("attn.relative_position_index", "attn_mask"),
+        released={
+            **{f"swinir_classical_x{s}": f"001_classicalSR_DF2K_s64w8_SwinIR-M_x{s}.pth" for s in (2, 3, 4, 8)},
+            **{f"swinir_light_x{s}": f"002_lightweightSR_DIV2K_s64w8_SwinIR-S_x{s}.pth" for s in (2, 3, 4)},
+            **{f"swinir_real_x{s}": f"003_realSR_BSRGAN_DFO_s64w8_SwinIR-M_x{s}_GAN.pth" for s in (2, 4)},
+            "swinir_real_large_x4": "003_realSR_BSRGAN_DFOWMFC_s64w8_SwinIR-L_x4_GAN.pth",
+            "swinir_denoise_grey": "004_grayDN_DFWB_s128w8_SwinIR-M_noise*.pth",
+            "swinir_denoise_color": "005_colorDN_DFWB_s128w8_SwinIR-M_noise*.pth",
+            "swinir_jpeg_grey": "006_CAR_DFWB_s126w7_SwinIR-M_jpeg*.pth",
+            "swinir_jpeg_color": "006_colorCAR_DFWB_s126w7_SwinIR-M_jpeg*.pth",
+        },
+        releases="release v0.0 of github.com/JingyunLiang/SwinIR",
     )
 )

@@ -17,6 +17,8 @@ from agileir_export.models import (
     Restorer,
     build_preset,
     find_preset,
+    list_models,
+    load_model,
     preset_names,
     register,
 )
@@ -203,3 +205,16 @@ def test_a_field_of_the_wrong_kind_is_refused_by_name(field: str, value: object)
     fields = {**dataclasses.asdict(SPEC), field: value}
     with pytest.raises(ValueError, match=field):
         ModelSpec.from_json(fields)
+
+
+def test_where_the_authors_weights_are() -> None:
+    entries = {entry.name: entry for entry in list_models()}
+    swinir = FAMILIES["swinir"]
+    assert swinir.released.keys() == swinir.presets.keys()
+    assert all(entry.released == swinir.published(name) for name, entry in entries.items() if entry.family == "swinir")
+    assert "x4" in entries["swinir_classical_x4"].released and "github.com" in entries["swinir_classical_x4"].released
+    assert not any(entry.released for entry in entries.values() if entry.family != "swinir")
+    with pytest.raises(ModelNameError, match="002_lightweightSR_DIV2K_s64w8_SwinIR-S_x2.pth of release"):
+        load_model("swinir_light_x2")
+    with pytest.raises(ModelNameError, match="have published none"):
+        load_model("semanir_s_x2")
