@@ -214,7 +214,7 @@ def test_where_the_authors_weights_are() -> None:
     assert all(entry.released == swinir.published(name) for name, entry in entries.items() if entry.family == "swinir")
     assert "x4" in entries["swinir_classical_x4"].released and "github.com" in entries["swinir_classical_x4"].released
     assert not any(entry.released for entry in entries.values() if entry.family != "swinir")
-    with pytest.raises(ModelNameError, match="002_lightweightSR_DIV2K_s64w8_SwinIR-S_x2.pth of release"):
+    with pytest.raises(ModelNameError, match=r"002_lightweightSR_DIV2K_s64w8_SwinIR-S_x2\.pth of release"):
         load_model("swinir_light_x2")
     with pytest.raises(ModelNameError, match="have published none"):
         load_model("semanir_s_x2")
