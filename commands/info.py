@@ -44,7 +44,6 @@ def models(terminal: Terminal, spandrel: bool) -> None:
     columns = ("model", "family", "task", "scale", "channels", "weights")
     rows = [(e.name, e.family, e.task, f"x{e.scale}", e.channels, "packaged" if e.packaged else "-") for e in entries]
     terminal.table("Models", columns, rows)
-    terminal.note("`info MODEL` says where the authors' weights of a model are, if they published any.")
     terminal.result([dataclasses.asdict(entry) for entry in entries])
 
 
