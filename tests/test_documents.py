@@ -57,7 +57,7 @@ def reason(text: str) -> str:
 
 
 @pytest.fixture
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def surroundings(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """A folder with the files that the pages speak of; the packaged pictures are cut small."""
     if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
         pytest.skip("TensorRT-RTX is not installed")
@@ -69,7 +69,8 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) 
     if importlib.util.find_spec("spandrel") is not None:
         tool = load_script(ROOT / "tools" / "spandrel_networks.py")
         for name, architecture in (("hat_x4", "HAT"), ("realesrgan_x4", "ESRGAN"), ("scunet", "SCUNet")):
-            torch.save(tool.make_state(architecture), f"{name}.pth")
+            if f"{name}.pth" in page.read_text(encoding="utf-8"):
+                torch.save(tool.make_state(architecture), f"{name}.pth")
     for name in ("model.onnx", "swinir.onnx", "float32.onnx"):
         shutil.copyfile(networks.exported(folder, "swinir-light").path, name)
     for place in ("photos", "inputs"):
