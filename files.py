@@ -12,12 +12,43 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from .errors import OutputError
 
-__all__ = ["check_output", "check_separate", "real", "write_atomic", "write_together", "written_beside"]
+__all__ = [
+    "LOG_FIX",
+    "appended",
+    "check_output",
+    "check_separate",
+    "real",
+    "write_atomic",
+    "write_together",
+    "written_beside",
+]
 
 LOG = logging.getLogger(__name__)
+
+
+LOG_FIX = "Check free space, quota and permissions of its folder, or name another file."
+
+
+@contextmanager
+def appended(path: Path | None) -> Iterator[IO[str] | None]:
+    """A log, opened to be appended to (UTF-8); None where none is wanted.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    if path is None:
+        yield None
+        return
+    try:
+        stream = path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"Cannot write the log {path}: {error.strerror}.", fix=LOG_FIX) from error
+    with stream:
+        yield stream
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> None:

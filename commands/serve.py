@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import InputError, OutputError, ParityMissed
+from ..errors import InputError, ParityMissed
+from ..files import appended
 from .completion import complete_model
 from .options import OutputType, TileType, Verb, common_options, memory_size, model_options, path_option
 from .terminal import Terminal
@@ -132,7 +133,7 @@ def serve(
     address = Address(host, grpc_port, http_port, metrics_port)
     check_ports(host, {"gRPC": grpc_port, "HTTP": http_port, "metrics": metrics_port})
     server = find_server(tritonserver)
-    with _log(log) as stream, _bundle(terminal, source, options) as bundle:
+    with appended(log) as stream, _bundle(terminal, source, options) as bundle:
         served = models_to_load(bundle, runtime, tensor_models)
         check_backends(server, bundle, served)
         check_plans(server, bundle, served, runtime)
@@ -166,24 +167,6 @@ def serve(
         finally:
             with terminal.working("Ending: pictures in work are finished"):
                 running.close()
-
-
-@contextmanager
-def _log(path: Path | None) -> Iterator[IO[str] | None]:
-    """The file for the server's log, opened to be appended to; None where none is wanted.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    if path is None:
-        yield None
-        return
-    try:
-        stream = path.open("a", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"Cannot write the log {path}: {error.strerror}.", fix="Name another file.") from error
-    with stream:
-        yield stream
 
 
 @contextmanager

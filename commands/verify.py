@@ -97,10 +97,10 @@ def verify(
             continue
         model, artifact = open_pair(source, reference, options)
         found = None if not blocks else _show_blocks(terminal, source, model, artifact, verification)
-        more: dict[str, Any] = {"tiles": tiles, "tile": tile, "runtime": runtime, "blocks": found}
-        pictures = verification_pictures(artifact, verification)
-        reports.append(verify_file(terminal, source, model, artifact, verification, pictures=pictures, **more)[0])
-        times = _time(terminal, open_onnx(artifact, runtime), pictures[0]) if timed else {}
+        pictures, runner = verification_pictures(artifact, verification), open_onnx(artifact, runtime)
+        more: dict[str, Any] = {"tiles": tiles, "tile": tile, "runner": runner, "blocks": found, "pictures": pictures}
+        reports.append(verify_file(terminal, source, model, artifact, verification, **more)[0])
+        times = _time(terminal, runner, pictures[0]) if timed else {}
         shown.append(reports[-1].to_json() | ({} if found is None else {"blocks": found.to_json()}) | times)
     terminal.result({"passed": all(report.passed for report in reports), "reports": shown})
     exit_on_miss(reports)
@@ -115,7 +115,7 @@ def verify_file(
     page: bool = False,
     tiles: bool = False,
     tile: Size | None = None,
-    runtime: str = "onnxruntime",
+    runner: Runner | None = None,
     blocks: QualityReport | None = None,
     pictures: Pictures | None = None,
 ) -> tuple[ParityReport, str]:
@@ -130,7 +130,7 @@ def verify_file(
         page: Whether the page is wanted for another use, too.
         tiles: Whether to compare tiles with the whole picture.
         tile: Greatest size of a tile.
-        runtime: What runs the file; where it is not ONNX Runtime, that has rungs of its own.
+        runner: What runs the file; ONNX Runtime where None, and what is not has rungs of its own.
         blocks: What was found of its blocks, for the page.
         pictures: `verification_pictures`, where they have been read.
 
@@ -138,13 +138,11 @@ def verify_file(
         The report, and its page (HTML) where it was asked for.
     """
     from ..engines import OnnxRuntimeRunner
-    from ..engines.opening import open_onnx
     from ..parity import verify
     from ..parity.tables import COLUMNS, report_rows
 
     images, truths = pictures or verification_pictures(artifact, verification)
-    runner = open_onnx(artifact, runtime)
-    also = () if isinstance(runner, OnnxRuntimeRunner) else (runner,)
+    also = () if runner is None or isinstance(runner, OnnxRuntimeRunner) else (runner,)
     with terminal.working(f"Verifying {subject}") as progress:
         report = verify(
             model,
@@ -158,7 +156,7 @@ def verify_file(
         )
     section = ""
     if tiles:
-        report, section = _with_tiles(terminal, report, runner, verification, tile)
+        report, section = _with_tiles(terminal, report, runner or OnnxRuntimeRunner(artifact), verification, tile)
     terminal.table(f"Parity of {subject}", COLUMNS, report_rows(report))
     for note in report.notes:
         terminal.note(note)

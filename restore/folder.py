@@ -10,8 +10,8 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from ..engines.runner import Runner
 from ..errors import EnvironmentProblem, OutputError
+from ..files import LOG_FIX, appended
 from ..models.spec import ModelSpec
 from ..progress import Progress, silent
 from .files import FolderOptions, Plan, check_pictures, plan_outputs
@@ -35,8 +36,6 @@ LOG = logging.getLogger(__name__)
 COMPRESSED = 0.25
 """Bytes that a restored picture takes at least, of what its source takes for as many pixels: half of the least that was
 measured (0.45 to 1.8: PNG, WebP and JPEG of the packaged samples, x2 and x4)."""
-
-LOG_FIX = "Check free space, quota and permissions of its folder."
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def restore_with(
         journal = None if plan.folder is None else open_files.enter_context(Journal(plan.folder, key))
         if journal is not None and plan.options.resume:
             remove_leftovers({output.parent for _, output in plan.pairs})
-        log = open_files.enter_context(_log(plan.options.log))
+        log = open_files.enter_context(appended(plan.options.log))
         ledger = _Ledger(plan, journal, log, progress)
         check_pictures(ledger.pairs, spec)
         _check_space(ledger.pairs, spec.scale)
@@ -273,20 +272,6 @@ def _told(result: Restored | Failed | Skipped) -> dict[str, Any]:
     if isinstance(result, Failed):
         return {**told, "error": result.error.to_json()}
     return {**dataclasses.asdict(result), **told}
-
-
-@contextmanager
-def _log(path: Path | None) -> Iterator[IO[str] | None]:
-    """The log, opened to be appended to; None where none is wanted."""
-    if path is None:
-        yield None
-        return
-    try:
-        stream = path.open("a", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"Cannot write the log {path}: {error.strerror}.", fix=LOG_FIX) from error
-    with stream:
-        yield stream
 
 
 def _check_space(pairs: Sequence[tuple[Path, Path]], scale: int) -> None:

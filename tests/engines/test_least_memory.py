@@ -43,6 +43,22 @@ def test_a_hand_case() -> None:
     assert least_memory(model, largest) == pixels * (ends + inner)
 
 
+def test_what_is_quantised_is_int8() -> None:
+    """Between the layers of a quantised file there are INT8 numbers, though the file says float32 at their ends."""
+    model = onnx.parser.parse_model(NETWORK.replace('"2*height", "2*width"', "height, width"))
+    graph = model.graph
+    (second,) = (node for node in graph.node if node.output[0] == "q")
+    second.input[0] = "d"
+    made = [onnx.helper.make_node("QuantizeLinear", ["p", "s", "z"], ["i"])]
+    made += [onnx.helper.make_node("DequantizeLinear", ["i", "s", "z"], ["d"])]
+    graph.node.extend(made)
+    (wide,) = (each for each in graph.value_info if each.name == "p")
+    graph.value_info.add().CopyFrom(wide)
+    graph.value_info[-1].name = "d"
+    pixels = 2 * 10 * 20
+    assert least_memory(model, one(2, 10, 20)) == pixels * ((3 + 3) * 4 + 8 * 1 + 16 * 2)
+
+
 @pytest.mark.parametrize("kind", networks.ONE_A_FAMILY)
 def test_it_grows_with_the_pixels(kind: str, folder: Path) -> None:
     model = networks.exported(folder, kind).model
