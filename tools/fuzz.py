@@ -1,9 +1,9 @@
 """Reads mutated files with every reader of the package, and says what was not refused as it should be.
 
 Hypothesis chooses the mutations of sound files. A reader may return or raise an `AgileIRError`; anything else is a
-finding: another exception, the end of the process, more than 10 seconds of processor time, more than 2 GiB of resident
-memory, a program started, a connection opened, a file written. Each reader has a process of its own, which is started
-again where it ends. Findings are kept as files.
+finding: another exception, the end of the process, more than 10 seconds of processor time, more than 1 GiB of memory
+beside what the process held, a program started, a connection opened, a file written. Each reader has a process of its
+own, which is started again where it ends. Findings are kept as files.
 
 Usage::
 
@@ -40,8 +40,8 @@ from fuzz_readers import READERS, Reader
 SECONDS = 10
 """Of processor time, for one file."""
 
-MEMORY = 2 * 2**30
-"""Bytes of resident memory, PyTorch and all."""
+MEMORY = 2**30
+"""Resident bytes that one file may add to what the process held before: less than 2 GiB with PyTorch and all."""
 
 ADDRESSES = 24 * 2**30
 """Bytes of address space: beyond, the process is refused memory before it harms the machine."""
@@ -165,6 +165,7 @@ class Trial:
         """Reads one file; what goes wrong is counted and kept."""
         self._write(data)
         restart_peak()
+        held = process_memory(PEAK) or 0
         self.caused.clear()
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         begun, self.watching = time.process_time(), True
@@ -184,8 +185,8 @@ class Trial:
         self.outcome.longest_seconds = max(self.outcome.longest_seconds, time.process_time() - begun)
         if self.caused:
             found = f"did {self.caused[0]}"
-        elif peak > MEMORY:
-            found = f"took {peak / 2**30:.1f} GiB"
+        elif peak - held > MEMORY:
+            found = f"took {(peak - held) / 2**30:.1f} GiB"
         if found is not None:
             told = self.outcome.findings.setdefault(found, {"times": 0})
             told["times"] += 1

@@ -99,6 +99,8 @@ def test_it_sees_what_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 subprocess.run([sys.executable, "--version"], check=True, capture_output=True)
             case b"write":
                 Path(os.devnull).write_text("x")
+            case b"memory":
+                bytearray(b"x") * 2**27
 
     tried = trial(broken, tmp_path)
     for data in (b"sound", b"refuse", b"fail", b"fail", b"start", b"write"):
@@ -108,9 +110,12 @@ def test_it_sees_what_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert times == {"KeyError in test_fuzz.py, broken": 2, "did subprocess.Popen": 1, "did open": 1}
     name = tried.outcome.findings["KeyError in test_fuzz.py, broken"]["file"]
     assert (tmp_path / "kept" / name).read_bytes() == b"fail"
-    monkeypatch.setattr(fuzz, "MEMORY", 1)
+    monkeypatch.setattr(fuzz, "MEMORY", 2**26)
+    held = bytearray(b"x") * 2**27  # before the file: not the file's
     tried.read(b"sound")
-    assert any("GiB" in found for found in tried.outcome.findings)
+    assert len(tried.outcome.findings) == 3 and len(held) == 2**27
+    tried.read(b"memory")
+    assert "took 0.1 GiB" in tried.outcome.findings
 
 
 @pytest.mark.parametrize("ending", ["hang", "crash"])
