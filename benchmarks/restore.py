@@ -47,20 +47,24 @@ MIB = 2**20
 
 
 def make_photographs(folder: Path, count: int, rows: int, columns: int) -> None:
-    """JPEG pictures put together from the packaged samples, mirrored at random."""
-    samples = [read_image(path).pixels for _, path in sample_images()]
-    generator = np.random.default_rng(0)
+    """JPEG pictures put together from the packaged samples."""
     for number in range(count):
-        picture = np.zeros((3, rows, columns), np.float32)
-        for top in range(0, rows, 128):
-            for left in range(0, columns, 128):
-                sample = samples[generator.integers(len(samples))]
-                y, x = (generator.integers(side - 127) for side in sample.shape[1:])
-                down, across = generator.choice((1, -1), 2)
-                patch = sample[:, y : y + 128, x : x + 128][:, ::down, ::across]
-                picture[:, top : top + 128, left : left + 128] = patch[:, : rows - top, : columns - left]
-        pixels = np.rint(picture.transpose(1, 2, 0) * 255).astype(np.uint8)
-        pillow.fromarray(pixels).save(folder / f"{number:03}.jpg", quality=92)
+        make_photograph(folder / f"{number:03}.jpg", rows, columns, number)
+
+
+def make_photograph(file: Path, rows: int, columns: int, seed: int = 0) -> None:
+    """A JPEG picture put together from the packaged samples, mirrored at random."""
+    samples = [np.rint(read_image(path).pixels * 255).astype(np.uint8) for _, path in sample_images()]
+    generator = np.random.default_rng(seed)
+    picture = np.zeros((rows, columns, 3), np.uint8)
+    for top in range(0, rows, 128):
+        for left in range(0, columns, 128):
+            sample = samples[generator.integers(len(samples))].transpose(1, 2, 0)
+            y, x = (generator.integers(side - 127) for side in sample.shape[:2])
+            down, across = generator.choice((1, -1), 2)
+            patch = sample[y : y + 128, x : x + 128][::down, ::across]
+            picture[top : top + 128, left : left + 128] = patch[: rows - top, : columns - left]
+    pillow.fromarray(picture).save(file, quality=92)
 
 
 def plain_loop(model: Path, pictures: Path, output: Path, tile: int | None) -> None:

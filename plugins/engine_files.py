@@ -13,6 +13,7 @@ import numpy as np
 
 from .bias_rows import bias_rows
 from .coverage import planned_kernels
+from .registry import DOMAIN
 
 if TYPE_CHECKING:
     import onnx
@@ -24,7 +25,8 @@ def engine_form(model: onnx.ModelProto, folder: Path, scratch_outputs: bool = Tr
     """What TensorRT's parser is given, with the plugins registered, instead of an exported file.
 
     Tables of position biases that are constants become rows (`bias_rows`): the kernels take the table too, but read it
-    slower. The function bodies stay, and no longer fit.
+    slower. The function bodies no longer fit: they stay for quickly deployable plugins, whose releases of TensorRT look
+    for plugins first, and go for those in Python, which releases before 10.7 would not look for beside them.
 
     Args:
         model: An exported model; it is not changed. Needs Triton.
@@ -58,4 +60,8 @@ def engine_form(model: onnx.ModelProto, folder: Path, scratch_outputs: bool = Tr
     kept = [tensor for tensor in made.graph.initializer if tensor.name in used]
     del made.graph.initializer[:]
     made.graph.initializer.extend(kept)
+    if not scratch_outputs:
+        bodies = [function for function in made.functions if function.domain != DOMAIN]
+        del made.functions[:]
+        made.functions.extend(bodies)
     return made

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EnvironmentProblem, InputError
+from ..version import TENSORRT_RELEASES
 from .catalogue import OPERATORS
 from .kernel_records import FIELD, KernelRecord, name_of, named, read_record, write_record
 from .plugin_layers import Choices, Layer, attempt, remember
@@ -224,8 +225,15 @@ def register_python_plugins(trt: Any, capabilities: Iterable[int] = (), every_ta
         every_tactic: Carry every tactic's kernel, for a builder that times them on a GPU.
 
     Raises:
-        EnvironmentProblem: Other plugins have the operators' names already: the quickly deployable ones.
+        EnvironmentProblem: Other plugins have the operators' names already: the quickly deployable ones; or TensorRT is
+            too old.
     """
+    oldest = TENSORRT_RELEASES[0]
+    if trt.__name__ == "tensorrt" and tuple(map(int, trt.__version__.split(".")[:2])) < oldest:
+        raise EnvironmentProblem(
+            f"TensorRT {trt.__version__} is too old for plugins in Python: its bindings end the process.",
+            fix=f"Install TensorRT {oldest[0]}.{oldest[1]} or newer, or build with --attention decomposed.",
+        )
     registry = trt.get_plugin_registry()
     choices = Choices.of(capabilities, every_tactic)
     for operator in OPERATORS.values():

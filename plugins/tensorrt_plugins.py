@@ -16,7 +16,7 @@ from types import GenericAlias
 from typing import Any
 
 from ..errors import EnvironmentProblem
-from ..version import TENSORRT_RELEASES
+from ..version import QUICK_PLUGINS
 from .catalogue import OPERATORS
 from .dispatch import kernel_module
 from .launch import UNKNOWN, Launch
@@ -26,7 +26,7 @@ from .registry import DOMAIN, Operator
 
 __all__ = ["register_tensorrt"]
 
-OLDEST_TEXT = ".".join(map(str, TENSORRT_RELEASES[0]))
+OLDEST_TEXT = ".".join(map(str, QUICK_PLUGINS))
 
 FLOATS = "FP32|FP16|BF16"
 """Tensor types of a plugin; the bars make the choices of all tensors depend on each other."""
@@ -66,11 +66,11 @@ def _import_tensorrt() -> tuple[Any, Any]:
     except (ImportError, OSError) as error:
         raise EnvironmentProblem("TensorRT cannot be imported", why=f"{error}.", fix=INSTALL) from error
     version = tuple(int(part) for part in re.findall(r"\d+", trt.__version__)[:2])
-    if version < TENSORRT_RELEASES[0]:
+    if version < QUICK_PLUGINS:
         raise EnvironmentProblem(
             f"TensorRT {trt.__version__} is too old for the plugins",
             why=f"They need {OLDEST_TEXT}: plugins whose kernels lie inside the engine, and strong typing.",
-            fix=INSTALL,
+            fix=f"{INSTALL[:-1]}, and --plugin-form python takes older releases.",
         )
     require_triton()
     try:

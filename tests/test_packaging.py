@@ -135,7 +135,7 @@ def test_upper_ends_have_a_reason_beside_them():
 
 
 def test_the_extras_ask_for_the_releases_that_the_package_names():
-    low, high = version.TENSORRT_RELEASES
+    low, high = version.QUICK_PLUGINS, version.TENSORRT_RELEASES[1]
     extras = CONFIG["project"]["optional-dependencies"]
     assert extras["tensorrt"] == ["tensorrt>={}.{}".format(*low)]
     assert f"pip install '{extras['tensorrt'][0]},<{high[0]}'" == version.TENSORRT_INSTALL

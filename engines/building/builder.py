@@ -1,4 +1,4 @@
-"""One path from an ONNX file to an engine, for TensorRT 10.12 to 11 and TensorRT-RTX.
+"""One path from an ONNX file to an engine, for TensorRT 10.4 to 11 and TensorRT-RTX.
 
 It receives the target's module as ``trt`` and knows nothing else of it. Networks are strongly typed: precision is what
 the file says, and TF32 the only switch. What only some versions have is asked for before it is used.
@@ -121,7 +121,9 @@ def _creation_flags(trt: Any) -> int:
 def _configure(trt: Any, config: Any, request: BuildRequest) -> None:
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     # Working memory follows the picture, not the profile's maximum; TensorRT-RTX does so by itself.
-    config.set_preview_feature(trt.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10, True)
+    features = trt.PreviewFeature.__members__
+    if "RUNTIME_ACTIVATION_RESIZE_10_10" in features:
+        config.set_preview_feature(features["RUNTIME_ACTIVATION_RESIZE_10_10"], True)
     if request.tf32:
         config.set_flag(trt.BuilderFlag.TF32)
     else:

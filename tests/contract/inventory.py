@@ -7,6 +7,7 @@ docstrings; nothing is called.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import json
 import re
@@ -130,7 +131,7 @@ def described(module: Any) -> dict[str, Any]:
 def main(name: str) -> None:
     module = importlib.import_module(name)
     answer = {"module": name, "version": module.__version__, **described(module), "plugin": None}
-    if name == "tensorrt":
+    if name == "tensorrt" and importlib.util.find_spec("tensorrt.plugin") is not None:
         answer["plugin"] = described(importlib.import_module("tensorrt.plugin"))
     print(json.dumps(answer))
 

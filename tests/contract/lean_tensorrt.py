@@ -46,9 +46,12 @@ STAND_INS = {
 OLDEST, MIDDLE, NEWEST = "10.12.0.36", "10.16.1.11", "11.4.0.106"
 OPERATORS = ["GroupShiftedWindowAttention", "KeySemanticAttention", "KeySemanticDictionary", "ShiftedWindowAttention"]
 VERSIONS = (NEWEST, MIDDLE, OLDEST)
-"""Releases of the bindings that the tests run under: the ends of what the package supports, and one between."""
+"""Releases of the bindings that the tests run under: the ends of what quick plugins support, and one between."""
 
-RUNTIMES = {OLDEST: "10.15.1.29"}
+EARLY = "10.4.0"
+"""The first release whose plugins in Python live."""
+
+RUNTIMES = {OLDEST: "10.15.1.29", EARLY: "10.15.1.29"}
 """Bindings whose own lean runtime is no wheel -> the runtime of the same major version they are run with."""
 
 
@@ -152,7 +155,8 @@ def _download(version: str, cuda: str, draft: Path, scratch: Path) -> None:
     front.mkdir()
     text = "from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n"
     (front / "__init__.py").write_text(text)
-    shutil.copytree(site / "tensorrt_bindings" / "plugin", front / "plugin")
+    if (plugin := site / "tensorrt_bindings" / "plugin").is_dir():  # since 10.6
+        shutil.copytree(plugin, front / "plugin")
 
 
 def _stand_ins(compiler: str, major: str, draft: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every use of TensorRT in the package exists in the bindings of TensorRT 11.4 and 10.16 and of TensorRT-RTX.
+"""Every use of TensorRT in the package exists in the bindings of TensorRT 11.4, 10.16 and 10.4 and of TensorRT-RTX.
 
 The bindings are the real ones; mypy compares the package with stubs of them, see `bindings`.
 """
@@ -10,9 +10,7 @@ import re
 
 import pytest
 
-from .bindings import ALL, LEAN, NEWEST, RTX, Specialised, complaints, inventory, met, offers, sources
-
-MIDDLE = LEAN[1]
+from .bindings import ALL, EARLY, MIDDLE, NEWEST, RTX, Specialised, complaints, inventory, met, offers, sources
 
 WRONG = {
     "trt": {
@@ -96,7 +94,7 @@ def test_a_guarded_use_is_not() -> None:
 def test_versions_differ() -> None:
     weak, named = (f"def f(trt):\n    return trt.{name}" for name in ("BuilderFlag.FP16", "ComputeCapability.SM86"))
     counts = {which: [len(each) for each in said_of([weak, named], which)] for which in ALL}
-    assert counts == {NEWEST: [1, 1], MIDDLE: [0, 1], RTX: [counts[RTX][0], 0]}
+    assert counts == {NEWEST: [1, 1], MIDDLE: [0, 1], EARLY: [0, 1], RTX: [counts[RTX][0], 0]}
 
 
 def test_the_modules_that_take_tensorrt_are_found() -> None:

@@ -14,19 +14,21 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from agileir_export.plugins import DOMAIN, kernel_records
+from agileir_export.errors import EnvironmentProblem
+from agileir_export.plugins import DOMAIN, kernel_records, register_python_plugins
 from agileir_export.plugins.bias_rows import rows_shape
 from agileir_export.plugins.calls import Call
 from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS, OPERATORS
 from agileir_export.plugins.kernel_records import KernelRecord, read_record, records_in, write_record
 
 from . import recording_driver
-from .lean_tensorrt import NEWEST, VERSIONS, answer, make_or_skip
+from .lean_tensorrt import EARLY, NEWEST, VERSIONS, answer, make_or_skip
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
@@ -52,7 +54,7 @@ AMPERE = Driver(80)
 Run = Callable[..., list[dict[str, Any]]]
 
 
-BINDINGS = [RTX, *(pytest.param(each, marks=pytest.mark.slow) for each in VERSIONS)]
+BINDINGS = [RTX, *(pytest.param(each, marks=pytest.mark.slow) for each in (*VERSIONS, EARLY))]
 
 
 @pytest.fixture(params=BINDINGS)
@@ -433,14 +435,12 @@ def test_a_header_is_read_on_every_machine() -> None:
     assert kernel_records.HEADER.size == struct.calcsize("<16sII") == 24
 
 
-def test_other_plugins_of_the_same_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import SimpleNamespace
-
-    from agileir_export.errors import EnvironmentProblem
-    from agileir_export.plugins import register_python_plugins
-
+def test_plugins_are_not_registered_where_they_cannot_live() -> None:
+    """Beside others of the same names, and with bindings that end the process."""
     taken = SimpleNamespace(get_creator=lambda name, version, space: object())
     theirs = type("IPluginV3", (), {"__module__": "theirs"})
     module = SimpleNamespace(__name__="some_tensorrt", get_plugin_registry=lambda: taken, IPluginV3=theirs)
     with pytest.raises(EnvironmentProblem, match="registered with some_tensorrt already"):
         register_python_plugins(module)
+    with pytest.raises(EnvironmentProblem, match=r"TensorRT 10\.3\.0 is too old .* TensorRT 10\.4 or newer"):
+        register_python_plugins(SimpleNamespace(__name__="tensorrt", __version__="10.3.0"))

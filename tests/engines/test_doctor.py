@@ -152,7 +152,7 @@ def test_a_driver_older_than_the_packages_is_named_with_both_versions():
 
 @pytest.mark.parametrize(
     ("version", "works"),
-    [("10.11.0", False), ("10.12.0", True), ("11.4.0.106", True), ("12.0.1", False)],
+    [("10.3.0", False), ("10.4.0", True), ("10.12.0", True), ("11.4.0.106", True), ("12.0.1", False)],
 )
 def test_tensorrt_has_a_range(version, works):
     assert targets({**EVERYTHING, "tensorrt-cu13": version})["tensorrt build"].works is works

@@ -103,5 +103,7 @@ def test_a_kernel_with_scratch_gets_an_output_more(folder: Path, monkeypatch: py
         [*node.output, f"{node.output[0]}.scratch"] if index == 0 else list(node.output)
         for index, node in enumerate(nodes)
     ]
+    assert any(function.domain == "agileir" for function in made.functions)
     bare = engine_files.engine_form(model, folder, scratch_outputs=False)
+    assert not any(function.domain == "agileir" for function in bare.functions)
     assert [node.output for node in bare.graph.node] == [node.output for node in model.graph.node]
