@@ -27,8 +27,6 @@ import collections
 import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
 import re
 import statistics
 import subprocess
@@ -37,9 +35,10 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from surroundings import surroundings
 
 from agileir_export.version import RTX_PACKAGES
 
@@ -304,25 +303,6 @@ def ratio(row: Row, plain: Row) -> str:
     return text
 
 
-def surroundings() -> dict[str, Any]:
-    """Date, machine and versions."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else []
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": versions,
-    }
-
-
 def child(arguments: Sequence[str]) -> dict[str, Any]:
     """A child's work: ``export NAME VARIANT TOP_K PRECISION PATH``, ``list|build PATH VARIANT TARGET``."""
     verb, *rest = arguments
@@ -358,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
         say(f"The wheels {' and '.join(RTX_PACKAGES)} are not installed.")
         return 4
-    facts = surroundings() | {"target": options.target, "sides": SIDES, "top_k": options.top_k, "results": []}
+    facts = surroundings(PACKAGES) | {"target": options.target, "sides": SIDES, "top_k": options.top_k, "results": []}
     facts["precision"] = options.precision
     print(f"{facts['date']}, {facts['cpu']}, {', '.join(f'{n} {v}' for n, v in facts['versions'].items())}")
     everything: list[Row] = []

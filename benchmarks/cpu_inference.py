@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -37,12 +36,12 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from surroundings import surroundings
 
 MIB = 2**20
 EAGER, COMPILED, DYNAMO, SCRIPT, OURS = VARIANTS = (
@@ -373,27 +372,6 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def surroundings(threads: int) -> dict[str, Any]:
-    """Date, machine and versions."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else []
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": versions,
-    }
-
-
 def size(text: str) -> tuple[int, int]:
     """``"64"`` or ``"48x64"`` (height x width) as two whole numbers >= 1."""
     found = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
@@ -420,7 +398,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--top-k", type=natural, default=128, help="keys per query of SemanIR (%(default)s)")
     add("--json", type=Path, help="file for all results")
     options = parser.parse_args(arguments)
-    facts = surroundings(options.threads)
+    facts = {**surroundings(PACKAGES), "threads": options.threads, "system": platform.platform()}
     height, width = options.size
     facts |= {"height": height, "width": width, "rounds": options.rounds, "top_k": options.top_k, "results": []}
     print(f"{facts['date']}, {facts['cpu']}, {facts['threads']} threads, {height}x{width} pixels")

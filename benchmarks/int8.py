@@ -17,21 +17,18 @@ the figure is the median over rounds of float32's time over INT8's.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
-import re
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from surroundings import surroundings
 
 from agileir_export.calib import METHODS, CalibrationOptions, CalibrationReport, calibrate
 from agileir_export.engines import OnnxRuntimeRunner, create_session
@@ -182,28 +179,6 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def surroundings(options: argparse.Namespace) -> dict[str, Any]:
-    """Date, machine, versions."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else []
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "cpu": names[0] if names else platform.processor(),
-        "threads": options.threads,
-        "rounds": options.rounds,
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "calibration_images": len(list_images(options.calibration)),
-    }
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints a table for every model, and writes the results."""
     parser = argparse.ArgumentParser(description="INT8 files of the packaged models: dB and CPU speed.")
@@ -218,7 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads for the speed (%(default)s)")
     add("--json", type=Path, help="file for all results")
     options = parser.parse_args(arguments)
-    facts = {**surroundings(options), "results": []}
+    facts = {**surroundings(PACKAGES), "threads": options.threads, "rounds": options.rounds}
+    facts |= {"calibration_images": len(list_images(options.calibration)), "results": []}
     with tempfile.TemporaryDirectory() as cache:
         for name in options.models:
             rows = measure(name, options, Path(cache))

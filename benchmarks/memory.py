@@ -12,16 +12,15 @@ the table says so.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from surroundings import surroundings
 
 from agileir_export.cache import Cache
 from agileir_export.engines import Runner
@@ -91,11 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(rows))
     if options.json:
         facts = {
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
+            **surroundings(PACKAGES),
             "threads": os.environ.get("OMP_NUM_THREADS"),
-            "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
             "results": rows,
         }
         options.json.write_text(json.dumps(facts, indent=1) + "\n")

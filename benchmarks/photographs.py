@@ -11,12 +11,9 @@ of those that it starts. What is measured is written after every run, beside wha
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image as pillow
+from surroundings import surroundings
 
 from agileir_export import convert, open_runner, restore_pictures
 from agileir_export.process_memory import PEAK, process_memory
@@ -112,12 +110,7 @@ def main() -> None:
             results.append(found)
             print(table([found]).splitlines()[-1], flush=True)
             if kept:
-                facts = {
-                    "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-                    "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                    "versions": {each: importlib.metadata.version(each) for each in PACKAGES},
-                }
-                kept.write_text(json.dumps({**facts, "results": results}, indent=1) + "\n")
+                kept.write_text(json.dumps({**surroundings(PACKAGES), "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,11 +13,8 @@ the whole picture.
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib.util
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -28,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image as pillow
+from surroundings import surroundings
 
 from agileir_export import convert, open_runner, restore_pictures
 from agileir_export.engines import OnnxRuntimeRunner
@@ -43,6 +41,7 @@ from agileir_export.restore.tiling import run_in_tiles
 MODELS = ("agileir_tiny_x2", "semanir_tiny_x2")
 WAYS = ("whole", "naive", "ours", "openvino")
 NAIVE = 256
+PACKAGES = ("onnxruntime", "openvino", "numpy", "pillow", "agileir-export")
 MIB = 2**20
 
 
@@ -208,8 +207,7 @@ def main() -> None:
     print(table(models))
     if arguments.output:
         found = {
-            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            **surroundings(PACKAGES),
             "pictures": arguments.pictures,
             "size": list(arguments.size),
             "rounds": arguments.rounds,

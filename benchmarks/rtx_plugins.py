@@ -23,9 +23,10 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from surroundings import surroundings
 
 from agileir_export.version import RTX_PACKAGES
 
@@ -152,12 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 4
     from agileir_export.models import list_models
 
-    facts = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "results": [],
-    }
+    facts = {**surroundings(PACKAGES), "results": []}
     if options.json.exists():
         facts = json.loads(options.json.read_text(encoding="utf-8"))
     rows: list[dict[str, Any]] = [row for row in facts["results"] if "problem" not in row]  # type: ignore[attr-defined]

@@ -14,20 +14,17 @@ that.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
+from surroundings import surroundings
 
-from agileir_export.cache import processor_name
 from agileir_export.calib import CalibrationOptions, calibrate
 from agileir_export.engines import OnnxRuntimeRunner, OpenVinoRunner, Runner
 from agileir_export.engines.openvino.runner import SETTINGS
@@ -111,11 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows += measure(name, options)
         if options.json:
             facts = {
-                "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                "cpu": processor_name(),
-                "cores": os.cpu_count(),
+                **surroundings(PACKAGES),
                 "rounds": options.rounds,
-                "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
                 "results": rows,
             }
             options.json.write_text(json.dumps(facts, indent=1) + "\n")

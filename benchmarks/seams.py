@@ -10,14 +10,13 @@ half the model's multiple earlier or later than it should: what naive tiling doe
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from surroundings import surroundings
 
 from agileir_export import convert
 from agileir_export.engines import OnnxRuntimeRunner
@@ -97,8 +96,6 @@ def chart(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measures and writes."""
-    import onnxruntime
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--overlaps", nargs="+", type=int, default=OVERLAPS)
@@ -110,9 +107,7 @@ def main() -> None:
         arguments.chart.write_text(chart(json.loads(arguments.of.read_text())))
         return
     found = {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": platform.machine(),
-        "onnxruntime": onnxruntime.__version__,
+        **surroundings(["onnxruntime", "numpy", "agileir-export"]),
         "samples": SAMPLES,
         "sides": SIDES,
         "target": TARGET,

@@ -14,23 +14,20 @@ of the same round, which bear other work on the machine better. Latencies are th
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
 import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from surroundings import surroundings
 
 from agileir_export.bundle import write_bundle
-from agileir_export.cache import processor_name
 from agileir_export.conversion import convert
 from agileir_export.engines.opening import open_runner
 from agileir_export.images import read_image, sample_images, write_image
@@ -225,14 +222,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = measure(options, Path(folder))
     if options.json:
         facts = {
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "cpu": processor_name(),
-            "cores": os.cpu_count(),
+            **surroundings(PACKAGES),
             "model": options.model,
             "runtime": options.runtime,
             "at_once": options.at_once,
             "rounds": options.rounds,
-            "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
             "results": rows,
         }
         options.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -15,19 +15,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from surroundings import surroundings
 
 from agileir_export.images import sample_images
 from agileir_export.images.files import read_image
@@ -255,10 +254,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = {
-            "date": datetime.now(timezone.utc).date().isoformat(),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-            "av": av.__version__,
+            **surroundings(["av", "numpy", "agileir-export"]),
             "ffmpeg": av.ffmpeg_version_info,
             "definition": definition(),
             "conversions": conversions(),

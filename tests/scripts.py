@@ -13,12 +13,19 @@ import agileir_export
 
 
 def load_script(path: Path) -> ModuleType:
-    """Runs a script as a module of its own name; what its ``if __name__ == "__main__"`` guards is left out."""
+    """Runs a script as a module of its own name; what its ``if __name__ == "__main__"`` guards is left out.
+
+    It imports those beside it, as it does when it is started.
+    """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # dataclasses, and processes started from it, look it up
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     return module
 
 

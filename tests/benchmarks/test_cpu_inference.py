@@ -106,9 +106,9 @@ def test_memory_of_a_call(bench: ModuleType) -> None:
 
 
 def test_surroundings(bench: ModuleType) -> None:
-    facts = json.loads(json.dumps(bench.surroundings(3)))
-    assert facts["threads"] == 3
+    facts = json.loads(json.dumps(bench.surroundings([*bench.PACKAGES, "of-nobody"])))
     assert facts["versions"]["onnxruntime"][0].isdigit()
+    assert facts["versions"]["of-nobody"] == "not installed"
     assert facts["date"].endswith("+00:00")
 
 
