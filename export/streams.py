@@ -168,14 +168,17 @@ def picture_floats(graph: onnx.GraphProto) -> set[str]:
 
 
 def stays_float32(graph: onnx.GraphProto) -> set[str]:
-    """Tensors that a function body keeps in float32 whatever the type around it: from its Cast to its CastLike."""
+    """Tensors that a function body keeps in float32 whatever the type around it: from its Cast to its CastLike.
+
+    Where `inline_functions` wrote the body out, a second Cast to float32 is in the place of the CastLike.
+    """
     import onnx
 
     kept: set[str] = set()
     for node in graph.node:
         if node.op_type == "Cast":
             kind = next(attribute.i for attribute in node.attribute if attribute.name == "to")
-            stays = kind == onnx.TensorProto.FLOAT
+            stays = kind == onnx.TensorProto.FLOAT and node.input[0] not in kept
         elif node.op_type == "CastLike":
             stays = node.input[1] in kept
         else:

@@ -159,6 +159,8 @@ class _Lowering:
 
     def visit(self, node: gs.Node) -> None:
         """Decides the type a node computes in, and casts what it reads."""
+        import onnx
+
         outputs = [tensor for tensor in node.outputs if tensor.name and tensor.dtype == FLOAT32]
         read = [position for position, tensor in enumerate(node.inputs) if id(tensor) in self.roles]
         roles = {self.roles[id(node.inputs[position])] for position in read} - {_Role.FREE}
@@ -167,6 +169,10 @@ class _Lowering:
             if like is _Role.DATA:
                 node.inputs[1] = self.in_type(node.inputs[1], self.half)
             self.settle(outputs, like, self.half if like is _Role.DATA else FLOAT32)
+            return
+        if node.op == "Cast" and outputs and roles == {_Role.ISLAND}:  # which the source leaves: see `inline_functions`
+            node.attrs["to"] = int(onnx.helper.np_dtype_to_tensor_dtype(self.half))
+            self.settle(outputs, _Role.DATA, self.half)
             return
         if node.op == "Cast" or not (outputs or node.op in QUANTISERS or node.domain == DOMAIN):
             if len(read) > 1:  # a comparison: both in one type

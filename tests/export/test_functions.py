@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -14,6 +17,8 @@ from agileir_export.engines import create_session
 from agileir_export.errors import Unsupported
 from agileir_export.export.functions import attach_functions, default_opset, inline_functions
 from agileir_export.plugins.group_shifted_window_attention.operator import group_shifted_window_attention
+
+from . import networks
 
 WINDOW, WIDTH = 4, 12
 IMAGE = np.random.default_rng(0).standard_normal((2, 8, 4, WIDTH)).astype(np.float32)
@@ -100,7 +105,24 @@ def test_inlined_models_hold_plain_onnx(bodies: Any) -> None:
     assert not plain.functions
     assert {node.domain for node in plain.graph.node} == {""}
     assert [(entry.domain, entry.version) for entry in plain.opset_import] == [("", 20)]
+    assert "CastLike" not in {node.op_type for node in plain.graph.node}
     np.testing.assert_allclose(run(plain), expected(*bodies), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["agileir", "semanir", "swinir-light"])
+def test_a_runtime_folds_as_much_of_a_decomposed_file(kind: str, folder: Path, tmp_path: Path) -> None:
+    """What is left of a file after ONNX Runtime's optimisers, beside what is left with functions."""
+    left = {}
+    for decomposed in (False, True):
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath, options.log_severity_level = str(tmp_path / f"{decomposed}.onnx"), 3
+        data = networks.exported(folder, kind, decomposed=decomposed).data
+        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        graph = onnx.load(tmp_path / f"{decomposed}.onnx").graph
+        left[decomposed] = Counter(node.op_type for node in graph.node)
+    assert left[True]["Conv"] == left[False]["Conv"]
+    more = {op: count for op, count in (left[True] - left[False]).items() if op != "Shape"}
+    assert not more, "operators that are left only there"
 
 
 def test_a_model_without_operators_stays() -> None:

@@ -203,8 +203,9 @@ def test_scales_of_resize_and_integers_are_left_alone() -> None:
     assert not conversion(result)["float32_nodes"]
 
 
-def test_a_weight_read_in_both_types_is_stored_in_both() -> None:
-    body = "a = Mul (input, w) f = Cast <to = 1> (a) g = Mul (f, w) h = CastLike (g, a) output = Add (h, a)"
+@pytest.mark.parametrize("back", ["CastLike (g, a)", "Cast <to = 1> (g)"], ids=["function", "decomposed"])
+def test_a_weight_read_in_both_types_is_stored_in_both(back: str) -> None:
+    body = f"a = Mul (input, w) f = Cast <to = 1> (a) g = Mul (f, w) h = {back} output = Add (h, a)"
     result = convert_precision(small(body, weights="<float[4] w = {1,2,3,4}>"), "float16")
     assert {tensor.name: tensor.data_type for tensor in result.graph.initializer} == {"w": 1, "w_float16": 10}
     types = types_of(result)
