@@ -20,6 +20,8 @@ __all__ = [
     "at_seam",
     "bias_position",
     "pixels",
+    "pixels_at",
+    "rows_and_columns",
     "scaled_bias",
     "sides",
 ]
@@ -34,6 +36,57 @@ FLOAT32_STEP = 8 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 8)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def rows_and_columns(start: tl.tensor, count: tl.constexpr, window_size: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
+    """Rows and columns in the window of tokens ``start .. start + count - 1``; `start` is a multiple of `count`.
+
+    Where blocks hold whole rows, the columns are known when the kernel is compiled.
+    """
+    token = tl.arange(0, count)
+    if count % window_size == 0:
+        row = start // window_size + token // window_size
+        column = token % window_size
+    else:
+        row = (start + token) // window_size
+        column = (start + token) % window_size
+    return row, column
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def wrapped(place: tl.tensor, size: tl.tensor) -> tl.tensor:
+    """A row or column in ``0 .. 2 size - 1`` modulo `size`: negative numbers are the largest without a sign."""
+    return tl.minimum(place.to(tl.uint32, bitcast=True), (place - size).to(tl.uint32, bitcast=True)).to(
+        tl.int32, bitcast=True
+    )
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def pixels_at(
+    window: tl.tensor,
+    row: tl.tensor,
+    column: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    window_size: tl.constexpr,
+    shift_size: tl.constexpr,
+    wraps: tl.constexpr = True,
+) -> tl.tensor:
+    """Pixel index (int64) in the unshifted ``[B, H, W]`` image of rows and columns of a window of the rolled image.
+
+    `wraps` says that it may lie at the seam of a shift, where tokens come from the other side of the image.
+    """
+    rows = height // window_size
+    columns = width // window_size
+    image = window // (rows * columns)
+    place = window % (rows * columns)
+    above = (place // columns) * window_size + shift_size
+    before = (place % columns) * window_size + shift_size
+    if wraps and shift_size > 0:
+        row = wrapped(above + row, height) - above
+        column = wrapped(before + column, width) - before
+    return ((image * height + above) * width + before + (row * width + column)).to(tl.int64)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def pixels(
     window: tl.tensor,
     token: tl.tensor,
@@ -41,17 +94,11 @@ def pixels(
     width: tl.tensor,
     window_size: tl.constexpr,
     shift_size: tl.constexpr,
+    wraps: tl.constexpr = True,
 ) -> tl.tensor:
-    """Pixel index (int64) in the unshifted ``[B, H, W]`` image of tokens of a window of the rolled image."""
-    rows = height // window_size
-    columns = width // window_size
-    image = window // (rows * columns)
-    place = window % (rows * columns)
-    row = (place // columns) * window_size + token // window_size + shift_size
-    column = (place % columns) * window_size + token % window_size + shift_size
-    row = tl.where(row >= height, row - height, row)
-    column = tl.where(column >= width, column - width, column)
-    return ((image * height + row) * width + column).to(tl.int64)
+    """`pixels_at` of tokens."""
+    row, column = token // window_size, token % window_size
+    return pixels_at(window, row, column, height, width, window_size, shift_size, wraps)
 
 
 @triton.jit  # type: ignore[untyped-decorator]

@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .bias_rows import bias_rows, rows_shape
 from .catalogue import BY_TORCH_NAME
-from .launch import Launch, NoKernel
+from .launch import Launch, NoKernel, filling
 from .registry import Operator
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "BIAS_TABLE",
     "capable",
     "kernel_module",
+    "plan_filling",
     "plan_kernel",
     "register_cuda",
     "rows_of",
@@ -71,6 +72,26 @@ def plan_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[
         if tensor.dtype != wanted:
             raise NoKernel(f"{torch_name}: the kernel takes {name} in {wanted}, got {tensor.dtype}")
     return launch
+
+
+def plan_filling(
+    torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[str, int], multiprocessors: int
+) -> Launch:
+    """`plan_kernel` with the tactic for the size of the image: one that leaves no multiprocessor idle, if there is one.
+
+    Args:
+        torch_name: The operator's name under ``torch.ops``.
+        tensors: The operator's tensors in order.
+        attributes: Its integer arguments by name.
+        multiprocessors: Of the GPU.
+
+    Raises:
+        NoKernel: The kernel was not made for these shapes or types.
+    """
+    tactics = range(1, len(kernel_module(torch_name).TACTICS) + 1)
+    launches = (plan_kernel(torch_name, tensors, attributes, tactic) for tactic in tactics)
+    batch, height, width = (int(size) for size in tensors[0].shape[:3])
+    return filling(launches, batch, height, width, multiprocessors)
 
 
 def start_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[str, int], launch: Launch) -> Tensor:
@@ -161,6 +182,12 @@ def capable(device: int) -> bool:
     return False
 
 
+@cache
+def multiprocessors(device: int) -> int:
+    """Multiprocessors of a CUDA device."""
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
 def register_cuda(operator: CustomOpDef, entry: Operator) -> None:
     """Makes an operator run its kernel for CUDA tensors.
 
@@ -182,7 +209,7 @@ def register_cuda(operator: CustomOpDef, entry: Operator) -> None:
         launch: Launch | None = None
         if same_device and capable(tensors[0].device.index):
             with contextlib.suppress(NoKernel):
-                launch = plan_kernel(torch_name, tensors, named)
+                launch = plan_filling(torch_name, tensors, named, multiprocessors(tensors[0].device.index))
         if launch is not None:  # from here on, an error is an error: no kernel is replaced in silence
             return start_kernel(torch_name, tensors, named, launch)
         result: Tensor = reference(*arguments)

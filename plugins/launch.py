@@ -7,7 +7,7 @@ the kernel has one, constants. A table of position biases comes as it is or in r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ __all__ = [
     "block_size",
     "check_biases",
     "check_image",
+    "filling",
     "pick",
 ]
 
@@ -131,6 +132,22 @@ def pick(operator: str, tactics: Sequence[Any], tactic: int) -> Any:
     if not 1 <= tactic <= len(tactics):
         raise ValueError(f"{operator}: tactic must be in 1..{len(tactics)}, got {tactic}")
     return tactics[tactic - 1]
+
+
+def filling(launches: Iterable[Launch], batch: int, height: int, width: int, multiprocessors: int) -> Launch:
+    """Of an operator's tactics in order, the first that gives every multiprocessor a program for an image.
+
+    Where none does, the first of those that start most warps: a program more or a warp more is one that else waits.
+    """
+    most: Launch | None = None
+    for launch in launches:
+        programs = launch.grid(batch, height, width)
+        if programs >= multiprocessors:
+            return launch
+        if most is None or programs * launch.num_warps > most.grid(batch, height, width) * most.num_warps:
+            most = launch
+    assert most is not None  # every operator has a tactic
+    return most
 
 
 def attention_launch(

@@ -8,7 +8,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from ..blocks import LOG2E, LOWEST, accumulate_base2, at_seam, pixels, scaled_bias, sides
+from ..blocks import LOG2E, LOWEST, accumulate_base2, at_seam, pixels_at, rows_and_columns, scaled_bias, sides
 from ..launch import ITEM_BYTES, Launch, NoKernel, Shape, block_size, check_biases, check_image, pick
 from . import NAME
 
@@ -20,8 +20,8 @@ OUTPUT_TYPE: str | None = None
 SCRATCH = True
 """Whether the kernel takes scratch memory."""
 
-TACTICS = ((64, 64, 4), (128, 64, 8), (256, 64, 8))
-"""Queries and keys of a block, and warps: several small programs a multiprocessor, or one that a window has alone."""
+TACTICS = ((64, 64, 4), (128, 64, 8))
+"""Queries and keys of a block, and warps: several small programs a multiprocessor, or one of twice the warps alone."""
 
 FLOAT32 = (64, 32, 4)
 """Most queries and keys of a block, and most warps, in float32, whose products take more registers."""
@@ -35,9 +35,8 @@ TABLE = (128, 64, 8)
 WARP_QUERIES = 16
 """Queries a warp is given at least: the rows of a tensor-core product."""
 
-KEY_SHARE = 64
-"""A block has at most the keys of a window times their width over this: the softmax of a whole small window, unrolled,
-spills under Triton 3.8."""
+LEAST_BLOCKS = 2 if (3, 7) <= tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9) else 1
+"""Least blocks of keys: where one is all keys of a window, Triton 3.8 spills 500 bytes a thread."""
 
 SMALLEST_KEYS = 16
 """Least keys of a block: the columns of a tensor-core product."""
@@ -57,21 +56,12 @@ RESIDENT_BYTES = 16 * 1024
 WIDE_KEYS = 64
 """Lanes of a key beyond which blocks are small."""
 
-UNROLLED_TAPS = tl.constexpr(35)
-"""Taps of a filter up to which all are written out; of a larger one those of a row, else compiling takes minutes."""
+UNROLLED_TAPS = 35
+"""Taps of a filter up to which all are written out; of a larger one those of a row, else compiling takes minutes. So
+in float32, where registers are short."""
 
 WIDE = (16, 16, 4)
 """Queries and keys of a block, and warps, of keys wider than `WIDE_KEYS`."""
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def unknown_zero(group: tl.tensor, size: tl.tensor, groups: tl.constexpr) -> tl.tensor:
-    """0 for every image, which no compiler can know.
-
-    Added to token numbers it keeps the addresses made from them inside the loop over groups: computed before it, they
-    would occupy more registers than there are.
-    """
-    return (group >= size * groups).to(tl.int32)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -88,9 +78,9 @@ def group_input(
     """A group's channels plus the previous group's output, which lies in `output`."""
     lane = tl.arange(0, lanes)[None, :]
     mask = valid[:, None] & (lane < width)
-    address = pixel[:, None] * channels + group * width + lane
-    own = tl.load(x + address, mask=mask, other=0.0)
-    before = tl.load(output + address - width, mask=mask & (group > 0), other=0.0)
+    part = group * width + lane
+    own = tl.load((x + part) + pixel[:, None] * channels, mask=mask, other=0.0)
+    before = tl.load((output + (part - width)) + pixel[:, None] * channels, mask=mask & (group > 0), other=0.0)
     return (own.to(tl.float32) + before.to(tl.float32)).to(own.dtype)
 
 
@@ -142,21 +132,26 @@ def depthwise(
     corner: tl.tensor,
     kernel_height: tl.constexpr,
     kernel_width: tl.constexpr,
+    rows: tl.constexpr,
     image_width: tl.constexpr,
     lanes: tl.constexpr,
 ) -> tl.tensor:
-    """Depthwise filter of a bordered image at tokens whose first tap lies at pixel `corner`: ``[M, lanes]`` float32."""
-    lane = tl.arange(0, lanes)[None, :]
-    here = image + corner[:, None] * lanes + lane
-    result = tl.zeros([corner.shape[0], lanes], tl.float32) + shift
-    rows: tl.constexpr = kernel_height if kernel_height * kernel_width <= UNROLLED_TAPS else 1
+    """Depthwise filter of a bordered image at tokens whose first tap lies at pixel `corner`: ``[M, lanes]`` float32.
+
+    `rows` of the filter are written out, the others a loop.
+
+    Tensors of a rank of their own get a layout of their own: 16 bytes of float32 a thread, and not of the tensor type.
+    """
+    lane = tl.arange(0, lanes)[None, None, :]
+    here = image + corner[:, None, None] * lanes + lane
+    result = tl.broadcast_to(shift[None, :, :], [corner.shape[0], 1, lanes])
     for first in range(0, kernel_height, rows):
         for below in tl.static_range(rows):
             for column in tl.static_range(kernel_width):
                 near = tl.load(here + ((first + below) * image_width + column) * lanes)
                 tap = tl.load(taps + ((first + below) * kernel_width + column) * lanes + lane)
                 result += near * tap
-    return result
+    return tl.reshape(result, [corner.shape[0], lanes])
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -181,7 +176,7 @@ def attend(
     full: tl.constexpr,
     masked: tl.constexpr,
 ) -> tl.tensor:
-    """Attention of a block of queries to all tokens of the window: ``[M, value_lanes]`` float32.
+    """Attention of a block of queries to all tokens of the window: ``[M, value_lanes]`` in the tensor type.
 
     The softmax is to base 2, one fused product and sum a logit. `full` says that no query or key is padding,
     `masked` that regions of a shift meet here.
@@ -207,10 +202,10 @@ def attend(
             logits += tl.where(side[:, None] == key_side[None, :], 0.0, -100.0 * key_width**0.5)
         if not full:
             logits = tl.where((key_token < tokens)[None, :], logits, float("-inf"))
-        result, top, total = accumulate_base2(logits, value, result, top, total, exponent, spare)
+        result, top, total = accumulate_base2(logits, value, result, top, total, exponent, spare, tokens <= keys)
     if spare:
         total = tl.sum(tl.where(lane == value_width, result, 0.0), 1)
-    return result / total[:, None]
+    return (result * (1.0 / total)[:, None]).to(query.dtype)
 
 
 @triton.jit(do_not_specialize=["height", "width"])  # type: ignore[untyped-decorator]
@@ -234,6 +229,7 @@ def group_shifted_window_attention_kernel(
     value_lanes: tl.constexpr,
     kernel_height: tl.constexpr,
     kernel_width: tl.constexpr,
+    filter_rows: tl.constexpr,
     in_rows: tl.constexpr,
     queries: tl.constexpr,
     keys: tl.constexpr,
@@ -289,8 +285,9 @@ def group_shifted_window_attention_kernel(
             qkv_weight, qkv_bias, first + 2 * key_width, value_width, value_lanes, value_width, value_lanes, 1.0
         )
         for start in tl.range(0, tokens, queries, num_stages=1):
-            token = start + tl.arange(0, queries) + unknown_zero(group, height, groups)
-            pixel = pixels(window, token, height, width, window_size, shift_size)
+            token = start + tl.arange(0, queries)
+            row, column = rows_and_columns(start, queries, window_size)
+            pixel = pixels_at(window, row, column, height, width, window_size, shift_size)
             inputs = group_input(x, output, pixel, token < tokens, group, channels, value_width, value_lanes)
             if not resident:
                 query_weight, query_bias = projection(
@@ -303,7 +300,7 @@ def group_shifted_window_attention_kernel(
                     qkv_weight, qkv_bias, first + 2 * key_width, value_width, value_lanes, value_width, value_lanes, 1.0
                 )
             query = tl.dot(inputs, query_weight, input_precision="tf32x3") + query_bias
-            inside = (token // window_size + kernel_height // 2) * image_width + token % window_size + kernel_width // 2
+            inside = (row + kernel_height // 2) * image_width + column + kernel_width // 2
             tl.store(image + inside[:, None] * key_lanes + key_lane, query, mask=(token < tokens)[:, None])
             key = tl.dot(inputs, key_weight, input_precision="tf32x3") + key_bias
             tl.store(key_memory + token[:, None] * key_lanes + key_lane, key.to(x.dtype.element_ty))
@@ -313,13 +310,21 @@ def group_shifted_window_attention_kernel(
 
         shift = tl.load(q_dw_bias + group * key_width + key_lane, mask=key_lane < key_width, other=0.0)
         for start in tl.range(0, tokens, queries, num_stages=1):
-            token = start + tl.arange(0, queries) + unknown_zero(group, height, groups)
-            known = token if full else tl.minimum(token, tokens - 1)
-            corner = (known // window_size) * image_width + known % window_size
+            token = start + tl.arange(0, queries)
+            row, column = rows_and_columns(start, queries, window_size)
+            corner = (row if full else tl.minimum(row, window_size - 1)) * image_width + column
             query = depthwise(
-                image, taps, shift.to(tl.float32), corner, kernel_height, kernel_width, image_width, key_lanes
+                image,
+                taps,
+                shift.to(tl.float32),
+                corner,
+                kernel_height,
+                kernel_width,
+                filter_rows,
+                image_width,
+                key_lanes,
             ).to(x.dtype.element_ty)
-            result = tl.zeros([queries, value_lanes], tl.float32)
+            result = tl.zeros([queries, value_lanes], x.dtype.element_ty)
             for masked in tl.static_range(2 if shift_size > 0 else 1):
                 if seam == (masked > 0):
                     result = attend(
@@ -343,10 +348,10 @@ def group_shifted_window_attention_kernel(
                         full,
                         masked,
                     )
-            pixel = pixels(window, token, height, width, window_size, shift_size)
+            pixel = pixels_at(window, row, column, height, width, window_size, shift_size)
             tl.store(
-                output + pixel[:, None] * channels + group * value_width + lane,
-                result.to(output.dtype.element_ty),
+                (output + (group * value_width + lane)) + pixel[:, None] * channels,
+                result,
                 mask=(token < tokens)[:, None] & (lane < value_width),
             )
         tl.debug_barrier()
@@ -405,8 +410,9 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
     if key_lanes > WIDE_KEYS:
         queries, keys, num_warps = WIDE
     else:
-        queries, keys = min(queries, padded), min(keys, max(padded * key_lanes // KEY_SHARE, SMALLEST_KEYS))
+        queries, keys = min(queries, padded), min(keys, max(padded // LEAST_BLOCKS, SMALLEST_KEYS))
         num_warps = min(num_warps, queries // WARP_QUERIES)
+    unrolled = kernel_height * kernel_width <= UNROLLED_TAPS and dtype != "float32"
     bordered = (window_size + kernel_height - 1) * (window_size + kernel_width - 1)
     halves = padded * (key_lanes + value_lanes) * ITEM_BYTES[dtype] // ITEM_BYTES["float32"]
     scratch = (bordered + kernel_height * kernel_width) * key_lanes + halves
@@ -422,6 +428,7 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
             "value_lanes": value_lanes,
             "kernel_height": kernel_height,
             "kernel_width": kernel_width,
+            "filter_rows": kernel_height if unrolled else 1,
             "in_rows": in_rows,
             "queries": queries,
             "keys": keys,

@@ -21,8 +21,11 @@ OUTPUT_TYPE: str | None = None
 SCRATCH = False
 """Whether the kernel takes scratch memory."""
 
-TACTICS = ((64, 64, 4), (64, 32, 4))
-"""Queries and keys of a block (fewer where a window has fewer tokens), and warps."""
+TACTICS = ((64, 64, 4), (64, 32, 4), (16, 64, 4))
+"""Queries and keys of a block (fewer where a window has fewer tokens), and warps.
+
+The last is for small images: four times the programs, whose warps share the keys.
+"""
 
 FLOAT32_KEYS = 32
 """Keys of a float32 block at most: more, with what their dictionary words unpack to, would not fit into registers."""

@@ -35,6 +35,7 @@ class Recorded:
 @pytest.fixture
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setattr(dispatch, "capable", lambda device: True)
+    monkeypatch.setattr(dispatch, "multiprocessors", lambda device: 132)
     operator = Recorded()
     entry = SimpleNamespace(torch_name="some_operator", inputs=("x", "y"), attributes=("number",))
     dispatch.register_cuda(operator, entry)  # type: ignore[arg-type]
@@ -43,7 +44,7 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def test_a_kernel_gets_tensors_and_named_numbers(on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "plan_kernel", lambda *arguments: "the launch")
+    monkeypatch.setattr(dispatch, "plan_filling", lambda *arguments: "the launch")
     monkeypatch.setattr(dispatch, "start_kernel", lambda *arguments: arguments)
     x, y = torch.ones(2), torch.ones(2)
     name, tensors, numbers, launch = on_cuda(x, y, 7)
@@ -61,17 +62,17 @@ def raising(error: Exception) -> Callable[..., Any]:
 def test_what_no_kernel_was_made_for_runs_the_reference(
     on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "plan_kernel", raising(NoKernel("no kernel for this")))
+    monkeypatch.setattr(dispatch, "plan_filling", raising(NoKernel("no kernel for this")))
     assert on_cuda(torch.ones(1), torch.ones(1), 3).item() == 5
     with pytest.raises(ValueError, match="reference refuses"):
         on_cuda(torch.ones(1), torch.ones(1).double(), 3)
 
 
-@pytest.mark.parametrize("step", ["plan_kernel", "start_kernel"])
+@pytest.mark.parametrize("step", ["plan_filling", "start_kernel"])
 def test_a_mistake_in_planning_and_a_kernel_that_fails_are_not_replaced_in_silence(
     step: str, on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "plan_kernel", lambda *arguments: "the launch")
+    monkeypatch.setattr(dispatch, "plan_filling", lambda *arguments: "the launch")
     monkeypatch.setattr(dispatch, step, raising(ValueError("too many values to unpack")))
     with pytest.raises(ValueError, match="too many values to unpack"):
         on_cuda(torch.ones(1), torch.ones(1), 3)
@@ -80,7 +81,7 @@ def test_a_mistake_in_planning_and_a_kernel_that_fails_are_not_replaced_in_silen
 def test_tensors_of_two_devices_never_reach_a_kernel(
     on_cuda: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "plan_kernel", lambda *arguments: pytest.fail("a kernel was wanted"))
+    monkeypatch.setattr(dispatch, "plan_filling", lambda *arguments: pytest.fail("a kernel was wanted"))
     with pytest.raises(RuntimeError, match="not on the expected device"):
         on_cuda(torch.ones(1), torch.ones(1, device="meta"), 3)
 

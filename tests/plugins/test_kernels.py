@@ -238,9 +238,9 @@ def test_all_tactics_agree(run: Run, generator: Generator, tactic: int) -> None:
 
 
 @FLOATS
-@pytest.mark.parametrize("tactic", [2, 3])
+@pytest.mark.parametrize("tactic", [1, 2])
 def test_all_tactics_of_groups_agree(run: Run, generator: Generator, dtype: torch.dtype, tactic: int) -> None:
-    """Several blocks of queries a window, and in half precision one for all of them."""
+    """Several blocks of queries a window, in half precision of as many queries as the tactic says."""
     given = arguments(generator, dtype, GROUP, 16, 5, (1, 16, 16), 2, 6, 10, (5, 3))
     queries = plan_kernel(GROUP, *given, tactic).constants["queries"]
     assert queries == (64 if dtype == torch.float32 else 64 * 2 ** (tactic - 1))
