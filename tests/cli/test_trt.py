@@ -20,6 +20,7 @@ from agileir_export.engines.targets import TARGETS, Target
 from agileir_export.errors import EnvironmentProblem
 from agileir_export.export import read_artifact
 from agileir_export.models import packaged_models
+from agileir_export.plugins.kernel_records import LAYOUT
 
 from ..engines.builds import described, offer_tensorrt, product
 from ..engines.rtx_builds import needs_rtx
@@ -104,7 +105,7 @@ def test_an_engine_of_rtx_with_plugins(half: Path) -> None:
     result = run("trt", half, *SMALL, "--attention", "plugin", "-o", "a.plan", "--json")
     assert result.exit_code == 0, result.stderr
     told, layers = document(result), sum(read_artifact(half).operators.values())
-    assert told["plugins"] == {"form": "python", "layout": 1, "layers": layers}
+    assert told["plugins"] == {"form": "python", "kernels_for": ["sm_80"], "layout": LAYOUT, "layers": layers}
     assert "runs with agileir-export only. Other programs take" in " ".join(result.stderr.split())
     assert document(run("info", "a.plan", "--json"))["plugins"] == told["plugins"]
     plain = run("trt", half, *SMALL, "-o", "b.plan", "--json")

@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 import torch
 
+from agileir_export.errors import InputError
 from agileir_export.plugins import DOMAIN, kernel_records
 from agileir_export.plugins.bias_rows import rows_shape
 from agileir_export.plugins.calls import Call
 from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS, OPERATORS
-from agileir_export.plugins.kernel_records import KernelRecord, read_record, records_in, write_record
+from agileir_export.plugins.kernel_records import LAYOUT, KernelRecord, read_record, records_in, write_record
 
 from . import recording_driver
 from .lean_tensorrt import NEWEST, VERSIONS, answer, make_or_skip
@@ -346,7 +347,7 @@ def with_body(record: KernelRecord, change: Callable[[dict[str, Any]], object]) 
     told = json.loads(zlib.decompress(data[kernel_records.HEADER.size :]))
     change(told)
     body = zlib.compress(json.dumps(told).encode())
-    return kernel_records.HEADER.pack(kernel_records.MAGIC, 1, len(body)) + body
+    return kernel_records.HEADER.pack(kernel_records.MAGIC, LAYOUT, len(body)) + body
 
 
 def flipped(data: bytes) -> bytes:
@@ -356,7 +357,10 @@ def flipped(data: bytes) -> bytes:
 @BOTH
 def test_broken_fields_are_typed_errors(run: Run, record: KernelRecord) -> None:
     broken = {
-        "version 2, and this package knows versions up to 1": (relaid(record, 2), "Unsupported"),
+        f"version {LAYOUT + 1}, and this package knows versions up to {LAYOUT}": (
+            relaid(record, LAYOUT + 1),
+            "Unsupported",
+        ),
         "bytes are missing": (write_record(record)[:-1], "InputError"),
         "it begins with": (b"x" * 100, "InputError"),
         "unpack_from requires": (b"x", "InputError"),
@@ -427,6 +431,16 @@ def test_a_record_is_found_in_a_plan_in_either_form(record: KernelRecord) -> Non
     assert [each.layer for each in records_in(plan)] == ["a layer", "another", "a layer"]
     assert kernel_records.named(kernel_records.name_of(data)) == data
     assert kernel_records.named("window_size") is None
+
+
+def test_records_of_the_first_layout_are_read(record: KernelRecord) -> None:
+    """Every window had its own programs then; a record of today has to say so."""
+    data = with_body(record, lambda told: told["kernels"][0].pop("unit"))
+    with pytest.raises(InputError, match="CarriedKernel has the fields"):
+        read_record(data)
+    magic, _, length = kernel_records.HEADER.unpack_from(data)
+    first = kernel_records.HEADER.pack(magic, 1, length) + data[kernel_records.HEADER.size :]
+    assert read_record(first) == record
 
 
 def test_a_header_is_read_on_every_machine() -> None:

@@ -85,7 +85,8 @@ def test_the_sidecar_says_what_the_plan_needs(folder: Path, tmp_path: Path) -> N
     build = with_plugins(folder, "semanir", "float16")
     engine = write_engine(build, tmp_path / "a.plan")
     layers = sum(build.artifact.operators.values())
-    assert engine.plugins == {"form": "python", "layout": LAYOUT, "layers": layers} and engine.needs_this_package
+    assert engine.plugins == {"form": "python", "kernels_for": ["sm_80"], "layout": LAYOUT, "layers": layers}
+    assert engine.needs_this_package
     assert (engine.facts["use_plugins"], engine.facts["plugin_form"]) == (True, "python")
     from agileir_export.engines.artifact import read_engine
 
@@ -95,7 +96,8 @@ def test_the_sidecar_says_what_the_plan_needs(folder: Path, tmp_path: Path) -> N
 def test_a_plan_without_some_kernels_misses_its_audit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = with_plugins(folder, "semanir", "float16")
     monkeypatch.setattr(building, "records_in", lambda plan: list(records_in(plan))[:1])
-    result = process.BuildResult(build.plan, 1, (), None, None, 1.0, None)
+    plugins = {node.name: () for node in build.artifact.model.graph.node if node.domain == DOMAIN}
+    result = process.BuildResult(build.plan, 1, (), None, None, 1.0, None, plugins)
     audit = building._audit(build.request, build.artifact, result)
     assert any("holds no kernels of" in problem for problem in audit.problems)
     with pytest.raises(AuditMissed):
