@@ -115,6 +115,45 @@ def test_an_engine_of_rtx_with_plugins(half: Path) -> None:
 
 
 @needs_rtx
+def test_an_engine_of_rtx_with_half_blocks(half: Path) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+    result = run("trt", half, *SMALL, "--fuse", "blocks", "-o", "a.plan", "--json")
+    assert result.exit_code == 0, result.stderr
+    told = document(result)
+    blocks = 2 * sum(read_artifact(half).operators.values())  # each with its attention inside, and what follows
+    assert told["plugins"] == {"form": "python", "kernels_for": ["sm_80"], "layout": LAYOUT, "layers": blocks}
+    assert told["build"]["half_blocks"] == blocks
+    assert (told["facts"]["fuse_blocks"], told["facts"]["use_plugins"]) == (True, True)
+    kinds = {share["kind"]: share["count"] for share in told["audit"]["shares"]}
+    assert kinds["plugin"] == blocks and told["audit"]["passed"]
+    listed = run("info", "a.plan").stdout
+    assert "plugins.kernels_for" in listed and "sm_80" in listed and "build.half_blocks" in listed
+    again = run("trt", half, *SMALL, "--fuse", "blocks", "-o", "b.plan", "--json")
+    assert "from the cache" in again.stderr and document(again)["build"]["half_blocks"] == blocks
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((), (False, False)),
+        (("--attention", "plugin"), (True, False)),
+        (("--fuse", "attention"), (True, False)),
+        (("--fuse", "attention", "--attention", "plugin"), (True, False)),
+        (("--fuse", "blocks"), (True, True)),
+        (("--fuse", "blocks", "--attention", "plugin", "--plugin-form", "python"), (True, True)),
+        (("--fuse", "none"), (False, False)),
+        (("--fuse", "none", "--attention", "decomposed"), (False, False)),
+        (("--fuse", "blocks", "--gpu", "sm75,sm86"), (False, False)),
+    ],
+)
+def test_what_is_fused(given: tuple[str, ...], expected: tuple[bool, bool], half: Path) -> None:
+    result = run("trt", half, "--target", "rtx", "--static", "8x8", *given, "-o", "a.plan", "--dry-run", "--json")
+    told = document(result)["request"]
+    assert (told["use_plugins"], told["fuse_blocks"]) == expected
+    assert ("no plugins for sm75" in " ".join(result.stderr.split())) == ("sm75,sm86" in given)
+
+
+@needs_rtx
 def test_turing_gets_no_plugins_and_that_is_said(half: Path) -> None:
     turing = ("--target", "rtx", "--gpu", "sm75,sm86", "--static", "8x8", "--attention", "plugin", "--dry-run")
     result = run("trt", half, *turing, "-o", "a.plan", "--json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,6 +67,44 @@ def test_every_operator_becomes_a_plugin_with_its_kernel(kind: str, precision: s
         for gpu in RTX_GPUS:
             taken = kernel_table.assemble(kernel.ptx, int(gpu.removeprefix("sm")), ptxas)
             assert taken.shared + kernel.shared_bytes <= 99 * 1024
+
+
+BLOCKS = [
+    ("swinir-light", "float16"),
+    ("swinir-jpeg", "bfloat16"),
+    ("agileir_tiny_x2", "float16"),
+    ("agileir", "float32"),
+    ("semanir_tiny_x2", "float16"),
+    ("semanir_tiny_x2", "float32"),
+    ("semanir-unet", "bfloat16"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [pytest.param(*case, marks=() if case[0] == "swinir-light" else pytest.mark.slow) for case in BLOCKS],
+)
+def test_every_half_block_becomes_a_plugin_with_its_kernel(kind: str, precision: str, folder: Path) -> None:
+    """As above; the engine says of every layer which it is, and of every product where it went."""
+    build = with_plugins(folder, kind, precision, blocks=True)
+    assert build.audit.passed, build.audit.problems
+    assert not any("in no kernel's origin" in unknown for unknown in build.audit.unknown)
+    records = {record.layer: record for record in records_in(build.plan)}
+    found = Counter(record.operator for record in records.values())
+    blocks = found["HalfBlockTokenTail"]
+    assert blocks == found["HalfBlockWindowAttention"] + found["HalfBlockNormProjection"] + found["HalfBlockNorm"] > 0
+    assert build.build["half_blocks"] == 2 * blocks
+    plugins = [share for share in build.audit.shares if share.kind == "plugin"]
+    assert sum(share.count for share in plugins) == len(records)
+    counts = {share.precision: share.count for share in plugins}
+    exact = sum(count for name, count in found.items() if name in OPERATORS and OPERATORS[name].float_reason)
+    assert counts.get("float32", 0) == (len(records) if precision == "float32" else exact)
+    ptxas = kernel_table.find_ptxas()
+    for kernel in {kernel for record in records.values() for kernel in record.kernels}:
+        assert (kernel.target, kernel.tactic) == (80, 1)
+        for gpu in RTX_GPUS:
+            taken = kernel_table.assemble(kernel.ptx, int(gpu.removeprefix("sm")), ptxas)
+            assert taken.shared + kernel.shared_bytes <= 48 * 1024, "as the quick form has them, too"
 
 
 @pytest.mark.slow
