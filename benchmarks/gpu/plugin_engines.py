@@ -153,7 +153,7 @@ def models(folder: Path, out: Path, names: Sequence[str], form: str = "quick", b
         with TensorRTRunner(plan) as runner:
             results = [runner.run(images) for _ in range(3)] + [runner.run(images[:1])]
             row["runner"] = dict(runner.describe())
-            row["seconds"] = [seconds(lambda: runner.run(images)) for _ in range(TIMES)]
+            row["run_seconds"] = [seconds(lambda: runner.run(images)) for _ in range(TIMES)]
         row["psnr_db"] = [psnr(result, expected[: len(result)]) for result in results]
         row["floor_db"] = file_floor(precision, artifact.spec.top_k)
         row["passed"] = min(row["psnr_db"]) >= row["floor_db"]

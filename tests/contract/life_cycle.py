@@ -112,11 +112,16 @@ def creator_of(name: str, space: str = DOMAIN) -> Any:
 
 
 def created(name: str, space: str, attributes: Mapping[str, int], request: Any) -> Any:
-    """A plugin from fields as the ONNX parser makes them, which narrows integers to int32."""
-    arrays = [np.array([value], np.int32) for value in attributes.values()]  # fields hold their addresses
-    fields = [trt.PluginField(key, a, trt.PluginFieldType.INT32) for key, a in zip(attributes, arrays, strict=True)]
+    """A plugin from fields as the ONNX parser makes them, which narrows integers to int32.
+
+    They are in the creator's order, as the parser goes through its fields and looks for each in the node.
+    """
+    creator = creator_of(name, space)
+    names = [field.name for field in creator.field_names]
+    arrays = [np.array([attributes[key]], np.int32) for key in names]  # fields hold their addresses
+    fields = [trt.PluginField(key, a, trt.PluginFieldType.INT32) for key, a in zip(names, arrays, strict=True)]
     collection = trt.PluginFieldCollection(fields)
-    return creator_of(name, space).create_plugin(name, space, collection, trt.TensorRTPhase.BUILD, request)
+    return creator.create_plugin(name, space, collection, trt.TensorRTPhase.BUILD, request)
 
 
 def why_not_created(name: str, space: str, attributes: Mapping[str, int]) -> str:

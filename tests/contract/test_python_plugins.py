@@ -26,6 +26,7 @@ from agileir_export.plugins.calls import Call
 from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS, OPERATORS, PLUGINS
 from agileir_export.plugins.kernel_records import LAYOUT, KernelRecord, read_record, records_in, write_record
 from agileir_export.plugins.launch import Launch
+from agileir_export.plugins.ptx import target_name
 
 from . import recording_driver
 from .lean_tensorrt import NEWEST, VERSIONS, answer, make_or_skip
@@ -57,6 +58,7 @@ Run = Callable[..., list[dict[str, Any]]]
 
 
 SLOW = pytest.mark.slow
+DTYPES = ("float16", "float32", "bfloat16")
 BINDINGS = [RTX, *(pytest.param(each, marks=SLOW) for each in VERSIONS)]
 
 
@@ -268,13 +270,22 @@ def half_block_order(case: Case, dtype: str, image: tuple[int, int, int]) -> dic
     }
 
 
-@pytest.mark.parametrize("dtype", ["float16", *(pytest.param(each, marks=SLOW) for each in ("float32", "bfloat16"))])
+@pytest.mark.parametrize(
+    ("dtype", "targets"),
+    [
+        pytest.param("float16", [80], id="float16"),
+        *(
+            pytest.param(each, [80, 90], id=f"{each}, Hopper", marks=SLOW)
+            for each in ("float16", "float32", "bfloat16")
+        ),
+    ],
+)
 def test_a_half_block_lives_and_launches_what_pytorch_launches(
-    dtype: str, run: Run, monkeypatch: pytest.MonkeyPatch
+    dtype: str, targets: list[int], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two images, whose tokens are no multiple of a program's."""
     image = (2, 24, 40)
-    built = run(*(half_block_order(case, dtype, image) for case in CASES.values()), capabilities=[80, 90])
+    built = run(*(half_block_order(case, dtype, image) for case in CASES.values()), capabilities=targets)
     wanted, given = [], []
     for case, life in zip(CASES.values(), built, strict=True):
         assert "error" not in life, life
@@ -288,9 +299,8 @@ def test_a_half_block_lives_and_launches_what_pytorch_launches(
         data = base64.b64decode(life["record"])
         record = read_record(data)
         assert (record.inputs, record.attributes) == (len(tensors), case.attributes)
-        common, hopper = record.kernels
-        assert (common.target, hopper.target) == (80, 90)
-        assert ".target sm_80" in common.ptx and ".target sm_90a" in hopper.ptx
+        assert [kernel.target for kernel in record.kernels] == targets
+        assert all(f".target {target_name(kernel.target)}" in kernel.ptx for kernel in record.kernels)
         given.append(ordered(record, tensors, launch["output"], data))
         wanted.append(launch)
     for found, launch in zip(run(*given), wanted, strict=True):
@@ -303,7 +313,7 @@ def test_a_half_block_lives_and_launches_what_pytorch_launches(
 
 
 @pytest.mark.parametrize("which", [RTX], indirect=True)
-@pytest.mark.parametrize("blocks", [False, True], ids=["attention", "blocks"])
+@pytest.mark.parametrize("blocks", [False, pytest.param(True, marks=SLOW)], ids=["attention", "blocks"])
 @pytest.mark.parametrize("kind", [*(pytest.param(each, marks=SLOW) for each in ("agileir", "swinir-light")), "semanir"])
 def test_the_kernels_of_a_real_plan_are_launched_as_pytorch_launches_them(
     kind: str, blocks: bool, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -80,12 +80,13 @@ BLOCKS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "precision"),
-    [pytest.param(*case, marks=() if case[0] == "swinir-light" else pytest.mark.slow) for case in BLOCKS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "precision"), BLOCKS)
 def test_every_half_block_becomes_a_plugin_with_its_kernel(kind: str, precision: str, folder: Path) -> None:
-    """As above; the engine says of every layer which it is, and of every product where it went."""
+    """The engine says of every layer which it is, and of every product where it went.
+
+    One more is among the tests of the verb.
+    """
     build = with_plugins(folder, kind, precision, blocks=True)
     assert build.audit.passed, build.audit.problems
     assert not any("in no kernel's origin" in unknown for unknown in build.audit.unknown)

@@ -227,9 +227,8 @@ def test_every_block_of_every_preset_is_found(name: str, tmp_path: Path) -> None
         assert fused(each.model, tmp_path)[1] == expected_of(each, model)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "agileir_tiny_x2" else SLOW) for name in sorted(packaged_models())]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(packaged_models()))
 def test_every_block_of_every_packaged_model_is_found(name: str, tmp_path: Path) -> None:
     model = load_model(name)
     blocks = blocks_of(model)
@@ -398,7 +397,8 @@ def test_weights_of_another_type_are_left_alone(folder: Path) -> None:
     assert fused(model, folder)[1] == {}
 
 
-@pytest.mark.parametrize("architecture", ["SPAN", pytest.param("HAT", marks=SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["SPAN", "HAT"])
 def test_networks_of_spandrel_are_left_alone(architecture: str, tmp_path: Path) -> None:
     """The one has none of our operators, and the other keeps its tokens in one row, with nodes between."""
     pytest.importorskip("spandrel")
