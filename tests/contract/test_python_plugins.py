@@ -58,7 +58,6 @@ Run = Callable[..., list[dict[str, Any]]]
 
 
 SLOW = pytest.mark.slow
-DTYPES = ("float16", "float32", "bfloat16")
 BINDINGS = [RTX, *(pytest.param(each, marks=SLOW) for each in VERSIONS)]
 
 

@@ -75,7 +75,6 @@ BLOCKS = [
     ("agileir_tiny_x2", "float16"),
     ("agileir", "float32"),
     ("semanir_tiny_x2", "float16"),
-    ("semanir_tiny_x2", "float32"),
     ("semanir-unet", "bfloat16"),
 ]
 
