@@ -80,7 +80,7 @@ class _Fusion:
 
     def window(self, node: onnx.NodeProto, before: Found, after: Found) -> None:
         """Adds attention within windows with all that stands around it, the operator's node too."""
-        from .half_blocks import pack_window_attention
+        from .half_blocks import pack_window_attention, window_attention_launch
 
         table = self.graph.constant(node.input[-1], 2)
         if table is None or not before.linears or after.input != before.input or after.rectified:
@@ -88,6 +88,7 @@ class _Fusion:
         given = {entry.name: entry.i for entry in node.attribute if entry.name in WINDOW_ATTENTION.attributes}
         gain, shift = before.norm
         channels, window = len(gain), given["window_size"]
+        window_attention_launch(channels, given, str(table.dtype).removeprefix("torch."))  # or there is nothing to pack
         _require(before.linears[0], 3 * channels, channels)
         _require(after.linears[0], channels, channels)
         _require((table, None), (2 * window - 1) ** 2, given["num_heads"])

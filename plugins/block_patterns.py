@@ -86,7 +86,8 @@ class BlockGraph:
             NoKernel: They have none, the file does not tell, or they are no ``[B, H, W, C]``.
         """
         known = self.values.get(names[0])
-        if known is None or any(self.values.get(name) != known for name in names) or len(known.shape.dim) != RANK:
+        same = known is not None and all(self.values.get(name) == known for name in names)
+        if known is None or not same or len(known.shape.dim) != RANK or not known.elem_type:
             raise NoKernel(f"half blocks: {', '.join(names)} are no images of one size")
         shape = tuple(size.dim_value if size.HasField("dim_value") else UNKNOWN for size in known.shape.dim)
         return shape, known.elem_type

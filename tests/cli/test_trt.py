@@ -132,6 +132,7 @@ def test_an_engine_of_rtx_with_half_blocks(half: Path) -> None:
     assert "from the cache" in again.stderr and document(again)["build"]["half_blocks"] == blocks
 
 
+@needs_rtx
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
