@@ -140,7 +140,10 @@ def _window_attention(
     channels: int, weights: Sequence[Shape], attributes: Numbers, dtype: str
 ) -> tuple[Launch, Sequence[Tensor]]:
     from .half_blocks import pack_window_attention, window_attention_launch
+    from .launch import WIDE_HEAD, NoKernel
 
+    if dtype == "float32" and channels // attributes["num_heads"] > WIDE_HEAD:  # on Hopper it would take 64 KB
+        raise NoKernel(f"half blocks: float32 heads up to {WIDE_HEAD} wide leave a plugin enough shared memory")
     launch = window_attention_launch(channels, attributes, dtype, epsilon_of(attributes))
     vector, window = _nothing(channels), attributes["window_size"]
     table = _nothing((2 * window - 1) ** 2, attributes["num_heads"])

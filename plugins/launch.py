@@ -20,6 +20,7 @@ __all__ = [
     "MAX_SHARED_BYTES",
     "OPT_IN_SHARED_BYTES",
     "UNKNOWN",
+    "WIDE_HEAD",
     "Launch",
     "NoKernel",
     "Shape",
@@ -42,7 +43,7 @@ MAX_PIXELS = 2**31 - 1
 """Pixels of a batch of images: they are counted in int32. Addresses are int64."""
 
 WIDE_HEAD = 32
-"""Width of a head beyond which float32 has small blocks in all tactics."""
+"""Width of a head beyond which float32 has small blocks in all tactics, and no half block in an engine."""
 
 MAX_HEAD_WIDTH = 64
 """Width of a head up to which the blocks of the attention kernels fit into registers and shared memory."""

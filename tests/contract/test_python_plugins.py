@@ -6,173 +6,37 @@ Nothing runs on a GPU: the driver is a library that records (`recording_driver`)
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
-import os
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from agileir_export.errors import InputError
 from agileir_export.plugins import DOMAIN, kernel_records
 from agileir_export.plugins.bias_rows import rows_shape
 from agileir_export.plugins.calls import Call
-from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS, OPERATORS, PLUGINS
+from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS
 from agileir_export.plugins.kernel_records import LAYOUT, KernelRecord, read_record, records_in, write_record
-from agileir_export.plugins.launch import Launch
-from agileir_export.plugins.ptx import target_name
 
-from . import recording_driver
-from .lean_tensorrt import NEWEST, VERSIONS, answer, make_or_skip
+from .lean_tensorrt import NEWEST
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
-from triton.runtime.driver import driver
+from agileir_export.plugins.dispatch import BIAS_TABLE, kernel_module
 
-from agileir_export.plugins.dispatch import BIAS_TABLE, kernel_module, run_kernel
-from agileir_export.plugins.half_blocks import Fused, start
+from .conftest import RTX, Run
+from .pytorch_launches import assert_equal_launches, launched_by_pytorch, ordered, tensors_of
 
-from ..plugins.triton_driver import Driver
-from .half_block_cases import CASES, Case
-
-RTX = "rtx"
 SMALLEST = ("AgileIR tiny", "SwinIR light", "SemanIR tiny denoising")
 SMALL = {call.operator: call for call in reversed(CALLS) if call.label in SMALLEST}
 """The call of every operator whose kernel compiles fastest."""
 
 IMAGE = (2, 2, 3)
 """Images, and windows down and across."""
-
-STREAM, WORKSPACE = 0xABCD0, 0x7F0000000200
-
-AMPERE = Driver(80)
-"""One for all: Triton keeps what it compiled, and what starts it."""
-
-Run = Callable[..., list[dict[str, Any]]]
-
-
-SLOW = pytest.mark.slow
-BINDINGS = [RTX, *(pytest.param(each, marks=SLOW) for each in VERSIONS)]
-
-
-@pytest.fixture(params=BINDINGS)
-def which(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def run(which: str, tmp_path: Path) -> Run:
-    """Has `python_plugins` follow orders, in a process with the bindings and the recording driver."""
-    recording = recording_driver.make_or_skip(tmp_path)
-
-    def run(
-        *orders: dict[str, Any], every_tactic: bool = False, capabilities: Sequence[int] = (86, 89), **more: str
-    ) -> Any:
-        if which == RTX:
-            if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
-                pytest.skip("TensorRT-RTX is not installed")
-            environment = {**os.environ, **recording}
-            module = "tensorrt_rtx_bindings"
-        else:
-            environment = make_or_skip(which).variables()
-            environment |= recording | {"LD_LIBRARY_PATH": f"{tmp_path}:{environment['LD_LIBRARY_PATH']}"}
-            module = "tensorrt"
-        given = {"orders": orders, "capabilities": list(capabilities), "every_tactic": every_tactic}
-        (tmp_path / "orders.json").write_text(json.dumps(given), encoding="utf-8")
-        told = answer("python_plugins.py", module, str(tmp_path / "orders.json"), environment=environment | more)
-        assert which in (RTX, told["version"])
-        return told["answers"]
-
-    return run
-
-
-# ---- what PyTorch does ----
-
-
-def tensors_of(shapes: Sequence[Sequence[int]], types: Sequence[str]) -> list[torch.Tensor]:
-    return [torch.zeros(tuple(shape), dtype=getattr(torch, kind)) for shape, kind in zip(shapes, types, strict=True)]
-
-
-def launched_by_pytorch(
-    operator: str, tensors: Sequence[torch.Tensor], attributes: Any, tactic: int, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Any]:
-    """The launch of PyTorch's path, on Triton's own launcher, for a GPU of the kernels' common text."""
-    module = kernel_module(operator)
-    launch = module.launch([tuple(t.shape) for t in tensors], attributes, str(tensors[0].dtype)[6:], tactic)
-    return launched(lambda: run_kernel(operator, tensors, attributes, tactic), tensors, launch, monkeypatch)
-
-
-def half_block_by_pytorch(
-    name: str, tensors: Sequence[torch.Tensor], attributes: Mapping[str, int], monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Any]:
-    """The same of a half block."""
-    entry, shapes = PLUGINS[name], [tuple(tensor.shape) for tensor in tensors]
-    launch = entry.kernels().launch(shapes, attributes, str(tensors[0].dtype)[6:])
-    count, outputs = CASES[name].features, entry.kernels().output_shape(shapes, attributes)[-1]
-    fused = Fused(launch, tuple(tensors[count:]))
-    return launched(lambda: start(fused, tensors[:count], outputs), tensors, launch, monkeypatch)
-
-
-def launched(
-    work: Callable[[], torch.Tensor], tensors: Sequence[torch.Tensor], launch: Launch, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Any]:
-    """What is launched where PyTorch does some work on tensors."""
-    with monkeypatch.context() as patch:
-        patch.setattr(driver, "_active", AMPERE)
-        output = work()
-    started = AMPERE.started.pop()
-    grid, (warps, _, shared, *_), arguments = list(started[:3]), started[5], started[9:]
-    order = [name for name in launch.kernel.arg_names if name not in launch.constants]
-    given = dict(zip(launch.kernel.arg_names, arguments, strict=True))
-    values = [given[name] for name in order]
-    assert values[: len(tensors)] == list(tensors), "biases are in row form already"
-    assert values[len(tensors) + 2] is output
-    return {
-        "grid": grid,
-        "block": [32 * warps, 1, 1],
-        "shared": shared,
-        "arguments": [v if isinstance(v, int) else f"{v.data_ptr()}" for v in values],
-        "output": output,
-        "scratch": 4 * given["scratch"].numel() if launch.scratch else 0,
-        "entry": launch.kernel.__name__,
-    }
-
-
-def ordered(
-    record: KernelRecord, tensors: Sequence[torch.Tensor], output: torch.Tensor, data: bytes, **more: Any
-) -> dict[str, Any]:
-    """The order to execute a record on tensors."""
-    return {
-        "do": "execute",
-        "operator": record.operator,
-        "layer": record.layer,
-        "data": base64.b64encode(data).decode(),
-        "shapes": [list(tensor.shape) for tensor in tensors],
-        "types": [str(tensor.dtype)[6:] for tensor in tensors],
-        "output_shape": list(output.shape),
-        "addresses": [tensor.data_ptr() for tensor in (*tensors, output)],
-        "workspace": WORKSPACE,
-        "stream": STREAM,
-    } | more
-
-
-def assert_equal_launches(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Number by number; the scratch memory is TensorRT's here and PyTorch's there."""
-    arguments = [int(argument) for argument in expected["arguments"]]
-    if expected["scratch"]:
-        arguments[-1] = WORKSPACE
-    assert found["arguments"] == arguments
-    assert {key: found[key] for key in ("grid", "block", "shared", "entry")} == {
-        key: expected[key] for key in ("grid", "block", "shared", "entry")
-    }
-    assert found["stream"] == STREAM
-
 
 # ---- a build ----
 
@@ -253,111 +117,6 @@ def test_a_plugin_lives_and_launches_what_pytorch_launches(
         loading, launching = found["calls"]
         assert loading["call"] == "load" and launching["call"] == "launch"
         assert_equal_launches(launching, launch)
-
-
-def half_block_order(case: Case, dtype: str, image: tuple[int, int, int]) -> dict[str, Any]:
-    shapes = [list(shape) for shape in case.shapes(*image)]
-    free = [[-1, -1, -1, shape[-1]] if i < case.features else shape for i, shape in enumerate(shapes)]
-    return {
-        "do": "build",
-        "operator": case.entry.name,
-        "layer": f"the {case.entry.name}",
-        "attributes": dict(case.attributes),
-        "types": [dtype] * len(shapes),
-        "shapes": free,
-        "largest": shapes,
-    }
-
-
-@pytest.mark.parametrize(
-    ("dtype", "targets"),
-    [
-        pytest.param("float16", [80], id="float16"),
-        *(
-            pytest.param(each, [80, 90], id=f"{each}, Hopper", marks=SLOW)
-            for each in ("float16", "float32", "bfloat16")
-        ),
-    ],
-)
-def test_a_half_block_lives_and_launches_what_pytorch_launches(
-    dtype: str, targets: list[int], run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of two images, whose tokens are no multiple of a program's."""
-    image = (2, 24, 40)
-    built = run(*(half_block_order(case, dtype, image) for case in CASES.values()), capabilities=targets)
-    wanted, given = [], []
-    for case, life in zip(CASES.values(), built, strict=True):
-        assert "error" not in life, life
-        tensors = tensors_of(case.shapes(*image), [dtype] * len(case.entry.inputs))
-        launch = half_block_by_pytorch(case.entry.name, tensors, case.attributes, monkeypatch)
-        assert (life["output_shape"], life["output_type"]) == (list(launch["output"].shape), dtype)
-        assert life["combinations"] == ["float32", "float16", "bfloat16"], "one type of all"
-        assert life["refused"] == [False, False], "another layout, another type of the output"
-        assert (life["workspace"], life["tactics"]) == (0, [])
-        assert life["identity"] == [case.entry.name, "1", DOMAIN, 1]
-        data = base64.b64decode(life["record"])
-        record = read_record(data)
-        assert (record.inputs, record.attributes) == (len(tensors), case.attributes)
-        assert [kernel.target for kernel in record.kernels] == targets
-        assert all(f".target {target_name(kernel.target)}" in kernel.ptx for kernel in record.kernels)
-        given.append(ordered(record, tensors, launch["output"], data))
-        wanted.append(launch)
-    for found, launch in zip(run(*given), wanted, strict=True):
-        loading, launching = found["calls"]
-        assert loading["call"] == "load" and launching["call"] == "launch"
-        assert_equal_launches(launching, launch)
-
-
-# ---- a real plan ----
-
-
-@pytest.mark.parametrize("which", [RTX], indirect=True)
-@pytest.mark.parametrize("blocks", [False, pytest.param(True, marks=SLOW)], ids=["attention", "blocks"])
-@pytest.mark.parametrize("kind", [*(pytest.param(each, marks=SLOW) for each in ("agileir", "swinir-light")), "semanir"])
-def test_the_kernels_of_a_real_plan_are_launched_as_pytorch_launches_them(
-    kind: str, blocks: bool, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from agileir_export.plugins import engine_form
-    from agileir_export.plugins.block_fusion import fuse_blocks
-
-    from ..engines.rtx_builds import with_plugins
-
-    build = with_plugins(folder, kind, "float16", blocks)
-    artifact = build.artifact
-    records = {record.layer: record for record in records_in(build.plan)}
-    model = fuse_blocks(artifact.model, folder)[0] if blocks else artifact.model
-    graph = engine_form(model, folder, scratch_outputs=False).graph
-    nodes = {node.name: node for node in graph.node if node.domain == DOMAIN}
-    assert records.keys() == nodes.keys() and nodes
-    sizes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    kinds = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
-    names = {1: "float32", 10: "float16"}
-    images = {value.name: value.type.tensor_type.shape.dim for value in graph.value_info}
-    given, wanted = [], []
-    for layer, record in records.items():
-        node, operator = nodes[layer], PLUGINS[record.operator]
-        assert record.operator == node.op_type
-        assert record.attributes == {a.name: a.i for a in node.attribute if a.name in operator.attributes}
-        window = record.attributes.get("window_size", 4)
-        shapes = [sizes.get(name, ()) for name in node.input]
-        own = names[kinds[node.input[0]]]
-        types = ["int32" if name in operator.integer_tensors else own for name in operator.inputs]
-        for index in range(CASES[record.operator].features if record.operator in CASES else 1):
-            shapes[index] = (1, 2 * window, 3 * window, images[node.input[index]][-1].dim_value)
-        for index, name in enumerate(operator.inputs):
-            if name in operator.integer_tensors:
-                shapes[index] = (6, window**2, -(-(window**2) // 16))
-        tensors = tensors_of(shapes, types)
-        if record.operator in CASES:
-            launch = half_block_by_pytorch(record.operator, tensors, record.attributes, monkeypatch)
-        else:
-            torch_name = OPERATORS[record.operator].torch_name
-            launch = launched_by_pytorch(torch_name, tensors, record.attributes, 1, monkeypatch)
-        given.append(ordered(record, tensors, launch["output"], write_record(record)))
-        wanted.append(launch)
-    assert blocks == any(record.operator in CASES for record in records.values())
-    for found, launch in zip(run(*given), wanted, strict=True):
-        assert_equal_launches(found["calls"][-1], launch)
 
 
 # ---- conduct ----
