@@ -142,9 +142,9 @@ def _window_attention(
     from .half_blocks import pack_window_attention, window_attention_launch
     from .launch import WIDE_HEAD, NoKernel
 
+    launch = window_attention_launch(channels, attributes, dtype, epsilon_of(attributes))
     if dtype == "float32" and channels // attributes["num_heads"] > WIDE_HEAD:  # on Hopper it would take 64 KB
         raise NoKernel(f"half blocks: float32 heads up to {WIDE_HEAD} wide leave a plugin enough shared memory")
-    launch = window_attention_launch(channels, attributes, dtype, epsilon_of(attributes))
     vector, window = _nothing(channels), attributes["window_size"]
     table = _nothing((2 * window - 1) ** 2, attributes["num_heads"])
     qkv, projection = (_nothing(3 * channels, channels), None), (_nothing(channels, channels), None)
