@@ -272,6 +272,8 @@ def trt(
         terminal.note(f"{request.timing_cache} was not updated: no kernel was timed")
     size, fits = f"{len(build.plan) / 2**20:.1f} MiB", ", ".join(engine.gpus)
     terminal.note(f"Wrote {output} and {output.name}.json: {size} for {fits}, {_effort(engine.build)}")
+    if request.fuse_blocks:
+        terminal.note("No engine with half blocks has run on a GPU yet: use it only after `verify`.")
     if engine.needs_this_package:
         terminal.note(f"The plan runs with agileir-export only. {FOREIGN}")
     terminal.note(

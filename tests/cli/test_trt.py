@@ -123,6 +123,7 @@ def test_an_engine_of_rtx_with_half_blocks(half: Path) -> None:
     blocks = 2 * sum(read_artifact(half).operators.values())  # each with its attention inside, and what follows
     assert told["plugins"] == {"form": "python", "kernels_for": ["sm_80"], "layout": LAYOUT, "layers": blocks}
     assert told["build"]["half_blocks"] == blocks
+    assert "No engine with half blocks has run on a GPU yet" in " ".join(result.stderr.split())
     assert (told["facts"]["fuse_blocks"], told["facts"]["use_plugins"]) == (True, True)
     kinds = {share["kind"]: share["count"] for share in told["audit"]["shares"]}
     assert kinds["plugin"] == blocks and told["audit"]["passed"]
