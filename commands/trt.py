@@ -135,6 +135,12 @@ build_options = stacked(
         help="Attention operators as plugins or by their plain ONNX function bodies. auto: plugins with tensorrt.",
     ),
     click.option(
+        "--fuse",
+        type=click.Choice(["blocks", "attention", "none"]),
+        help="What runs as plugins: half blocks of the transformer and its attention (not yet run on a GPU), attention "
+        "alone, or nothing. Default: what --attention says.",
+    ),
+    click.option(
         "--plugin-form",
         type=click.Choice(["quick", "python"]),
         help="Plugins that any program runs (tensorrt), or plugins that need this package where the engine runs (rtx "
@@ -182,6 +188,7 @@ def trt(
     static: Size | None,
     gpus: tuple[str, ...],
     operators: str,
+    fuse: str | None,
     plugin_form: str | None,
     keep_onnx: Path | None,
     keep_failed: bool,
@@ -229,10 +236,11 @@ def trt(
     calibration = _calibration(chosen == ["--int8"], images, ground_truth, psnr_budget, recipe)
     sizes = read_sizes(profiles, minimum, optimum, maximum, static)
     gpus = gpus or product.default_gpus
+    operators = _fused(fuse, operators)
     tf32, plugins = chosen == ["--tf32"], operators == "plugin"
     if plugin_form is not None and operators == "decomposed":
         raise InputError("--plugin-form is for plugins.", fix="Leave it out, or use --attention plugin.")
-    more |= {"use_plugins": plugins, "plugin_form": plugin_form or ""}
+    more |= {"use_plugins": plugins, "plugin_form": plugin_form or "", "fuse_blocks": fuse == "blocks"}
     build_options = BuildOptions(target=product.name, gpus=gpus, tf32=tf32, **more)
     precision = PRECISIONS[chosen[0]] if chosen else None if is_onnx(source) else "float32"
     check_options(build_options, precision)
@@ -264,6 +272,8 @@ def trt(
         terminal.note(f"{request.timing_cache} was not updated: no kernel was timed")
     size, fits = f"{len(build.plan) / 2**20:.1f} MiB", ", ".join(engine.gpus)
     terminal.note(f"Wrote {output} and {output.name}.json: {size} for {fits}, {_effort(engine.build)}")
+    if request.fuse_blocks:
+        terminal.note("No engine with half blocks has run on a GPU yet: use it only after `verify`.")
     if engine.needs_this_package:
         terminal.note(f"The plan runs with agileir-export only. {FOREIGN}")
     terminal.note(
@@ -271,6 +281,25 @@ def trt(
     )
     terminal.result({"path": str(output), **engine.to_json()})
     require_audit(build.audit, kept=output)
+
+
+def _fused(fuse: str | None, operators: str) -> str:
+    """What --attention has to be for --fuse.
+
+    Raises:
+        InputError: It is something else.
+    """
+    if fuse is None:
+        return operators
+    wanted = "decomposed" if fuse == "none" else "plugin"
+    if operators not in ("auto", wanted):
+        raise InputError(
+            f"--fuse {fuse} and --attention {operators} contradict each other.",
+            why=f"--fuse {fuse} runs the attention operators "
+            + ("by their ONNX function bodies." if fuse == "none" else "as plugins."),
+            fix="Leave one of them out.",
+        )
+    return wanted
 
 
 def _calibration(
@@ -323,6 +352,7 @@ def _show(
         *((f"GPU memory of {profile}, at least", f"{least / 2**20:.0f} MiB") for profile, least in memory.items()),
         ("GPUs", ", ".join(request.gpus) or "the one of this machine"),
         ("attention", f"plugins ({request.form})" if request.use_plugins else "ONNX function bodies"),
+        ("half blocks", "plugins" if request.fuse_blocks else "ONNX nodes"),
     ]
     terminal.table("Engine", ("what", "value"), rows)
     terminal.result(

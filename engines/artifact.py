@@ -40,9 +40,11 @@ class EngineArtifact(JsonForm):
         audit: Realised precision of its kernels, as `engines.audit` writes it.
         provenance: Where the weights come from, as in the ONNX file.
         build: ``seconds`` (wall), ``peak_memory_bytes`` (of the building process), ``cached``, and
-            ``least_memory_bytes`` that the engine needs of a GPU, of each profile.
-        plugins: Of its plugins the ``form``, and of those that need this package where the engine runs (``"python"``)
-            the ``layout`` of their kernels and the number of ``layers``; empty without plugins.
+            ``least_memory_bytes`` that the engine needs of a GPU, of each profile; the number of its ``half_blocks``
+            where it was to have some.
+        plugins: Of its plugins the ``form`` and what the kernels were compiled for (``kernels_for``, such as
+            ``"sm_90a"``), and of those that need this package where the engine runs (``"python"``) the ``layout`` of
+            their kernels and the number of ``layers``; empty without plugins.
     """
 
     path: Path

@@ -1,24 +1,28 @@
-"""All operators: the sub-packages of this package, each with its entry `OPERATOR`."""
+"""All operators: the sub-packages of this package, each with its entry `OPERATOR`. And all that becomes a plugin."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from .registry import Operator
+from .half_block_plugins import HALF_BLOCKS
+from .registry import Operator, Plugin
 
-__all__ = ["BY_TORCH_NAME", "CALLS", "OPERATORS", "by_name"]
+__all__ = ["BY_TORCH_NAME", "CALLS", "OPERATORS", "PLUGINS", "by_name"]
+
+Entry = TypeVar("Entry", bound=Plugin)
 
 
-def by_name(operators: Iterable[Operator]) -> dict[str, Operator]:
+def by_name(operators: Iterable[Entry]) -> dict[str, Entry]:
     """Operators by ONNX name.
 
     Raises:
         ValueError: Two have one name.
     """
-    found: dict[str, Operator] = {}
+    found: dict[str, Entry] = {}
     for operator in operators:
         if operator.name in found:
             raise ValueError(f"operator {operator.name} is registered twice")
@@ -26,12 +30,15 @@ def by_name(operators: Iterable[Operator]) -> dict[str, Operator]:
     return found
 
 
-OPERATORS = by_name(
+OPERATORS: dict[str, Operator] = by_name(
     importlib.import_module(f".{folder.name}", __package__).OPERATOR
     for folder in pkgutil.iter_modules([str(Path(__file__).parent)])
     if folder.ispkg
 )
 """All operators by ONNX name."""
+
+PLUGINS: Mapping[str, Plugin] = by_name([*OPERATORS.values(), *HALF_BLOCKS])
+"""All that TensorRT runs as a plugin, by name."""
 
 BY_TORCH_NAME = {operator.torch_name: operator for operator in OPERATORS.values()}
 """All operators by their name under ``torch.ops``."""

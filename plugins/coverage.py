@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import Unsupported
-from .catalogue import OPERATORS
-from .dispatch import kernel_module
+from .catalogue import PLUGINS
 from .launch import UNKNOWN, Launch, NoKernel
 from .registry import DOMAIN
 
@@ -33,7 +32,7 @@ def require_kernels(model: onnx.ModelProto) -> None:
 
 
 def planned_kernels(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, Launch]]:
-    """The operators of a file, and how their kernels are started; without those of unknown sizes.
+    """The operators and half blocks of a file, and how their kernels are started; without those of unknown sizes.
 
     Args:
         model: An exported model. Needs Triton.
@@ -55,12 +54,12 @@ def planned_kernels(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, La
     for node in model.graph.node:
         if node.domain != DOMAIN or not shapes.keys() >= set(node.input):
             continue
-        operator = OPERATORS[node.op_type]
+        operator = PLUGINS[node.op_type]
         attributes = {entry.name: entry.i for entry in node.attribute if entry.name in operator.attributes}
         dtype = str(onnx.helper.tensor_dtype_to_np_dtype(types[node.input[0]]))
         given = [shapes[name] for name in node.input]
         try:
-            launch = kernel_module(operator.torch_name).launch(given, attributes, dtype)
+            launch = operator.kernels().launch(given, attributes, dtype)
         except NoKernel as error:
             raise Unsupported(
                 f"No plugin can run {node.name}: {error}.",

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import AgileIRError, EnvironmentProblem, InputError, InternalError, Unsupported
 from .kernel_records import CarriedKernel, KernelRecord
-from .launch import MAX_PIXELS, MAX_SHARED_BYTES
+from .launch import MAX_PIXELS, MAX_SHARED_BYTES, counted_sides, programs_of
 from .ptx import TARGET, own_instructions
 
 __all__ = ["INSTALL", "Driver", "cuda_driver"]
@@ -90,10 +90,11 @@ class Driver:
         context = self._context()
         kernel = self._chosen(context, record, tactic)
         function = self._function(context, kernel, record)
-        windows = _windows(image, kernel.window_size, record.layer)
-        if windows == 0:
+        _check_image(image, kernel, record.layer)
+        programs = programs_of(kernel, *image)
+        if programs == 0:
             return
-        _, height, width = image
+        _, height, width = counted_sides(kernel.window_size, *image)
         values = (*inputs, height, width, output, *((scratch,) if kernel.scratch else ()))
         pointers = ctypes.c_void_p
         types = (*(pointers for _ in inputs), ctypes.c_int32, ctypes.c_int32, pointers)
@@ -101,7 +102,7 @@ class Driver:
             f"launch the kernel of {record.layer}",
             self._cuda.cuLaunchKernel(
                 function,
-                *(windows * kernel.programs, 1, 1),
+                *(programs, 1, 1),
                 *(kernel.threads, 1, 1),
                 kernel.shared_bytes,
                 stream,
@@ -203,24 +204,23 @@ class Driver:
         return f"{reason} ({status.value})"
 
 
-def _windows(image: Sequence[int], window_size: int, layer: str) -> int:
-    """Windows of a batch of images.
+def _check_image(image: Sequence[int], kernel: CarriedKernel, layer: str) -> None:
+    """Refuses a batch of images that a kernel cannot take.
 
     Raises:
-        InputError: The kernels cannot take them.
+        InputError: With the sizes.
     """
     batch, height, width = image
-    if height % window_size or width % window_size:
+    if height % kernel.window_size or width % kernel.window_size:
         raise InputError(
-            f"{layer} was given {height}x{width} pixels, and its windows of {window_size} must fill them.",
+            f"{layer} was given {height}x{width} pixels, and its windows of {kernel.window_size} must fill them.",
             fix="Pad pictures to the multiple that the engine's sidecar names (pad_multiple).",
         )
-    if batch * height * width > MAX_PIXELS:
+    if batch * height * width > MAX_PIXELS - (kernel.unit - 1):  # those of the last program are counted, too
         raise InputError(
             f"{layer} was given {batch} images of {height}x{width}, more than {MAX_PIXELS} pixels.",
             fix="Restore fewer at once.",
         )
-    return batch * (height // window_size) * (width // window_size)
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.util
 import warnings
 from collections.abc import Mapping, Sequence
@@ -47,7 +46,8 @@ OLDEST_CAPABILITY = (8, 0)
 
 def kernel_module(torch_name: str) -> ModuleType:
     """``kernel.py`` of an operator; needs Triton."""
-    return importlib.import_module(f".{torch_name}.kernel", __package__)
+    module: ModuleType = BY_TORCH_NAME[torch_name].kernels()
+    return module
 
 
 def plan_kernel(torch_name: str, tensors: Sequence[Tensor], attributes: Mapping[str, int], tactic: int = 1) -> Launch:

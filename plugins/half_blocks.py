@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +23,6 @@ __all__ = [
     "MAX_TOKENS",
     "Choice",
     "Fused",
-    "HalfBlockLaunch",
     "norm_launch",
     "norm_projection_launch",
     "pack_norm",
@@ -72,27 +71,10 @@ class Choice:
     stages: int
 
 
-@dataclass(frozen=True)
-class HalfBlockLaunch(Launch):
-    """How one kernel of a half block is started.
-
-    Attributes:
-        unit: Tokens a program; windows of one image a program where `window_size` is not 1.
-    """
-
-    unit: int = 1
-
-    def grid(self, batch: Any, height: Any, width: Any) -> Any:
-        """Programs of an image ``[B, H, W, ...]``; token by token the whole batch counts as one image."""
-        if self.window_size == 1:
-            return -(-batch * height * width // self.unit)
-        return batch * -(-self.windows(1, height, width) // self.unit)
-
-
 class Fused(NamedTuple):
     """A launch and the packed weights that it goes with."""
 
-    launch: HalfBlockLaunch
+    launch: Launch
     weights: tuple[Tensor, ...]
 
 
@@ -130,7 +112,7 @@ def token_choice(channels: int, dtype: str) -> Choice:
     return Choice(32, 32, 4, 1) if channels <= 4 * PART else Choice(32, 32, 8, 1)
 
 
-def norm_launch(channels: int, dtype: str, epsilon: float = 1e-5) -> HalfBlockLaunch:
+def norm_launch(channels: int, dtype: str, epsilon: float = 1e-5) -> Launch:
     """How to start `norm_kernel`.
 
     Raises:
@@ -138,12 +120,12 @@ def norm_launch(channels: int, dtype: str, epsilon: float = 1e-5) -> HalfBlockLa
     """
     check(channels, dtype)
     constants = {"channels": channels, "parts": parts_of(channels), "tokens": 16, "epsilon": epsilon}
-    return HalfBlockLaunch(kernels().norm_kernel, constants, 1, 1, 4, unit=16)
+    return Launch(kernels().norm_kernel, constants, 1, 1, 4, unit=16)
 
 
 def norm_projection_launch(
     channels: int, outputs: int, dtype: str, epsilon: float = 1e-5, choice: Choice | None = None
-) -> HalfBlockLaunch:
+) -> Launch:
     """How to start `norm_projection_kernel`.
 
     Raises:
@@ -162,7 +144,7 @@ def norm_projection_launch(
         "epsilon": epsilon,
     }
     kernel = kernels().norm_projection_kernel
-    return HalfBlockLaunch(kernel, constants, 1, 1, choice.num_warps, choice.stages, unit=choice.tokens)
+    return Launch(kernel, constants, 1, 1, choice.num_warps, choice.stages, unit=choice.tokens)
 
 
 def token_tail_launch(
@@ -174,7 +156,7 @@ def token_tail_launch(
     rectified: bool = False,
     epsilon: float = 1e-5,
     choice: Choice | None = None,
-) -> HalfBlockLaunch:
+) -> Launch:
     """How to start `token_tail_kernel`.
 
     Args:
@@ -203,7 +185,7 @@ def token_tail_launch(
         "epsilon": epsilon,
     }
     kernel = kernels().token_tail_kernel
-    return HalfBlockLaunch(kernel, constants, 1, 1, choice.num_warps, choice.stages, unit=choice.tokens)
+    return Launch(kernel, constants, 1, 1, choice.num_warps, choice.stages, unit=choice.tokens)
 
 
 def window_attention_launch(
@@ -212,7 +194,7 @@ def window_attention_launch(
     dtype: str,
     epsilon: float = 1e-5,
     choice: Choice | None = None,
-) -> HalfBlockLaunch:
+) -> Launch:
     """How to start `window_attention_kernel`.
 
     Args:
@@ -248,7 +230,7 @@ def window_attention_launch(
         "epsilon": epsilon,
     }
     kernel = kernels().window_attention_kernel
-    return HalfBlockLaunch(kernel, constants, window_size, 1, choice.num_warps, choice.stages, unit=windows)
+    return Launch(kernel, constants, window_size, 1, choice.num_warps, choice.stages, unit=windows)
 
 
 def pack_norm(gain: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
@@ -333,12 +315,11 @@ def start(fused: Fused, images: Sequence[Tensor], outputs: int | None = None) ->
     output = image.new_empty(batch, height, width, outputs or channels)
     if output.numel() == 0:
         return output
-    sides = (height, width) if launch.window_size > 1 else (batch * height, width)
     with torch.cuda.device_of(image):
         launch.kernel[(launch.grid(batch, height, width),)](
             *(each.contiguous() for each in images),
             *fused.weights,
-            *sides,
+            *launch.sides(batch, height, width),
             output,
             **launch.constants,
             num_warps=launch.num_warps,

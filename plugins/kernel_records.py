@@ -37,8 +37,11 @@ __all__ = [
 FIELD = "kernels"
 """Name of the field."""
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the layout: to be raised when a record, or the order of a kernel's arguments, changes its meaning."""
+
+ONE_WINDOW = {1: {"unit": 1}}
+"""Fields of a kernel that records of older layouts do not have, by layout."""
 
 MAGIC = b"agileir kernels\n"
 
@@ -57,14 +60,15 @@ class CarriedKernel:
     Attributes:
         target: Compute capability (times ten) that the text is for, see `ptx.own_instructions`.
         tactic: Which of the operator's tactics it is, from 1.
-        entry: Name of the entry. Its arguments are the inputs, height and width as int32, the output, and the scratch
-            memory where there is some.
+        entry: Name of the entry. Its arguments are the inputs, height and width as int32 (`counted_sides`), the output,
+            and the scratch memory where there is some.
         threads: Threads of a block.
         shared_bytes: Dynamic shared memory of a block.
-        window_size: w; every window of the image gets `programs` blocks.
-        programs: Blocks a window.
+        window_size: w; every `unit` windows of an image get `programs` blocks, see `programs_of`.
+        programs: Blocks for them.
         scratch: float32 numbers of scratch memory a window; 0 where the kernel takes none.
         ptx: The text.
+        unit: Windows that share their blocks.
     """
 
     target: int
@@ -76,6 +80,7 @@ class CarriedKernel:
     programs: int
     scratch: int
     ptx: str
+    unit: int = 1
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class KernelRecord:
 
     Attributes:
         layer: Name of the layer, which is that of the node in the ONNX file.
-        operator: ONNX name of the operator.
+        operator: Name of the plugin, which is the operator's.
         attributes: Its integer attributes by name.
         inputs: Number of its inputs.
         kernels: One for every target and tactic; none before a builder has said what the tensors are.
@@ -122,8 +127,10 @@ def read_record(data: bytes) -> KernelRecord:
         if len(body) < length:
             raise ValueError(f"{length - len(body)} of {length} bytes are missing")
         told = parse_json(zlib.decompress(body))
+        missing = ONE_WINDOW.get(layout, {})
         kernels = tuple(
-            _typed(CarriedKernel, {**kernel, "ptx": sys.intern(kernel["ptx"])})  # equal texts of layers become one
+            # equal texts of layers become one
+            _typed(CarriedKernel, {**missing, **kernel, "ptx": sys.intern(kernel["ptx"])})
             for kernel in told["kernels"]
         )
         record: KernelRecord = _typed(KernelRecord, {**told, "kernels": kernels})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from .bias_rows import rows_shape
 
@@ -20,6 +20,7 @@ __all__ = [
     "MAX_SHARED_BYTES",
     "OPT_IN_SHARED_BYTES",
     "UNKNOWN",
+    "WIDE_HEAD",
     "Launch",
     "NoKernel",
     "Shape",
@@ -28,8 +29,10 @@ __all__ = [
     "block_size",
     "check_biases",
     "check_image",
+    "counted_sides",
     "filling",
     "pick",
+    "programs_of",
 ]
 
 Shape = Sequence[int]
@@ -41,7 +44,7 @@ MAX_PIXELS = 2**31 - 1
 """Pixels of a batch of images: they are counted in int32. Addresses are int64."""
 
 WIDE_HEAD = 32
-"""Width of a head beyond which float32 has small blocks in all tactics."""
+"""Width of a head beyond which float32 has small blocks in all tactics, and no half block in an engine."""
 
 MAX_HEAD_WIDTH = 64
 """Width of a head up to which the blocks of the attention kernels fit into registers and shared memory."""
@@ -73,6 +76,7 @@ class Launch:
         num_stages: Copies in flight of what a loop loads; 1 keeps shared memory small.
         key_width: d, which the row form of the position biases is scaled for; 0 where there are no biases.
         scratch: float32 numbers of scratch memory a window, not initialised; 0 where the kernel takes no scratch.
+        unit: Neighbouring windows of one image that share their programs.
     """
 
     kernel: Any
@@ -83,6 +87,7 @@ class Launch:
     num_stages: int = 1
     key_width: int = 0
     scratch: int = 0
+    unit: int = 1
 
     def windows(self, batch: Any, height: Any, width: Any) -> Any:
         """Windows of an image ``[B, H, W, ...]``, for numbers as for TensorRT's shape expressions."""
@@ -90,7 +95,41 @@ class Launch:
 
     def grid(self, batch: Any, height: Any, width: Any) -> Any:
         """Programs of an image ``[B, H, W, ...]``, for numbers as for TensorRT's shape expressions."""
-        return self.windows(batch, height, width) * self.programs
+        return programs_of(self, batch, height, width)
+
+    def sides(self, batch: Any, height: Any, width: Any) -> tuple[Any, Any]:
+        """Height and width that the kernel is given for an image ``[B, H, W, ...]``, see `counted_sides`."""
+        return counted_sides(self.window_size, batch, height, width)[1:]
+
+
+class Started(Protocol):
+    """What the number of programs depends on, see `Launch`: of a kernel that a plan carries, too."""
+
+    @property
+    def window_size(self) -> int:
+        """Side w of a window."""
+
+    @property
+    def programs(self) -> int:
+        """Programs of a unit."""
+
+    @property
+    def unit(self) -> int:
+        """Windows that share them."""
+
+
+def counted_sides(window_size: int, batch: Any, height: Any, width: Any) -> tuple[Any, Any, Any]:
+    """Images, rows and columns as a kernel counts them: token by token (w = 1) a batch is one tall image."""
+    return (1, batch * height, width) if window_size == 1 else (batch, height, width)
+
+
+def programs_of(kernel: Started, batch: Any, height: Any, width: Any) -> Any:
+    """Programs of an image ``[B, H, W, ...]``, for numbers as for TensorRT's shape expressions."""
+    images, rows, columns = counted_sides(kernel.window_size, batch, height, width)
+    units = (rows // kernel.window_size) * (columns // kernel.window_size)
+    if kernel.unit > 1:
+        units = (units + (kernel.unit - 1)) // kernel.unit
+    return units * images * kernel.programs
 
 
 def block_size(size: int, smallest: int = 16) -> int:

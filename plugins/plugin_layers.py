@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ..errors import AgileIRError, InternalError, Unsupported
-from .catalogue import OPERATORS
+from .catalogue import PLUGINS
 from .cuda_kernels import cuda_driver
 from .kernel_records import CarriedKernel, KernelRecord
 from .launch import ITEM_BYTES, OPT_IN_SHARED_BYTES, NoKernel, Shape
 from .ptx import TARGET, compile_kernel, own_instructions
-from .registry import Operator
+from .registry import Plugin
 
 __all__ = ["Choices", "Layer", "attempt", "plugin_failures", "remember"]
 
@@ -33,7 +33,7 @@ class Choices:
 
     Attributes:
         targets: What for, see `ptx.own_instructions`.
-        every_tactic: All tactics, for a builder that times them; else the first, which is PyTorch's too.
+        every_tactic: All tactics, for a builder that times them; else the first, which is PyTorch's for large images.
     """
 
     targets: tuple[int, ...] = (TARGET,)
@@ -47,7 +47,7 @@ class Choices:
 
 
 class Layer:
-    """One operator of a network: all that its plugin knows, in plain numbers and texts.
+    """One operator or half block of a network: all that its plugin knows, in plain numbers and texts.
 
     Args:
         record: The layer; with its kernels where it comes out of a plan.
@@ -63,16 +63,14 @@ class Layer:
         return Layer(self.record, self.choices, self.tactic)
 
     @property
-    def operator(self) -> Operator:
-        """The operator's entry."""
-        return OPERATORS[self.record.operator]
+    def operator(self) -> Plugin:
+        """The operator's entry, or the half block's."""
+        return PLUGINS[self.record.operator]
 
     @property
     def module(self) -> Any:
-        """``kernel.py`` of the operator; needs Triton and PyTorch, as everything of a build does."""
-        from .dispatch import kernel_module
-
-        return kernel_module(self.operator.torch_name)
+        """Its kernels; needs Triton and PyTorch, as everything of a build does."""
+        return self.operator.kernels()
 
     @property
     def tactics(self) -> list[int]:
@@ -114,9 +112,9 @@ class Layer:
                 ) from error
             for target in self.choices.targets:
                 made = compile_kernel(launch, types, output, target, OPT_IN_SHARED_BYTES)
-                numbers = launch.window_size, launch.programs, launch.scratch
+                size, numbers = made.shared_bytes, (launch.window_size, launch.programs, launch.scratch)
                 found.append(
-                    CarriedKernel(target, tactic, made.name, made.num_threads, made.shared_bytes, *numbers, made.ptx)
+                    CarriedKernel(target, tactic, made.name, made.num_threads, size, *numbers, made.ptx, launch.unit)
                 )
         self.record = replace(self.record, kernels=tuple(found))
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 from ..errors import InternalError, Unsupported
 from .launch import MAX_SHARED_BYTES, Launch
 
-__all__ = ["TARGET", "CompiledKernel", "argument_types", "compile_kernel", "own_instructions"]
+__all__ = ["TARGET", "CompiledKernel", "argument_types", "compile_kernel", "own_instructions", "target_name"]
 
 POINTERS = {
     "float32": "*fp32",
@@ -116,6 +116,11 @@ def compile_kernel(
 def own_instructions(capability: int | None) -> int:
     """What to compile for where only GPUs of a compute capability (times ten) are to be served; None for all."""
     return HOPPER if capability == HOPPER else TARGET
+
+
+def target_name(target: int) -> str:
+    """What NVIDIA calls a target: ``"sm_80"``; Hopper's own instructions are those of ``"sm_90a"``."""
+    return f"sm_{target}{'a' if target == HOPPER else ''}"
 
 
 def argument_types(launch: Launch, inputs: Sequence[str], output: str) -> tuple[str, ...]:

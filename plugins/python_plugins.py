@@ -1,4 +1,4 @@
-"""The operators as plugins in Python (``IPluginV3``) that carry their kernels: for TensorRT-RTX and for TensorRT.
+"""Operators and half blocks as plugins in Python (``IPluginV3``) that carry their kernels, for both targets.
 
 TensorRT-RTX takes no other plugins, and builds engines with these on machines without a GPU. Unlike the quickly
 deployable ones (`tensorrt_plugins`) they have working memory of their own and may take more than 48 KB of shared
@@ -17,10 +17,10 @@ import numpy as np
 
 from ..errors import EnvironmentProblem, InputError
 from ..version import TENSORRT_RELEASES
-from .catalogue import OPERATORS
+from .catalogue import PLUGINS
 from .kernel_records import FIELD, KernelRecord, name_of, named, read_record, write_record
 from .plugin_layers import Choices, Layer, attempt, remember
-from .registry import DOMAIN, Operator
+from .registry import DOMAIN, Plugin
 
 __all__ = ["record_fields", "recorded", "register_python_plugins", "require_triton", "type_names"]
 
@@ -82,13 +82,13 @@ def recorded(fields: Mapping[str, Any]) -> bytes | None:
     return next((record for record in map(named, fields) if record is not None), None)
 
 
-def introduce(core: Any, build_half: Any, operator: Operator) -> None:
+def introduce(core: Any, build_half: Any, operator: Plugin) -> None:
     """Gives the two halves of a plugin what TensorRT knows it by."""
     core.plugin_name, core.plugin_version, core.plugin_namespace = operator.name, VERSION, DOMAIN
     build_half.num_outputs = 1
 
 
-def introduce_creator(creator: Any, operator: Operator, fields: Any) -> None:
+def introduce_creator(creator: Any, operator: Plugin, fields: Any) -> None:
     """Gives a creator what TensorRT knows it by."""
     creator.name, creator.plugin_version, creator.plugin_namespace = operator.name, VERSION, DOMAIN
     creator.field_names = fields
@@ -182,7 +182,7 @@ def creator_class(trt: Any) -> Any:
     class Creator(trt.IPluginCreatorV3One):  # type: ignore[misc]
         """Makes plugins out of a node of an ONNX file, or out of a plan."""
 
-        def __init__(self, operator: Operator, choices: Choices) -> None:
+        def __init__(self, operator: Plugin, choices: Choices) -> None:
             trt.IPluginCreatorV3One.__init__(self)
             self.operator, self.choices = operator, choices
             nothing, kind = np.array([], np.int32), trt.PluginFieldType.INT32
@@ -236,7 +236,7 @@ def register_python_plugins(trt: Any, capabilities: Iterable[int] = (), every_ta
         )
     registry = trt.get_plugin_registry()
     choices = Choices.of(capabilities, every_tactic)
-    for operator in OPERATORS.values():
+    for operator in PLUGINS.values():
         key = trt.IPluginV3.__module__, operator.name  # a front package has the classes of its bindings
         if key in _creators:
             _creators[key].choices = choices

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .calls import Call
 from .cost import Cost
@@ -26,6 +26,7 @@ __all__ = [
     "NAMESPACE_ATTRIBUTE",
     "VERSION",
     "Operator",
+    "Plugin",
     "Shapes",
 ]
 
@@ -49,6 +50,33 @@ def _window_size(shapes: Shapes, attributes: Mapping[str, int]) -> dict[str, int
     return {"window_size": attributes["window_size"]}
 
 
+class Plugin(Protocol):
+    """What a TensorRT plugin is made from: an operator, or a half block (`half_block_plugins`)."""
+
+    @property
+    def name(self) -> str:
+        """Its name, and the ONNX op type of its nodes."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Tensor inputs in order, the first an image ``[B, H, W, C]``."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Integer attributes."""
+
+    @property
+    def output(self) -> str:
+        """The output."""
+
+    @property
+    def integer_tensors(self) -> tuple[str, ...]:
+        """Inputs or output of type int32; all others are of one floating-point type."""
+
+    def kernels(self) -> Any:
+        """What has ``launch``, ``output_shape``, ``OUTPUT_TYPE``, ``SCRATCH`` and ``TACTICS``, as a ``kernel.py``."""
+
+
 @dataclass(frozen=True)
 class Operator:
     """One custom operator.
@@ -69,6 +97,8 @@ class Operator:
         chooses_keys: Whether the output says which keys are attended to: a choice that rounding of the inputs can turn.
         float_reason: Why it computes in float32 whatever the precision of the file; empty where it does not.
         values_of: Input laid out q | k | v in whose v the output is linear, channel by channel; empty where none is.
+        in_half_block: Whether it is what `half_blocks.window_attention_launch` has inside: attention within windows, of
+            q | k | v and position biases.
     """
 
     name: str
@@ -85,6 +115,7 @@ class Operator:
     chooses_keys: bool = False
     float_reason: str = ""
     values_of: str = ""
+    in_half_block: bool = False
 
     def type_of(self, tensor: str) -> str:
         """Type string of an input or the output in an ONNX schema."""
@@ -93,6 +124,10 @@ class Operator:
     def schema(self) -> onnx.defs.OpSchema:
         """The ONNX schema, registered once with `onnx.defs`."""
         return _schema(self)
+
+    def kernels(self) -> Any:
+        """``kernel.py`` of the operator; needs Triton."""
+        return importlib.import_module(f".{self.torch_name}.kernel", __package__)
 
     def torch_operator(self) -> Any:
         """The operator under ``torch.ops``; loads PyTorch and registers it there."""

@@ -1,4 +1,4 @@
-"""The operators as TensorRT plugins whose kernels lie inside the engine.
+"""Operators and half blocks as TensorRT plugins whose kernels lie inside the engine.
 
 They are ahead-of-time "quickly deployable plugins" (TensorRT >= 10.9): at build time TensorRT asks for PTX, puts it
 into the plan, and from then on needs neither Python nor this package: trtexec, C++ and Triton Inference Server run the
@@ -17,12 +17,11 @@ from typing import Any
 
 from ..errors import EnvironmentProblem
 from ..version import QUICK_PLUGINS
-from .catalogue import OPERATORS
-from .dispatch import kernel_module
+from .catalogue import PLUGINS
 from .launch import UNKNOWN, Launch
 from .ptx import TARGET, compile_kernel, own_instructions
 from .python_plugins import require_triton, type_names
-from .registry import DOMAIN, Operator
+from .registry import DOMAIN, Plugin
 
 __all__ = ["register_tensorrt"]
 
@@ -54,7 +53,7 @@ def register_tensorrt(capability: int | None = None) -> None:
     trt, trtp = _import_tensorrt()
     _target = own_instructions(capability)
     registry = trt.get_plugin_registry()
-    for operator in OPERATORS.values():
+    for operator in PLUGINS.values():
         if registry.get_creator(operator.name, "1", DOMAIN) is None:
             _register(trt, trtp, operator)
 
@@ -81,11 +80,11 @@ def _import_tensorrt() -> tuple[Any, Any]:
         ) from error
 
 
-def _register(trt: Any, trtp: Any, operator: Operator) -> None:
+def _register(trt: Any, trtp: Any, operator: Plugin) -> None:
     """Registers one operator: its outputs, its tactics, its kernels."""
     import numpy as np
 
-    module = kernel_module(operator.torch_name)
+    module = operator.kernels()
     inputs = len(operator.inputs)
     names = type_names(trt)
 
@@ -130,7 +129,7 @@ def _register(trt: Any, trtp: Any, operator: Operator) -> None:
         parameters.grid_x = launch.grid(batch, height, width)
         parameters.block_x = compiled.num_threads
         parameters.shared_mem = compiled.shared_bytes
-        extra = trtp.SymIntExprs.from_tuple([trtp.SymInt32(height), trtp.SymInt32(width)])
+        extra = trtp.SymIntExprs.from_tuple([trtp.SymInt32(side) for side in launch.sides(batch, height, width)])
         return compiled.name, compiled.ptx, parameters, extra
 
     tensors = [(name, trtp.TensorDesc) for name in operator.inputs]

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # What only a GPU can show, in parts of at most ten minutes but the last. README.md beside this says what they need.
-# Usage: measure_all.sh FOLDER PART...   with the parts kernels, operators, models, plugins, python_plugins, engines, plans
+# Usage: measure_all.sh FOLDER PART...   with the parts kernels, operators, models, plugins, python_plugins, block_engines,
+# engines, plans
 # PYTHON names the interpreter (default: python3). A part that fails does not stop the next; the exit code tells.
 set -u -o pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
-[ $# -ge 2 ] || { sed -n '2,4s/^# //p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,5s/^# //p' "$0"; exit 2; }
 mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
 shift
 python=${PYTHON:-python3}
@@ -82,6 +83,19 @@ python_plugins() { # the same operators and networks with the plugins in Python,
     grep -q '^== exit code' "$out"/python_plugins_*.log && failed=1
 }
 
+block_engines() { # the networks of `plugins` with half blocks as plugins (trt --fuse blocks), in both forms of plugins
+    local nets=$out/nets script=benchmarks/gpu/plugin_engines.py running=() each form
+    [ -d "$nets" ] || step 120 prepare "$python" $script prepare "$nets"
+    for each in swinir agileir_tiny_x2 semanir_tiny_x2; do # a process each: after an illegal address none works any more
+        for form in quick python; do
+            step 200 "block_engines_${each}_$form" "$python" $script models --blocks --form $form "$nets" "$out" $each >/dev/null & running+=($!)
+        done
+    done
+    wait "${running[@]}"
+    grep -h '^{"step"\|^== \|failed\|passed' "$out"/block_engines_*.log | cut -c1-300
+    grep -q '^== exit code' "$out"/block_engines_*.log && failed=1
+}
+
 plugins_cli() { # the command line on the network as sums, as a user would type it
     local file=$1/agileir_tiny_x2-float32.onnx plan=$link/cli.plan size="--min 1x32x32 --opt 1x64x64 --max 1x64x64"
     said() { step 150 plugins_cli "$python" -c 'from agileir_export.cli import main; main()' "$@"; }
@@ -99,16 +113,16 @@ engines() { gpu_tests 560 engines tests/engines/test_tensorrt_gpu.py ""; }
 
 cli() { step 300 plans "$python" -c 'from agileir_export.cli import main; main()' "$@"; }
 
-plans() { # TensorRT's engines of two packaged models, with plugins and without, each built, verified and used
-    local model precision attention plan
-    for attention in plugin decomposed; do
+plans() { # TensorRT's engines of two packaged models, with plugins and without, each built, verified, timed and used
+    local model precision fuse plan
+    for fuse in attention blocks none; do
         for model in agileir_tiny_x2 semanir_tiny_x2; do
             for precision in fp16 fp32; do
-                plan=$link/$model-$precision-$attention.plan
-                cli trt $model --target tensorrt --$precision --attention $attention --profile tiles --no-cache -o "$plan"
+                plan=$link/$model-$precision-$fuse.plan
+                cli trt $model --target tensorrt --$precision --fuse $fuse --profile tiles --no-cache -o "$plan"
                 [ -f "$plan" ] || continue
-                cli verify "$plan"
-                cli restore "$plan" images/samples/chelsea.png -o "$link/$model-$precision-$attention.png"
+                cli verify --time "$plan"
+                cli restore "$plan" images/samples/chelsea.png -o "$link/$model-$precision-$fuse.png"
             done
         done
     done
@@ -116,7 +130,7 @@ plans() { # TensorRT's engines of two packaged models, with plugins and without,
 
 for part in "$@"; do
     case $part in
-    kernels | operators | models | plugins | python_plugins | engines | plans) "$part" ;;
+    kernels | operators | models | plugins | python_plugins | block_engines | engines | plans) "$part" ;;
     *) echo "no such part: $part" >&2; exit 2 ;;
     esac
 done

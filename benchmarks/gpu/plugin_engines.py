@@ -8,9 +8,10 @@ TensorRT's that a GPU may lack::
     python benchmarks/gpu/plugin_engines.py models FOLDER OUT       a tiny network of each family, float32 and float16
     python benchmarks/gpu/plugin_engines.py bare FOLDER OUT         their plans in a process with nothing of ours
 
-``--form python`` does ``operators`` and ``models`` with the plugins in Python, as engines of TensorRT-RTX have them.
-Each part takes names to do only these, writes ``OUT/PART[-FORM][-NAMES].json`` after every step, and all that the
-builder says to ``OUT/*.log``. The exit code is 1 where something failed.
+``--form python`` does ``operators`` and ``models`` with the plugins in Python, as engines of TensorRT-RTX have them;
+``--blocks`` does ``models`` with half blocks as plugins, too. Each part takes names to do only these, writes
+``OUT/PART[-blocks][-FORM][-NAMES].json`` after every step, and all that the builder says to ``OUT/*.log``. The exit
+code is 1 where something failed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,13 @@ MODELS = ("swinir", "agileir_tiny_x2", "semanir_tiny_x2")
 SIDE = 64
 """Rows and columns of the pictures: products as sums take memory."""
 
+TIMES = 10
+"""Runs that are timed."""
+
 BARE_SECONDS = 60
+
+BLOCKS = "-blocks"
+"""Ending of the names of files whose blocks keep their products, which half blocks take, and of results with these."""
 
 
 def prepare(folder: Path) -> int:
@@ -52,6 +60,7 @@ def prepare(folder: Path) -> int:
     from agileir_export.export import export_onnx
     from agileir_export.export.precision import to_precision
     from agileir_export.models import FAMILIES, load_model, randomise
+    from agileir_export.plugins.block_fusion import fuse_blocks
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in MODELS:
@@ -74,7 +83,10 @@ def prepare(folder: Path) -> int:
         for precision in PRECISIONS:
             made = plain if precision == "float32" else to_precision(plain, precision)
             onnx.save(as_sums(made.model), folder / f"{name}-{precision}.onnx")
-            print(f"wrote {folder / name}-{precision}.onnx", flush=True)
+            _, blocks = fuse_blocks(made.model, folder)
+            inside = {node for nodes in blocks.values() for node in nodes}
+            onnx.save(as_sums(made.model, inside), folder / f"{name}-{precision}{BLOCKS}.onnx")
+            print(f"wrote {folder / name}-{precision}.onnx, and {BLOCKS} with {len(blocks)} half blocks", flush=True)
     return 0
 
 
@@ -112,8 +124,8 @@ def kept_logs(out: Path, name: str) -> Iterator[None]:
             tempfile.tempdir = before
 
 
-def models(folder: Path, out: Path, names: Sequence[str], form: str = "quick") -> int:
-    """Part ``models``: plans of whole networks, built and run as the package does."""
+def models(folder: Path, out: Path, names: Sequence[str], form: str = "quick", blocks: bool = False) -> int:
+    """Part ``models``: plans of whole networks, built and run as the package does, with half `blocks` or without."""
     from agileir_export.engines import TensorRTRunner
     from agileir_export.engines.building.engine import build_engine
     from agileir_export.engines.building.request import BuildOptions
@@ -123,14 +135,15 @@ def models(folder: Path, out: Path, names: Sequence[str], form: str = "quick") -
     from agileir_export.export.floors import file_floor
     from agileir_export.parity.metrics import psnr
 
-    report = Report(out / f"{'-'.join([*named_after('models', form), *names])}.json")
-    report.head = {"date": now(), "form": form, **measuring.machine("cuda")}
+    ending = BLOCKS if blocks else ""
+    report = Report(out / f"{'-'.join([*named_after(f'models{ending}', form), *names])}.json")
+    report.head = {"date": now(), "form": form, "half_blocks": blocks, **measuring.machine("cuda")}
     sizes = Sizes(exact=(Profile((1, SIDE // 2, SIDE // 2), (1, SIDE, SIDE), (2, SIDE, SIDE)),))
 
     def measure(name: str, precision: str, row: dict[str, Any]) -> None:
-        artifact = read_artifact(folder / f"{name}-{precision}.onnx")
-        options = BuildOptions(target="tensorrt", use_plugins=True, plugin_form=form)
-        plan_name = "-".join(named_after(f"{name}-{precision}", form))
+        artifact = read_artifact(folder / f"{name}-{precision}{ending}.onnx")
+        options = BuildOptions(target="tensorrt", use_plugins=True, plugin_form=form, fuse_blocks=blocks)
+        plan_name = "-".join(named_after(f"{name}-{precision}{ending}", form))
         with kept_logs(out, plan_name):
             plan = build_engine(
                 artifact, folder / f"{plan_name}.plan", options, sizes=sizes, operators="plugin", progress=told
@@ -140,6 +153,7 @@ def models(folder: Path, out: Path, names: Sequence[str], form: str = "quick") -
         with TensorRTRunner(plan) as runner:
             results = [runner.run(images) for _ in range(3)] + [runner.run(images[:1])]
             row["runner"] = dict(runner.describe())
+            row["run_seconds"] = [seconds(lambda: runner.run(images)) for _ in range(TIMES)]
         row["psnr_db"] = [psnr(result, expected[: len(result)]) for result in results]
         row["floor_db"] = file_floor(precision, artifact.spec.top_k)
         row["passed"] = min(row["psnr_db"]) >= row["floor_db"]
@@ -147,6 +161,13 @@ def models(folder: Path, out: Path, names: Sequence[str], form: str = "quick") -
     for name, precision in named(names):
         report.step(f"{name} {precision}", lambda row, n=name, p=precision: measure(n, p, row))
     return report.finish()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Seconds that some work takes, the copies to the GPU and back among them."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def told(step: str, done: int = 0, total: int = 0, /) -> None:
@@ -192,7 +213,10 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("names", nargs="*")
     parser.add_argument("--form", choices=("quick", "python"), default="quick", help="of the plugins (%(default)s)")
+    parser.add_argument("--blocks", action="store_true", help="half blocks as plugins, too (models)")
     options = parser.parse_args(given)
+    if options.blocks and options.part != "models":
+        parser.error("--blocks is for models")
     measuring.find_package()
     if options.part == "prepare":
         return prepare(options.folder)
@@ -201,7 +225,8 @@ def main(given: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.part == "bare":
         return bare(options.folder, options.out, options.names)
-    return parts[options.part](options.folder, options.out, options.names, options.form)
+    more = {"blocks": True} if options.blocks else {}
+    return parts[options.part](options.folder, options.out, options.names, options.form, **more)
 
 
 if __name__ == "__main__":

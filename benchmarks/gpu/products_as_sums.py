@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+PRODUCTS = ("Conv", "MatMul", "Gemm", "ConvTranspose", "Einsum")
 
 
 class Writer:
@@ -103,11 +104,12 @@ def product(write: Writer) -> None:
     write.summed(left, right, -2)
 
 
-def as_sums(source: onnx.ModelProto) -> onnx.ModelProto:
+def as_sums(source: onnx.ModelProto, kept: Collection[str] = ()) -> onnx.ModelProto:
     """A model that computes the same without ``Conv`` and ``MatMul`` in its graph; its functions stay as they are.
 
     Args:
         source: An exported model in float32 or half precision; it is not changed.
+        kept: Names of nodes that stay as they are, too: those that plugins will stand for.
 
     Raises:
         ValueError: A product is of a form that is not known here.
@@ -120,7 +122,11 @@ def as_sums(source: onnx.ModelProto) -> onnx.ModelProto:
     types |= {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        if node.domain or node.op_type not in ("Conv", "MatMul", "Gemm", "ConvTranspose", "Einsum"):
+        if (
+            node.name in kept
+            or node.domain
+            or node.op_type not in ("Conv", "MatMul", "Gemm", "ConvTranspose", "Einsum")
+        ):
             nodes.append(node)
             continue
         write = Writer(node, types[node.input[0]])
@@ -135,9 +141,9 @@ def as_sums(source: onnx.ModelProto) -> onnx.ModelProto:
     del graph.node[:]
     graph.node.extend(nodes)
     used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    constants = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(constants)
     return model
 
 

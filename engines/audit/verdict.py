@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...json_form import JsonForm
@@ -32,6 +32,7 @@ __all__ = [
     "outside_plugins",
     "product_nodes",
     "quantised_nodes",
+    "standing_for",
 ]
 
 COLUMNS = ("kind", "precision", "kernels", "share")
@@ -133,6 +134,23 @@ def outside_plugins(products: Iterable[str], kernels: Iterable[Kernel]) -> list[
     return [name for name in products if name.partition(" | ")[2].rpartition(" (")[0] not in calls]
 
 
+def standing_for(kernels: Iterable[Kernel], plugins: Mapping[str, Sequence[str]]) -> list[Kernel]:
+    """The kernels, where a plugin comes from all the nodes that it stands for.
+
+    Args:
+        kernels: All kernels.
+        plugins: Names of those nodes by the plugin's own.
+    """
+
+    def told(kernel: Kernel) -> Kernel:
+        if kernel.kind != "plugin":
+            return kernel
+        more = (node for name in (kernel.name, *kernel.origin) for node in plugins.get(name, ()))
+        return replace(kernel, origin=tuple(dict.fromkeys((*kernel.origin, *more))))
+
+    return [told(kernel) for kernel in kernels]
+
+
 def judge(
     kernels: Sequence[Kernel],
     precision: str,
@@ -194,10 +212,10 @@ def _float_by_design(kernel: Kernel, reasons: Mapping[str, str], products: Colle
     """
     if kernel.precision != "float32":
         return ""
-    if kernel.kind == "plugin":
+    found = [node for node in kernel.origin if node in products]
+    if kernel.kind == "plugin" and not found:
         name = f"{kernel.name}{kernel.origin}".casefold().replace("_", "")
         return next((why for operator, why in FLOAT_OPERATORS.items() if operator.casefold() in name), "")
-    found = [node for node in kernel.origin if node in products]
     excuses = [reasons.get(node) or FLOAT_OPERATORS.get(operator_of(node), "") for node in found or kernel.origin]
     excused = all(excuses) if found else any(excuses)
     return next(filter(None, excuses)) if excused else ""

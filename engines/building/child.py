@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import AgileIRError, InternalError
 from ...export.artifact import parse_onnx
+from ...plugins import DOMAIN
 from ...plugins.plugin_layers import plugin_failures
 from ...plugins.python_plugins import register_python_plugins, require_triton
 from ...process_memory import PEAK, process_memory
@@ -64,12 +65,19 @@ def main() -> None:
         answer({"error": _defect(error)})
 
 
-def _with_plugins(trt: Any, request: BuildRequest, model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """Registers the plugins; answers with the file in the form that they want."""
+def _with_plugins(
+    trt: Any, request: BuildRequest, model: onnx.ModelProto, folder: Path
+) -> tuple[onnx.ModelProto, dict[str, tuple[str, ...]]]:
+    """Registers the plugins.
+
+    Returns:
+        The file in the form that they want, and by the name of every plugin's node those of the nodes that it stands
+        for, beside the operator's own.
+    """
     from ...plugins.engine_files import engine_form
 
-    capabilities = _capabilities(request)
-    if request.form == PYTHON_FORM:
+    capabilities, in_python = _capabilities(request), request.form == PYTHON_FORM
+    if in_python:
         from ...plugins.cuda_kernels import cuda_driver
 
         require_triton()
@@ -77,21 +85,25 @@ def _with_plugins(trt: Any, request: BuildRequest, model: onnx.ModelProto, folde
         if times_tactics:
             cuda_driver()
         register_python_plugins(trt, capabilities, every_tactic=times_tactics)
-        return engine_form(model, folder, scratch_outputs=False)
-    from ...plugins.tensorrt_plugins import register_tensorrt
+    else:
+        from ...plugins.tensorrt_plugins import register_tensorrt
 
-    register_tensorrt(next(iter(capabilities), None))
-    return engine_form(model, folder)
+        register_tensorrt(next(iter(capabilities), None))
+    fused: dict[str, tuple[str, ...]] = {}
+    if request.fuse_blocks:
+        from ...plugins.block_fusion import fuse_blocks
+
+        model, fused = fuse_blocks(model, folder)
+    made = engine_form(model, folder, scratch_outputs=not in_python)
+    return made, {node.name: fused.get(node.name, ()) for node in made.graph.node if node.domain == DOMAIN}
 
 
 def _capabilities(request: BuildRequest) -> tuple[int, ...]:
     """Compute capabilities (times ten) of the GPUs that the engine is for; none where any is to run it."""
-    if request.gpus:
-        return tuple(int(gpu.removeprefix("sm")) for gpu in request.gpus)
-    if request.hardware_compatible == "ampere-plus":
-        return ()
+    if request.gpus or request.hardware_compatible == "ampere-plus":
+        return request.kernel_capabilities(request.gpus)
     major, minor = probe_gpu().devices[0].compute_capability
-    return (10 * major + minor,)
+    return request.kernel_capabilities([f"sm{major}{minor}"])
 
 
 def _defect(error: Exception) -> dict[str, str]:
@@ -129,8 +141,10 @@ def _run(request: BuildRequest, folder: Path, progress: Progress) -> dict[str, A
         path = request.onnx or folder / MODEL
         model = path.read_bytes()
         trt = load_target(request.target_entry)
+        plugins: dict[str, tuple[str, ...]] = {}
         if request.use_plugins:
-            model = _with_plugins(trt, request, parse_onnx(model, path), path.parent).SerializeToString()
+            made, plugins = _with_plugins(trt, request, parse_onnx(model, path), path.parent)
+            model = made.SerializeToString()
         with plugin_failures(every_thread=True):
             built = build(trt, make_logger(trt, sink), request, model, progress, lambda: tuple(errors))
         (folder / "plan").write_bytes(memoryview(built.plan))
@@ -138,6 +152,7 @@ def _run(request: BuildRequest, folder: Path, progress: Progress) -> dict[str, A
             (folder / "timing_cache").write_bytes(built.timing_cache)
     return {
         "layers": built.layers,
+        "plugins": plugins,
         "inspection": built.inspection,
         "seconds": time.perf_counter() - started,
         "peak_memory_bytes": process_memory(PEAK),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ...errors import AuditMissed, EnvironmentProblem, OutputError
 from ...export.artifact import OnnxArtifact
 from ...files import check_output, write_atomic, write_together
-from ...plugins import DOMAIN
 from ...plugins.kernel_records import LAYOUT, records_in
 from ...plugins.plugin_layers import Choices
+from ...plugins.ptx import target_name
 from ...progress import Progress, silent
 from ..artifact import ENGINE_SUFFIXES, EngineArtifact, is_engine, sidecar_path
 from ..audit.verdict import (
@@ -29,6 +29,7 @@ from ..audit.verdict import (
     outside_plugins,
     product_nodes,
     quantised_nodes,
+    standing_for,
 )
 from ..cuda_driver import probe_gpu
 from ..profile_choice import NOTHING_SAID, Sizes, choose_profiles
@@ -68,7 +69,8 @@ class EngineBuild:
         facts: What its bytes depend on.
         audit: Realised precision of its kernels.
         build: ``seconds``, ``peak_memory_bytes``, ``layers`` of the parsed network, ``cached``, and
-            ``least_memory_bytes`` (`least_memory`), of each profile.
+            ``least_memory_bytes`` (`least_memory`), of each profile; with half blocks also their number,
+            ``half_blocks``.
     """
 
     plan: bytes
@@ -98,7 +100,8 @@ def build_engine(
         options: How to build; for the target that can build here where None. A `BuildRequest` says everything: sizes
             and operators are not looked at then.
         sizes: Pictures that it is for; 64 to 512 pixels a side, or the only size of a static model, unless given.
-        operators: Attention as ``"plugin"`` or ``"decomposed"``; ``"auto"``: as plugins where that has run.
+        operators: Attention as ``"plugin"`` or ``"decomposed"``; ``"auto"``: as plugins where that has run, or where
+            half blocks are asked for.
         cache: Where earlier builds are found and this one is kept; None for no cache.
         progress: Told each step.
 
@@ -132,9 +135,12 @@ def build_request(
     options = options or BuildOptions(target="auto")
     target = choose_target(options.target)
     gpus = options.gpus or target.default_gpus
-    resolved = replace(
-        options, target=target.name, gpus=gpus, use_plugins=choose_plugins(operators, target, artifact, gpus)
-    )
+    if options.fuse_blocks and operators == "auto":
+        operators = "plugin"
+    plugins = choose_plugins(operators, target, artifact, gpus)
+    resolved = replace(options, target=target.name, gpus=gpus, use_plugins=plugins)
+    if operators == "plugin" and not plugins:  # with a warning: so no half blocks, either
+        resolved = replace(resolved, fuse_blocks=False)
     resolved = replace(resolved, plugin_form=resolved.form)
     return BuildRequest(
         **vars(resolved),
@@ -278,10 +284,15 @@ def write_engine(build: EngineBuild, output: Path, more: Mapping[Path, bytes] = 
 def _plugins(build: EngineBuild) -> dict[str, Any]:
     """What a sidecar says of an engine's plugins: nothing where there are none."""
     form = build.request.form
-    if form != PYTHON_FORM:
-        return {"form": form} if form else {}
-    layers = {record.layer for record in records_in(build.plan)}
-    return {"form": form, "layout": LAYOUT, "layers": len(layers)}
+    if not form:
+        return {}
+    targets: Iterable[int] = Choices.of(build.request.kernel_capabilities(build.gpus), every_tactic=False).targets
+    more: dict[str, Any] = {}
+    if form == PYTHON_FORM:
+        records = {record.layer: record for record in records_in(build.plan)}
+        targets = sorted({kernel.target for record in records.values() for kernel in record.kernels})
+        more = {"layout": LAYOUT, "layers": len(records)}
+    return {"form": form, "kernels_for": [target_name(target) for target in targets], **more}
 
 
 def _gpu_here() -> tuple[str, str, str]:
@@ -325,6 +336,8 @@ def _built(artifact: OnnxArtifact, request: BuildRequest, progress: Progress) ->
     progress("auditing")
     audit = _audit(request, artifact, result)
     effort = {"peak_memory_bytes": result.peak_memory_bytes, "layers": result.layers}
+    if request.fuse_blocks:
+        effort["half_blocks"] = sum(bool(nodes) for nodes in result.plugins.values())
     return result.plan, audit, {"seconds": round(result.seconds, 3), **effort}
 
 
@@ -345,6 +358,7 @@ def _audit(request: BuildRequest, artifact: OnnxArtifact, result: BuildResult) -
         kernels = kernels_from_rtx_log([message for _, message in result.messages])
     else:
         kernels = kernels_from_inspector(result.inspection)
+    kernels = standing_for(kernels, result.plugins)
     audit = judge(
         kernels,
         "tf32" if request.tf32 else request.precision,
@@ -354,18 +368,20 @@ def _audit(request: BuildRequest, artifact: OnnxArtifact, result: BuildResult) -
     )
     if request.use_plugins and not any(kernel.kind == "plugin" for kernel in kernels):
         audit = replace(audit, unknown=(*audit.unknown, "plugins were asked for, and no layer says that it is one"))
-    if request.form == PYTHON_FORM and (missing := _without_kernels(request, artifact, result.plan)):
+    if request.fuse_blocks and not any(result.plugins.values()):
+        audit = replace(audit, unknown=(*audit.unknown, "half blocks were asked for, and the file has none"))
+    if request.form == PYTHON_FORM and (missing := _without_kernels(request, result)):
         problem = f"the plan holds no kernels of {len(missing)} plugins: {', '.join(sorted(missing)[:LISTED])}"
         audit = replace(audit, problems=(*audit.problems, problem))
     return audit
 
 
-def _without_kernels(request: BuildRequest, artifact: OnnxArtifact, plan: bytes) -> set[str]:
-    """The operators of a file whose kernels, for every GPU of a request, are not in its plan."""
-    wanted = set(Choices.of((int(gpu.removeprefix("sm")) for gpu in request.gpus), every_tactic=False).targets)
+def _without_kernels(request: BuildRequest, result: BuildResult) -> set[str]:
+    """The plugins of a network whose kernels, for every GPU of a request, are not in its plan."""
+    wanted = set(Choices.of(request.kernel_capabilities(request.gpus), every_tactic=False).targets)
     carried = {
         record.layer
-        for record in records_in(plan)
+        for record in records_in(result.plan)
         if not request.gpus or wanted <= {kernel.target for kernel in record.kernels}
     }
-    return {node.name for node in artifact.model.graph.node if node.domain == DOMAIN} - carried
+    return set(result.plugins) - carried

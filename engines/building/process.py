@@ -8,8 +8,8 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class BuildResult:
         timing_cache: The timing cache after the build; None where none was asked for.
         seconds: Wall time of the building process.
         peak_memory_bytes: Most memory it held; None where the system does not tell.
+        plugins: By the name of every plugin's node in the parsed network those of the file's nodes that it stands for,
+            beside an operator's own; the latter are those of half blocks.
     """
 
     plan: bytes
@@ -48,6 +50,7 @@ class BuildResult:
     timing_cache: bytes | None
     seconds: float
     peak_memory_bytes: int | None
+    plugins: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def build_in_process(request: BuildRequest, model: bytes | None = None, progress: Progress = silent) -> BuildResult:

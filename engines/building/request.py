@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class BuildOptions(JsonForm):
         tf32: Let float32 products round their factors to 10 bits (TF32).
         use_plugins: Run the operators as plugins instead of by their ONNX function bodies.
         plugin_form: Which plugins, one of `PLUGIN_FORMS`; empty for the form that the target prefers.
+        fuse_blocks: Run what stands around the operators as plugins, too: layer norms, projections, MLP and residuals.
         optimization_level: 0 (fastest build) to 5; None for the target's own.
         workspace_bytes: Most memory a kernel may take for itself; None for the target's own limit.
         version_compatible: Make the engine run under later TensorRT versions, too.
@@ -58,6 +59,7 @@ class BuildOptions(JsonForm):
     tf32: bool = False
     use_plugins: bool = False
     plugin_form: str = ""
+    fuse_blocks: bool = False
     optimization_level: int | None = None
     workspace_bytes: int | None = None
     version_compatible: bool = False
@@ -73,6 +75,11 @@ class BuildOptions(JsonForm):
     def form(self) -> str:
         """The form of its plugins; empty without plugins."""
         return (self.plugin_form or self.target_entry.plugin_forms[0]) if self.use_plugins else ""
+
+    def kernel_capabilities(self, gpus: Iterable[str]) -> tuple[int, ...]:
+        """Compute capabilities (times ten) that kernels are compiled for in an engine for `gpus`; none for all GPUs."""
+        anywhere = self.hardware_compatible == "ampere-plus"
+        return () if anywhere else tuple(int(gpu.removeprefix("sm")) for gpu in gpus)
 
 
 PATHS = ("onnx", "timing_cache")
@@ -136,7 +143,7 @@ def check_options(options: BuildOptions, precision: str | None) -> None:
         precision: What the engine's file will hold; None where that is not known yet.
 
     Raises:
-        InputError: A number out of its range, or a GPU named twice.
+        InputError: A number out of its range, a GPU named twice, or half blocks without plugins.
         Unsupported: A form of plugins, or compatibility with other machines, from a target without them; GPUs of a
             target that builds for the one at hand; a precision that a GPU does not have.
         OutputError: The timing cache cannot be written.
@@ -146,6 +153,8 @@ def check_options(options: BuildOptions, precision: str | None) -> None:
         raise InputError(f"The optimisation level {level} is not in 0..{MAXIMUM_OPTIMIZATION_LEVEL}.")
     if options.workspace_bytes is not None and options.workspace_bytes < 1:
         raise InputError(f"The workspace must be at least one byte, got {options.workspace_bytes}.")
+    if options.fuse_blocks and not options.use_plugins:
+        raise InputError("Half blocks are plugins, and the engine is to have none.", fix="Leave --fuse blocks out.")
     if options.plugin_form and options.plugin_form not in target.plugin_forms:
         raise Unsupported(
             f"{target.title} takes no plugins of the form {options.plugin_form!r}.",

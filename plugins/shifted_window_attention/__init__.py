@@ -36,4 +36,5 @@ OPERATOR = Operator(
         _call("SwinIR light", 60, 6, 8),
     ),
     values_of="qkv",
+    in_half_block=True,
 )

@@ -184,6 +184,63 @@ def test_operators_are_judged(
     assert len(logs) == len(report["rows"]) and all(log.read_text() == "INFO: built\n" for log in logs)
 
 
+class Runner:
+    """In the place of the runner of an engine: ONNX Runtime, on the file that the engine was built from."""
+
+    def __init__(self, plan: Any) -> None:
+        self.session = create_session(plan.artifact.data)
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": "stand-in"}
+
+    def run(self, images: Any) -> Any:
+        return self.session.run(None, {"input": images})[0]
+
+
+@pytest.mark.parametrize("form", ["quick", pytest.param("python", marks=pytest.mark.slow)])
+def test_engines_with_half_blocks_are_judged_and_timed(
+    form: str, scripts: SimpleNamespace, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks of the file keep their products, which the pass finds; all others are sums."""
+    from agileir_export import engines, models
+    from agileir_export.engines.building import engine
+    from agileir_export.plugins.block_fusion import fuse_blocks
+
+    asked: list[Any] = []
+
+    def build_engine(artifact: Any, path: Path, options: Any, **others: Any) -> Any:
+        path.write_bytes(b"plan")
+        asked.append((options, others["operators"], artifact))
+        return SimpleNamespace(path=path, artifact=artifact, build={"half_blocks": 6}, audit={})
+
+    script = scripts.plugin_engines
+    monkeypatch.setattr(engine, "build_engine", build_engine)
+    monkeypatch.setattr(engines, "TensorRTRunner", Runner)
+    monkeypatch.setattr(scripts.measuring, "machine", lambda device: {"device": "none"})
+    monkeypatch.setattr(scripts.measuring, "find_package", lambda: None)
+    monkeypatch.setattr(script, "MODELS", ("agileir_tiny_x2",))
+    monkeypatch.setattr(script, "SIDE", 16)
+    monkeypatch.setattr(models, "load_model", lambda name: networks.shared("agileir"))
+    nets, out = tmp_path / "nets", tmp_path / "out"
+    assert script.main(["prepare", str(nets)]) == 0
+    assert script.main(["models", "--blocks", "--form", form, str(nets), str(out)]) == 0
+    name = "models-blocks.json" if form == "quick" else "models-blocks-python.json"
+    report = json.loads((out / name).read_text())
+    assert report["half_blocks"] and {row["passed"] for row in report["rows"]} == {True}
+    assert all(len(row["run_seconds"]) == script.TIMES for row in report["rows"])
+    for options, operators, artifact in asked:
+        assert (options.fuse_blocks, options.plugin_form, operators) == (True, form, "plugin")
+        made, found = fuse_blocks(artifact.model, nets)
+        assert len(found) == 2 * sum(networks.SHAPES["agileir"]["depths"])
+        assert not {node.op_type for node in made.graph.node} & {"MatMul", "Conv", "Gelu"}
+
+
 def test_a_step_that_fails_is_kept_and_the_next_goes_on(scripts: SimpleNamespace, tmp_path: Path) -> None:
     report = scripts.steps.Report(tmp_path / "a.json")
 

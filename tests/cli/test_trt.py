@@ -20,6 +20,7 @@ from agileir_export.engines.targets import TARGETS, Target
 from agileir_export.errors import EnvironmentProblem
 from agileir_export.export import read_artifact
 from agileir_export.models import packaged_models
+from agileir_export.plugins.kernel_records import LAYOUT
 
 from ..engines.builds import described, offer_tensorrt, product
 from ..engines.rtx_builds import needs_rtx
@@ -104,13 +105,54 @@ def test_an_engine_of_rtx_with_plugins(half: Path) -> None:
     result = run("trt", half, *SMALL, "--attention", "plugin", "-o", "a.plan", "--json")
     assert result.exit_code == 0, result.stderr
     told, layers = document(result), sum(read_artifact(half).operators.values())
-    assert told["plugins"] == {"form": "python", "layout": 1, "layers": layers}
+    assert told["plugins"] == {"form": "python", "kernels_for": ["sm_80"], "layout": LAYOUT, "layers": layers}
     assert "runs with agileir-export only. Other programs take" in " ".join(result.stderr.split())
     assert document(run("info", "a.plan", "--json"))["plugins"] == told["plugins"]
     plain = run("trt", half, *SMALL, "-o", "b.plan", "--json")
     assert document(plain)["plugins"] == {} and "agileir-export only" not in plain.stderr
     listed = run("cache", "explain", "a.plan", "b.plan").stdout
     assert "use_plugins" in listed and "plugin_form" in listed
+
+
+@needs_rtx
+def test_an_engine_of_rtx_with_half_blocks(half: Path) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+    result = run("trt", half, *SMALL, "--fuse", "blocks", "-o", "a.plan", "--json")
+    assert result.exit_code == 0, result.stderr
+    told = document(result)
+    blocks = 2 * sum(read_artifact(half).operators.values())  # each with its attention inside, and what follows
+    assert told["plugins"] == {"form": "python", "kernels_for": ["sm_80"], "layout": LAYOUT, "layers": blocks}
+    assert told["build"]["half_blocks"] == blocks
+    assert "No engine with half blocks has run on a GPU yet" in " ".join(result.stderr.split())
+    assert (told["facts"]["fuse_blocks"], told["facts"]["use_plugins"]) == (True, True)
+    kinds = {share["kind"]: share["count"] for share in told["audit"]["shares"]}
+    assert kinds["plugin"] == blocks and told["audit"]["passed"]
+    listed = run("info", "a.plan").stdout
+    assert "plugins.kernels_for" in listed and "sm_80" in listed and "build.half_blocks" in listed
+    again = run("trt", half, *SMALL, "--fuse", "blocks", "-o", "b.plan", "--json")
+    assert "from the cache" in again.stderr and document(again)["build"]["half_blocks"] == blocks
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((), (False, False)),
+        (("--attention", "plugin"), (True, False)),
+        (("--fuse", "attention"), (True, False)),
+        (("--fuse", "attention", "--attention", "plugin"), (True, False)),
+        (("--fuse", "blocks"), (True, True)),
+        (("--fuse", "blocks", "--attention", "plugin", "--plugin-form", "python"), (True, True)),
+        (("--fuse", "none"), (False, False)),
+        (("--fuse", "none", "--attention", "decomposed"), (False, False)),
+        (("--fuse", "blocks", "--gpu", "sm75,sm86"), (False, False)),
+    ],
+)
+def test_what_is_fused(given: tuple[str, ...], expected: tuple[bool, bool], half: Path) -> None:
+    result = run("trt", half, "--target", "rtx", "--static", "8x8", *given, "-o", "a.plan", "--dry-run", "--json")
+    told = document(result)["request"]
+    assert (told["use_plugins"], told["fuse_blocks"]) == expected
+    assert ("no plugins for sm75" in " ".join(result.stderr.split())) == ("sm75,sm86" in given)
 
 
 @needs_rtx

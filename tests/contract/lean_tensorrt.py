@@ -45,6 +45,7 @@ STAND_INS = {
 
 OLDEST, MIDDLE, NEWEST = "10.12.0.36", "10.16.1.11", "11.4.0.106"
 OPERATORS = ["GroupShiftedWindowAttention", "KeySemanticAttention", "KeySemanticDictionary", "ShiftedWindowAttention"]
+HALF_BLOCKS = ["HalfBlockNorm", "HalfBlockNormProjection", "HalfBlockTokenTail", "HalfBlockWindowAttention"]
 VERSIONS = (NEWEST, MIDDLE, OLDEST)
 """Releases of the bindings that the tests run under: the ends of what quick plugins support, and one between."""
 

@@ -16,6 +16,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,14 @@ from tensorrt.plugin import _tensor
 
 from agileir_export.plugins.bias_rows import rows_shape
 from agileir_export.plugins.calls import Call
-from agileir_export.plugins.catalogue import CALLS, OPERATORS
+from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS, PLUGINS
 from agileir_export.plugins.dispatch import BIAS_TABLE, kernel_module
 from agileir_export.plugins.ptx import ENTRY
-from agileir_export.plugins.registry import DOMAIN, NAMESPACE_ATTRIBUTE
+from agileir_export.plugins.registry import DOMAIN, NAMESPACE_ATTRIBUTE, Plugin
 from agileir_export.plugins.tensorrt_plugins import register_tensorrt
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from half_block_cases import CASES, Case
 
 TYPES = {"float32": trt.float32, "float16": trt.float16, "bfloat16": trt.bfloat16}
 
@@ -108,11 +112,16 @@ def creator_of(name: str, space: str = DOMAIN) -> Any:
 
 
 def created(name: str, space: str, attributes: Mapping[str, int], request: Any) -> Any:
-    """A plugin from fields as the ONNX parser makes them, which narrows integers to int32."""
-    arrays = [np.array([value], np.int32) for value in attributes.values()]  # fields hold their addresses
-    fields = [trt.PluginField(key, a, trt.PluginFieldType.INT32) for key, a in zip(attributes, arrays, strict=True)]
+    """A plugin from fields as the ONNX parser makes them, which narrows integers to int32.
+
+    They are in the creator's order, as the parser goes through its fields and looks for each in the node.
+    """
+    creator = creator_of(name, space)
+    names = [field.name for field in creator.field_names]
+    arrays = [np.array([attributes[key]], np.int32) for key in names]  # fields hold their addresses
+    fields = [trt.PluginField(key, a, trt.PluginFieldType.INT32) for key, a in zip(names, arrays, strict=True)]
     collection = trt.PluginFieldCollection(fields)
-    return creator_of(name, space).create_plugin(name, space, collection, trt.TensorRTPhase.BUILD, request)
+    return creator.create_plugin(name, space, collection, trt.TensorRTPhase.BUILD, request)
 
 
 def why_not_created(name: str, space: str, attributes: Mapping[str, int]) -> str:
@@ -136,26 +145,60 @@ def register_control() -> None:
     trtp.register("control::Scalar")(scalar)
 
 
-def life(call: Call, dtype: str, tactic: int, image: tuple[int, int, int], dynamic: bool) -> dict[str, Any]:
-    """One plugin from its creation, from fields as the ONNX parser makes them, to its kernel.
+Image = tuple[int, int, int]
+
+
+def life(call: Call, dtype: str, tactic: int, image: Image, dynamic: bool) -> dict[str, Any]:
+    """The life of an operator's plugin.
 
     A plugin of known sizes is given position biases in row form, as engines have them, one of free sizes the table.
     """
-    operator = next(o for o in OPERATORS.values() if o.torch_name == call.operator)
+    operator = BY_TORCH_NAME[call.operator]
     shapes = call.shapes(*image)
     if not dynamic and operator.inputs[-1] == BIAS_TABLE:
         shapes[-1] = rows_shape(shapes[-1], call.attributes["window_size"])
-    kinds = [trt.int32 if i in call.integer_inputs else TYPES[dtype] for i in range(len(shapes))]
+    free = {0: 3, **dict.fromkeys(call.integer_inputs, 1)} if dynamic else {}
+    told = plugin_life(operator, call.attributes, shapes, call.integer_inputs, dtype, tactic, image, free)
+    schema = sorted(set(operator.schema().attributes) - {NAMESPACE_ATTRIBUTE})
+    return {**told, "dynamic": dynamic, "onnx_attributes": schema}
+
+
+def half_block_life(case: Case, dtype: str, image: Image, dynamic: bool) -> dict[str, Any]:
+    """The life of a half block's plugin."""
+    free = dict.fromkeys(range(case.features), 3) if dynamic else {}
+    told = plugin_life(case.entry, case.attributes, case.shapes(*image), (), dtype, 1, image, free)
+    return {**told, "dynamic": dynamic, "onnx_attributes": sorted(case.attributes)}
+
+
+def plugin_life(
+    operator: Plugin,
+    attributes: Mapping[str, int],
+    shapes: list[tuple[int, ...]],
+    integers: Sequence[int],
+    dtype: str,
+    tactic: int,
+    image: Image,
+    free: Mapping[int, int],
+) -> dict[str, Any]:
+    """One plugin from its creation, from fields as the ONNX parser makes them, to its kernel.
+
+    Args:
+        operator: Its entry.
+        attributes: Its attributes.
+        shapes: Shapes of its inputs.
+        integers: Inputs that are int32.
+        dtype: Type of the others.
+        tactic: The tactic that is chosen.
+        image: Batch, height and width.
+        free: How many sizes of an input, by its position, are known only later.
+    """
+    kinds = [trt.int32 if i in integers else TYPES[dtype] for i in range(len(shapes))]
     creator = creator_of(operator.name)
-    plugin = created(operator.name, DOMAIN, call.attributes, trt.QuickPluginCreationRequest.STRICT_AOT)
+    plugin = created(operator.name, DOMAIN, attributes, trt.QuickPluginCreationRequest.STRICT_AOT)
     types = plugin.get_output_data_types(kinds, [len(shape) for shape in shapes])
     with numbers_for_expressions():
-        constant = [not dynamic or tensor not in (0, *call.integer_inputs) for tensor in range(len(shapes))]
         expressions = [
-            [
-                Number(size, constant[tensor] or axis == len(shape) - 1 or (tensor > 0 and axis > 0))
-                for axis, size in enumerate(shape)
-            ]
+            [Number(size, axis >= free.get(tensor, 0)) for axis, size in enumerate(shape)]
             for tensor, shape in enumerate(shapes)
         ]
         outputs = plugin.get_output_shapes(expressions, [], Builder())
@@ -180,7 +223,6 @@ def life(call: Call, dtype: str, tactic: int, image: tuple[int, int, int], dynam
         "operator": operator.name,
         "dtype": dtype,
         "tactic": tactic,
-        "dynamic": dynamic,
         "image": list(image),
         "output_type": str(types[0]).rpartition(".")[2],
         "output_shape": output_shapes[0],
@@ -196,21 +238,26 @@ def life(call: Call, dtype: str, tactic: int, image: tuple[int, int, int], dynam
         "declares_kernel": f".visible .entry {name if isinstance(name, str) else bytes(name).decode()}(" in text,
         "inputs": count,
         "fields": sorted(field.name for field in creator.field_names),
-        "onnx_attributes": sorted(set(operator.schema().attributes) - {NAMESPACE_ATTRIBUTE}),
-        **dispatched(call, shapes, dtype, tactic, image),
+        **dispatched(operator, shapes, attributes, dtype, tactic, image),
     }
 
 
 def dispatched(
-    call: Call, shapes: list[tuple[int, ...]], dtype: str, tactic: int, image: tuple[int, int, int]
+    operator: Plugin,
+    shapes: list[tuple[int, ...]],
+    attributes: Mapping[str, int],
+    dtype: str,
+    tactic: int,
+    image: Image,
 ) -> dict[str, Any]:
-    """What the torch dispatch would launch for the same tensors."""
-    module = kernel_module(call.operator)
-    launch = module.launch(shapes, call.attributes, dtype, tactic)
+    """What PyTorch's path would launch for the same tensors."""
+    module = operator.kernels()
+    launch = module.launch(shapes, attributes, dtype, tactic)
     return {
         "torch_grid": launch.grid(*image),
+        "torch_sides": list(launch.sides(*image)),
         "torch_threads": 32 * launch.num_warps,
-        "torch_output": list(module.output_shape(shapes, call.attributes)),
+        "torch_output": list(module.output_shape(shapes, attributes)),
         "torch_tactics": len(module.TACTICS),
         "torch_scratch": [launch.windows(*image) * launch.scratch] if launch.scratch else [],
     }
@@ -226,7 +273,7 @@ SMALLEST = {
 
 
 def main(*wanted: str) -> None:
-    """Takes the plugins of the named operators (torch names; all by default) through their lives."""
+    """Takes the named plugins (operators by their torch names; all by default) through their lives."""
     register_tensorrt()
     register_tensorrt()
     register_control()
@@ -241,13 +288,16 @@ def main(*wanted: str) -> None:
             last = len(kernel_module(call.operator).TACTICS)
             seen.append(life(call, "float16", last, image, dynamic=False))
             seen += [life(call, dtype, 1, image, dynamic=False) for dtype in ("float32", "bfloat16")]
+    for name, case in CASES.items():
+        if name in (wanted or CASES):
+            seen.append(half_block_life(case, "float16", (2, 24, 16), dynamic=True))
+            others = () if wanted else ("float16", "float32", "bfloat16")
+            seen += [half_block_life(case, dtype, (2, 24, 16), dynamic=False) for dtype in others]
     told = {
         "version": trt.__version__,
         "numpy": np.__version__,
-        "registered": [o.name for o in OPERATORS.values() if creator_of(o.name) is not None],
-        "why_not": {
-            o.name: why_not_created(o.name, DOMAIN, dict.fromkeys(o.attributes, 8)) for o in OPERATORS.values()
-        },
+        "registered": [name for name in PLUGINS if creator_of(name) is not None],
+        "why_not": {o.name: why_not_created(o.name, DOMAIN, dict.fromkeys(o.attributes, 8)) for o in PLUGINS.values()},
         "control": why_not_created("Scalar", "control", {"number": 8}),
     }
     print(json.dumps(told | {"lives": seen}))

@@ -6,151 +6,38 @@ Nothing runs on a GPU: the driver is a library that records (`recording_driver`)
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
-import os
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
-from agileir_export.errors import EnvironmentProblem
+from agileir_export.errors import EnvironmentProblem, InputError
 from agileir_export.plugins import DOMAIN, kernel_records, register_python_plugins
 from agileir_export.plugins.bias_rows import rows_shape
 from agileir_export.plugins.calls import Call
-from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS, OPERATORS
-from agileir_export.plugins.kernel_records import KernelRecord, read_record, records_in, write_record
+from agileir_export.plugins.catalogue import BY_TORCH_NAME, CALLS
+from agileir_export.plugins.kernel_records import LAYOUT, KernelRecord, read_record, records_in, write_record
 
-from . import recording_driver
-from .lean_tensorrt import EARLY, NEWEST, VERSIONS, answer, make_or_skip
+from .lean_tensorrt import NEWEST
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
-from triton.runtime.driver import driver
+from agileir_export.plugins.dispatch import BIAS_TABLE, kernel_module
 
-from agileir_export.plugins.dispatch import BIAS_TABLE, kernel_module, run_kernel
+from .conftest import RTX, Run
+from .pytorch_launches import assert_equal_launches, launched_by_pytorch, ordered, tensors_of
 
-from ..plugins.triton_driver import Driver
-
-RTX = "rtx"
 SMALLEST = ("AgileIR tiny", "SwinIR light", "SemanIR tiny denoising")
 SMALL = {call.operator: call for call in reversed(CALLS) if call.label in SMALLEST}
 """The call of every operator whose kernel compiles fastest."""
 
 IMAGE = (2, 2, 3)
 """Images, and windows down and across."""
-
-STREAM, WORKSPACE = 0xABCD0, 0x7F0000000200
-
-AMPERE = Driver(80)
-"""One for all: Triton keeps what it compiled, and what starts it."""
-
-Run = Callable[..., list[dict[str, Any]]]
-
-
-BINDINGS = [RTX, *(pytest.param(each, marks=pytest.mark.slow) for each in (*VERSIONS, EARLY))]
-
-
-@pytest.fixture(params=BINDINGS)
-def which(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def run(which: str, tmp_path: Path) -> Run:
-    """Has `python_plugins` follow orders, in a process with the bindings and the recording driver."""
-    recording = recording_driver.make_or_skip(tmp_path)
-
-    def run(
-        *orders: dict[str, Any], every_tactic: bool = False, capabilities: Sequence[int] = (86, 89), **more: str
-    ) -> Any:
-        if which == RTX:
-            if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
-                pytest.skip("TensorRT-RTX is not installed")
-            environment = {**os.environ, **recording}
-            module = "tensorrt_rtx_bindings"
-        else:
-            environment = make_or_skip(which).variables()
-            environment |= recording | {"LD_LIBRARY_PATH": f"{tmp_path}:{environment['LD_LIBRARY_PATH']}"}
-            module = "tensorrt"
-        given = {"orders": orders, "capabilities": list(capabilities), "every_tactic": every_tactic}
-        (tmp_path / "orders.json").write_text(json.dumps(given), encoding="utf-8")
-        told = answer("python_plugins.py", module, str(tmp_path / "orders.json"), environment=environment | more)
-        assert which in (RTX, told["version"])
-        return told["answers"]
-
-    return run
-
-
-# ---- what PyTorch does ----
-
-
-def tensors_of(shapes: Sequence[Sequence[int]], types: Sequence[str]) -> list[torch.Tensor]:
-    return [torch.zeros(tuple(shape), dtype=getattr(torch, kind)) for shape, kind in zip(shapes, types, strict=True)]
-
-
-def launched_by_pytorch(
-    operator: str, tensors: Sequence[torch.Tensor], attributes: Any, tactic: int, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Any]:
-    """The launch of PyTorch's path, on Triton's own launcher, for a GPU of the kernels' common text."""
-    with monkeypatch.context() as patch:
-        patch.setattr(driver, "_active", AMPERE)
-        output = run_kernel(operator, tensors, attributes, tactic)
-    started = AMPERE.started.pop()
-    grid, (warps, _, shared, *_), arguments = list(started[:3]), started[5], started[9:]
-    module = kernel_module(operator)
-    launch = module.launch([tuple(t.shape) for t in tensors], attributes, str(tensors[0].dtype)[6:], tactic)
-    order = [name for name in launch.kernel.arg_names if name not in launch.constants]
-    given = dict(zip(launch.kernel.arg_names, arguments, strict=True))
-    values = [given[name] for name in order]
-    assert values[: len(tensors)] == list(tensors), "biases are in row form already"
-    assert values[len(tensors) + 2] is output
-    return {
-        "grid": grid,
-        "block": [32 * warps, 1, 1],
-        "shared": shared,
-        "arguments": [v if isinstance(v, int) else f"{v.data_ptr()}" for v in values],
-        "output": output,
-        "scratch": 4 * given["scratch"].numel() if launch.scratch else 0,
-        "entry": launch.kernel.__name__,
-    }
-
-
-def ordered(
-    record: KernelRecord, tensors: Sequence[torch.Tensor], output: torch.Tensor, data: bytes, **more: Any
-) -> dict[str, Any]:
-    """The order to execute a record on tensors."""
-    return {
-        "do": "execute",
-        "operator": record.operator,
-        "layer": record.layer,
-        "data": base64.b64encode(data).decode(),
-        "shapes": [list(tensor.shape) for tensor in tensors],
-        "types": [str(tensor.dtype)[6:] for tensor in tensors],
-        "output_shape": list(output.shape),
-        "addresses": [tensor.data_ptr() for tensor in (*tensors, output)],
-        "workspace": WORKSPACE,
-        "stream": STREAM,
-    } | more
-
-
-def assert_equal_launches(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Number by number; the scratch memory is TensorRT's here and PyTorch's there."""
-    arguments = [int(argument) for argument in expected["arguments"]]
-    if expected["scratch"]:
-        arguments[-1] = WORKSPACE
-    assert found["arguments"] == arguments
-    assert {key: found[key] for key in ("grid", "block", "shared", "entry")} == {
-        key: expected[key] for key in ("grid", "block", "shared", "entry")
-    }
-    assert found["stream"] == STREAM
-
 
 # ---- a build ----
 
@@ -233,51 +120,6 @@ def test_a_plugin_lives_and_launches_what_pytorch_launches(
         assert_equal_launches(launching, launch)
 
 
-# ---- a real plan ----
-
-
-@pytest.mark.parametrize("which", [RTX], indirect=True)
-@pytest.mark.parametrize(
-    "kind", [*(pytest.param(each, marks=pytest.mark.slow) for each in ("agileir", "swinir-light")), "semanir"]
-)
-def test_the_kernels_of_a_real_plan_are_launched_as_pytorch_launches_them(
-    kind: str, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from agileir_export.plugins import engine_form
-
-    from ..engines.rtx_builds import with_plugins
-
-    build = with_plugins(folder, kind, "float16")
-    artifact = build.artifact
-    records = {record.layer: record for record in records_in(build.plan)}
-    graph = engine_form(artifact.model, folder, scratch_outputs=False).graph
-    nodes = {node.name: node for node in graph.node if node.domain == DOMAIN}
-    assert records.keys() == nodes.keys() and nodes
-    sizes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    kinds = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
-    names = {1: "float32", 10: "float16"}
-    images = {value.name: value.type.tensor_type.shape.dim for value in graph.value_info}
-    given, wanted = [], []
-    for layer, record in records.items():
-        node, operator = nodes[layer], OPERATORS[record.operator]
-        assert record.operator == node.op_type
-        assert record.attributes == {a.name: a.i for a in node.attribute if a.name in operator.attributes}
-        window = record.attributes["window_size"]
-        shapes = [sizes.get(name, ()) for name in node.input]
-        shapes[0] = (1, 2 * window, 3 * window, images[node.input[0]][-1].dim_value)
-        for index, name in enumerate(operator.inputs):
-            if name in operator.integer_tensors:
-                shapes[index] = (6, window**2, -(-(window**2) // 16))
-        own = names[kinds[node.input[0]]]
-        types = ["int32" if name in operator.integer_tensors else own for name in operator.inputs]
-        tensors = tensors_of(shapes, types)
-        launch = launched_by_pytorch(operator.torch_name, tensors, record.attributes, 1, monkeypatch)
-        given.append(ordered(record, tensors, launch["output"], write_record(record)))
-        wanted.append(launch)
-    for found, launch in zip(run(*given), wanted, strict=True):
-        assert_equal_launches(found["calls"][-1], launch)
-
-
 # ---- conduct ----
 
 
@@ -348,7 +190,7 @@ def with_body(record: KernelRecord, change: Callable[[dict[str, Any]], object]) 
     told = json.loads(zlib.decompress(data[kernel_records.HEADER.size :]))
     change(told)
     body = zlib.compress(json.dumps(told).encode())
-    return kernel_records.HEADER.pack(kernel_records.MAGIC, 1, len(body)) + body
+    return kernel_records.HEADER.pack(kernel_records.MAGIC, LAYOUT, len(body)) + body
 
 
 def flipped(data: bytes) -> bytes:
@@ -358,7 +200,10 @@ def flipped(data: bytes) -> bytes:
 @BOTH
 def test_broken_fields_are_typed_errors(run: Run, record: KernelRecord) -> None:
     broken = {
-        "version 2, and this package knows versions up to 1": (relaid(record, 2), "Unsupported"),
+        f"version {LAYOUT + 1}, and this package knows versions up to {LAYOUT}": (
+            relaid(record, LAYOUT + 1),
+            "Unsupported",
+        ),
         "bytes are missing": (write_record(record)[:-1], "InputError"),
         "it begins with": (b"x" * 100, "InputError"),
         "unpack_from requires": (b"x", "InputError"),
@@ -429,6 +274,16 @@ def test_a_record_is_found_in_a_plan_in_either_form(record: KernelRecord) -> Non
     assert [each.layer for each in records_in(plan)] == ["a layer", "another", "a layer"]
     assert kernel_records.named(kernel_records.name_of(data)) == data
     assert kernel_records.named("window_size") is None
+
+
+def test_records_of_the_first_layout_are_read(record: KernelRecord) -> None:
+    """Every window had its own programs then; a record of today has to say so."""
+    data = with_body(record, lambda told: told["kernels"][0].pop("unit"))
+    with pytest.raises(InputError, match="CarriedKernel has the fields"):
+        read_record(data)
+    magic, _, length = kernel_records.HEADER.unpack_from(data)
+    first = kernel_records.HEADER.pack(magic, 1, length) + data[kernel_records.HEADER.size :]
+    assert read_record(first) == record
 
 
 def test_a_header_is_read_on_every_machine() -> None:

@@ -13,7 +13,7 @@ import pytest
 from agileir_export.errors import EnvironmentProblem
 from agileir_export.plugins.tensorrt_plugins import register_tensorrt
 
-from .lean_tensorrt import OPERATORS, VERSIONS, answer, make_or_skip
+from .lean_tensorrt import HALF_BLOCKS, NEWEST, OPERATORS, VERSIONS, answer, make_or_skip
 
 BINDINGS_TYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16"}
 
@@ -42,8 +42,10 @@ def assert_lived(life: dict[str, Any]) -> None:
     assert life["grid"] == [life["torch_grid"], 1, 1]
     assert life["block"] == [life["torch_threads"], 1, 1]
     assert 0 <= life["shared"] <= 48 * 1024
-    _, height, width = life["image"]
-    assert life["extra"] == [height, width]
+    assert life["extra"] == life["torch_sides"]
+    batch, height, width = life["image"]
+    token_by_token = life["operator"].startswith("HalfBlock") and life["operator"] != "HalfBlockWindowAttention"
+    assert life["extra"] == ([batch * height, width] if token_by_token else [height, width])
     assert life["entry"] == ["u64"] * life["inputs"] + ["u32", "u32", "u64"] + ["u64"] * bool(life["scratch_shape"])
     assert life["declares_kernel"]
     assert life["fields"] == life["onnx_attributes"]
@@ -52,24 +54,34 @@ def assert_lived(life: dict[str, Any]) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_one_plugin_lives(version: str) -> None:
     told = lives(version, "shifted_window_attention")
-    assert set(told["registered"]) == {*OPERATORS}
+    assert set(told["registered"]) == {*OPERATORS, *HALF_BLOCKS}
     (life,) = told["lives"]
     assert life["dynamic"]
     assert_lived(life)
     assert told["numpy"] == np.__version__
-    nothing = dict.fromkeys(OPERATORS, "")
+    nothing = dict.fromkeys([*OPERATORS, *HALF_BLOCKS], "")
     assert told["why_not"] == nothing, "attributes reach every TensorRT whichever NumPy is installed"
     trapped = version.startswith("10.") and tuple(map(int, np.__version__.split(".")[:2])) >= (2, 4)
     assert ("only 0-dimensional arrays" in told["control"]) == trapped, "a scalar shows whether the trap is there"
+
+
+def test_half_blocks_of_free_size_live() -> None:
+    """Those that compile fastest."""
+    told = lives(NEWEST, *HALF_BLOCKS[:2])
+    assert [life["operator"] for life in told["lives"]] == HALF_BLOCKS[:2]
+    for life in told["lives"]:
+        assert life["dynamic"]
+        assert_lived(life)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_plugin_lives(version: str) -> None:
     told = lives(version)
-    assert set(told["registered"]) == {*OPERATORS}
-    assert {life["operator"] for life in told["lives"]} == {*OPERATORS}
-    assert len(told["lives"]) == 4 * len(OPERATORS)
+    every = {*OPERATORS, *HALF_BLOCKS}
+    assert set(told["registered"]) == every
+    assert {life["operator"] for life in told["lives"]} == every
+    assert len(told["lives"]) == 4 * len(every)
     for life in told["lives"]:
         assert_lived(life)
 

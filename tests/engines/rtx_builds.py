@@ -14,6 +14,8 @@ from agileir_export.engines.building.process import BuildResult, build_in_proces
 from agileir_export.engines.building.request import BuildOptions
 from agileir_export.engines.profile_choice import Sizes
 from agileir_export.engines.profiles import Profile
+from agileir_export.export import export_onnx
+from agileir_export.models import load_model
 
 from ..export import networks
 from ..export.written import half_file
@@ -39,12 +41,19 @@ RTX_GPUS = ("sm86", "sm89", "sm120")
 
 
 @cache
-def with_plugins(folder: Path, kind: str, precision: str) -> EngineBuild:
-    """An engine of free size with plugins, of a network of `networks`; made once a session."""
-    artifact = networks.exported(folder, kind)
+def with_plugins(folder: Path, kind: str, precision: str, blocks: bool = False) -> EngineBuild:
+    """An engine of free size with plugins, half `blocks` among them, of a network of `networks`; made once a session.
+
+    Others than those of `networks` are packaged models.
+    """
+    if kind in networks.SHAPES:
+        artifact = networks.exported(folder, kind)
+    else:
+        artifact = export_onnx(load_model(kind), folder / f"{kind}.onnx")
     if precision != "float32":
         artifact = half_file(artifact, folder / f"{kind}.{precision}.onnx", precision)
     multiple = artifact.spec.pad_multiple
     sides = ((1, multiple, multiple), (1, 2 * multiple, 3 * multiple), (2, 4 * multiple, 4 * multiple))
     sizes = Sizes(exact=(Profile(*sides),))
-    return make_engine(artifact, build_request(artifact, BuildOptions(target="rtx", gpus=RTX_GPUS), sizes, "plugin"))
+    options = BuildOptions(target="rtx", gpus=RTX_GPUS, fuse_blocks=blocks)
+    return make_engine(artifact, build_request(artifact, options, sizes, "plugin"))

@@ -19,6 +19,7 @@ from agileir_export.engines.audit.verdict import (
     kernels_from_inspector,
     kernels_from_rtx_log,
     product_nodes,
+    standing_for,
 )
 
 ATTENTION = (
@@ -375,3 +376,35 @@ def test_a_kernel_is_excused_if_all_its_products_are() -> None:
 )
 def test_spellings_of_number_types(text: str, expected: str) -> None:
     assert number_type(text) == expected
+
+
+# ---- half blocks ----
+
+
+def half_block(precision: str) -> Kernel:
+    return Kernel("[HALF]", "plugin", precision, ("attention.HalfBlockTokenTail",))
+
+
+INSIDE = {"attention.HalfBlockTokenTail": ("norm", "first", "second"), "attention": ()}
+
+
+def test_a_half_block_holds_the_products_that_it_stands_for() -> None:
+    kernels = standing_for([half_block("float16"), Kernel("conv", "convolution", "float16", ("conv",))], INSIDE)
+    assert [kernel.origin for kernel in kernels] == [
+        ("attention.HalfBlockTokenTail", "norm", "first", "second"),
+        ("conv",),
+    ]
+    audit = judge(kernels, "float16", products=["first", "second", "conv"])
+    assert audit.passed and not audit.unknown
+    lost = judge(standing_for(kernels[1:], INSIDE), "float16", products=["first", "second", "conv"])
+    assert any("2 products are in no kernel's origin" in unknown for unknown in lost.unknown)
+
+
+def test_a_half_block_of_another_precision_fails_unless_all_its_products_may_have_it() -> None:
+    kernels = standing_for([half_block("float32"), Kernel("conv", "convolution", "float16", ("conv",))], INSIDE)
+    products = ["first", "second", "conv"]
+    assert "1 of 1 plugin kernels compute in float32" in judge(kernels, "float16", products=products).problems[0]
+    one = judge(kernels, "float16", products=products, by_design={"first": "asked for"})
+    assert not one.passed
+    both = judge(kernels, "float16", products=products, by_design=dict.fromkeys(("first", "second"), "asked for"))
+    assert both.passed and [kept.reason for kept in both.kept] == ["asked for"]

@@ -122,6 +122,7 @@ CHANGES: dict[str, Any] = {
     "tf32": True,
     "use_plugins": True,
     "plugin_form": "python",
+    "fuse_blocks": True,
     "optimization_level": 2,
     "workspace_bytes": 1 << 20,
     "version_compatible": True,

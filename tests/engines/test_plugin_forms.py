@@ -10,11 +10,12 @@ from typing import Any
 import onnx
 import pytest
 
+from agileir_export.engines.audit.verdict import Audit
 from agileir_export.engines.building import child
-from agileir_export.engines.building.engine import build_request
-from agileir_export.engines.building.request import BuildOptions
+from agileir_export.engines.building.engine import EngineBuild, build_request, write_engine
+from agileir_export.engines.building.request import BuildOptions, check_options
 from agileir_export.engines.cuda_driver import Device, Gpu
-from agileir_export.errors import EnvironmentProblem
+from agileir_export.errors import EnvironmentProblem, InputError
 from agileir_export.export import OnnxArtifact
 from agileir_export.plugins import engine_files
 from agileir_export.plugins.plugin_layers import Choices, Layer
@@ -79,6 +80,49 @@ def test_what_a_build_registers(
     assert asked.plugin_form == asked.form == ("python" if ("form", False) in expected else "quick")
     assert dataclasses.replace(asked, plugin_form="").form == ("quick" if options["target"] == "tensorrt" else "python")
     assert dataclasses.replace(asked, use_plugins=False).form == ""
+
+
+@pytest.mark.parametrize("target", ["rtx", "tensorrt"])
+def test_half_blocks_are_put_in_before(
+    target: str, artifact: OnnxArtifact, steps: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The form of engines comes last, and the plugins are known by name, with the nodes that they stand for."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    asked = build_request(artifact, BuildOptions(target=target, fuse_blocks=True))
+    assert (asked.use_plugins, asked.fuse_blocks) == (True, True)
+    made, plugins = child._with_plugins(TRT, asked, artifact.model, Path())
+    assert [step[0] for step in steps] == [("python" if target == "rtx" else "quick"), "form"]
+    assert set(plugins) == {node.name for node in made.graph.node if node.domain == "agileir"}
+    assert all(plugins.values()) and "node_gelu" in {node for nodes in plugins.values() for node in nodes}
+    plain = dataclasses.replace(asked, fuse_blocks=False)
+    assert set(child._with_plugins(TRT, plain, artifact.model, Path())[1].values()) == {()}
+
+
+def test_half_blocks_are_plugins(artifact: OnnxArtifact) -> None:
+    options = BuildOptions(target="rtx", fuse_blocks=True)
+    with pytest.raises(InputError, match="Half blocks are plugins"):
+        check_options(options, "float32")
+    with pytest.raises(InputError, match="Half blocks are plugins"):
+        check_options(build_request(artifact, options, operators="decomposed"), "float32")
+
+
+@pytest.mark.parametrize(
+    ("options", "gpus", "expected"),
+    [
+        ({}, ("sm90",), ["sm_90a"]),
+        ({}, ("sm89",), ["sm_80"]),
+        ({"hardware_compatible": "same-capability"}, ("sm90",), ["sm_90a"]),
+        ({"hardware_compatible": "ampere-plus"}, ("sm90",), ["sm_80"]),
+    ],
+)
+def test_the_sidecar_says_what_quick_kernels_are_for(
+    options: dict[str, Any], gpus: tuple[str, ...], expected: list[str], artifact: OnnxArtifact, tmp_path: Path
+) -> None:
+    asked = build_request(artifact, BuildOptions(target="tensorrt", **options), operators="plugin")
+    build = EngineBuild(b"plan", artifact, asked, gpus, {}, Audit("float32", ()), {"cached": False})
+    assert write_engine(build, tmp_path / "a.plan").plugins == {"form": "quick", "kernels_for": expected}
+    plain = dataclasses.replace(build, request=dataclasses.replace(asked, use_plugins=False))
+    assert write_engine(plain, tmp_path / "a.plan").plugins == {}
 
 
 def test_without_triton_it_is_named(artifact: OnnxArtifact, steps: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,6 +69,44 @@ def test_every_operator_becomes_a_plugin_with_its_kernel(kind: str, precision: s
             assert taken.shared + kernel.shared_bytes <= 99 * 1024
 
 
+BLOCKS = [
+    ("swinir-light", "float16"),
+    ("swinir-jpeg", "bfloat16"),
+    ("agileir_tiny_x2", "float16"),
+    ("agileir", "float32"),
+    ("semanir_tiny_x2", "float16"),
+    ("semanir-unet", "bfloat16"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "precision"), BLOCKS)
+def test_every_half_block_becomes_a_plugin_with_its_kernel(kind: str, precision: str, folder: Path) -> None:
+    """The engine says of every layer which it is, and of every product where it went.
+
+    One more is among the tests of the verb.
+    """
+    build = with_plugins(folder, kind, precision, blocks=True)
+    assert build.audit.passed, build.audit.problems
+    assert not any("in no kernel's origin" in unknown for unknown in build.audit.unknown)
+    records = {record.layer: record for record in records_in(build.plan)}
+    found = Counter(record.operator for record in records.values())
+    blocks = found["HalfBlockTokenTail"]
+    assert blocks == found["HalfBlockWindowAttention"] + found["HalfBlockNormProjection"] + found["HalfBlockNorm"] > 0
+    assert build.build["half_blocks"] == 2 * blocks
+    plugins = [share for share in build.audit.shares if share.kind == "plugin"]
+    assert sum(share.count for share in plugins) == len(records)
+    counts = {share.precision: share.count for share in plugins}
+    exact = sum(count for name, count in found.items() if name in OPERATORS and OPERATORS[name].float_reason)
+    assert counts.get("float32", 0) == (len(records) if precision == "float32" else exact)
+    ptxas = kernel_table.find_ptxas()
+    for kernel in {kernel for record in records.values() for kernel in record.kernels}:
+        assert (kernel.target, kernel.tactic) == (80, 1)
+        for gpu in RTX_GPUS:
+            taken = kernel_table.assemble(kernel.ptx, int(gpu.removeprefix("sm")), ptxas)
+            assert taken.shared + kernel.shared_bytes <= 48 * 1024, "as the quick form has them, too"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["agileir_lightest_x2", "swinir_light_x2"])
 def test_full_presets_build(preset: str, folder: Path) -> None:
@@ -85,7 +124,8 @@ def test_the_sidecar_says_what_the_plan_needs(folder: Path, tmp_path: Path) -> N
     build = with_plugins(folder, "semanir", "float16")
     engine = write_engine(build, tmp_path / "a.plan")
     layers = sum(build.artifact.operators.values())
-    assert engine.plugins == {"form": "python", "layout": LAYOUT, "layers": layers} and engine.needs_this_package
+    assert engine.plugins == {"form": "python", "kernels_for": ["sm_80"], "layout": LAYOUT, "layers": layers}
+    assert engine.needs_this_package
     assert (engine.facts["use_plugins"], engine.facts["plugin_form"]) == (True, "python")
     from agileir_export.engines.artifact import read_engine
 
@@ -95,7 +135,8 @@ def test_the_sidecar_says_what_the_plan_needs(folder: Path, tmp_path: Path) -> N
 def test_a_plan_without_some_kernels_misses_its_audit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = with_plugins(folder, "semanir", "float16")
     monkeypatch.setattr(building, "records_in", lambda plan: list(records_in(plan))[:1])
-    result = process.BuildResult(build.plan, 1, (), None, None, 1.0, None)
+    plugins = {node.name: () for node in build.artifact.model.graph.node if node.domain == DOMAIN}
+    result = process.BuildResult(build.plan, 1, (), None, None, 1.0, None, plugins)
     audit = building._audit(build.request, build.artifact, result)
     assert any("holds no kernels of" in problem for problem in audit.problems)
     with pytest.raises(AuditMissed):

@@ -21,6 +21,7 @@ from agileir_export.engines.tensorrt.fitting import Fit, fit_profile
 from agileir_export.errors import AgileIRError, EnvironmentProblem, InputError, InternalError, Unsupported
 from agileir_export.images.resizing import pad_to_multiple, pad_to_size
 from agileir_export.plugins.cuda_kernels import cuda_driver
+from agileir_export.plugins.kernel_records import LAYOUT
 from agileir_export.plugins.plugin_layers import remember
 from agileir_export.restore import memory_plan
 
@@ -299,7 +300,7 @@ def test_the_runner_registers_the_plugins_that_an_engine_needs(
 
 
 def test_kernels_of_a_newer_layout_are_refused(registered: list[Any], module: Module, tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match="version 9, and this package knows versions up to 1"):
+    with pytest.raises(Unsupported, match=f"version 9, and this package knows versions up to {LAYOUT}"):
         open_engine(bound_engine(tmp_path, layout=9), module)
     assert registered == []
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from agileir_export.models import FAMILIES, fold, fusion, randomise, use_operators
 from agileir_export.models.layers import Block
 from agileir_export.plugins import half_blocks
+from agileir_export.plugins.half_block_plugins import HALF_BLOCKS
 
 started: Counter[str] = Counter()
 """Kernels of half blocks started, by name."""
@@ -90,6 +91,16 @@ def network(parameters: dict[str, Any], dtype: str, side: int) -> tuple[float, f
     with on_a_gpu():
         fused = low(image.to(kind))
     return apart(fused, expected), apart(stock, expected), dict(started)
+
+
+def plugin(name: str, tensors: Sequence[Tensor], attributes: dict[str, int]) -> Tensor:
+    """What the kernel of a half block's plugin makes of its inputs."""
+    entry = next(each for each in HALF_BLOCKS if each.name == name)
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    launch = entry.launch(shapes, attributes, str(tensors[0].dtype).removeprefix("torch."))
+    images = sum(each in ("image", "attended") for each in entry.inputs)
+    outputs = entry.output_shape(shapes, attributes)[-1]
+    return half_blocks.start(half_blocks.Fused(launch, tuple(tensors[images:])), tensors[:images], outputs)
 
 
 def gelu_apart(values: Tensor, dtype: str) -> tuple[Tensor, Tensor]:

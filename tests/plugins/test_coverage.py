@@ -10,7 +10,7 @@ import pytest
 
 from agileir_export.errors import Unsupported
 from agileir_export.export import export_onnx
-from agileir_export.plugins import coverage
+from agileir_export.plugins import Operator
 from agileir_export.plugins.coverage import require_kernels
 
 from ..export import networks
@@ -52,6 +52,6 @@ def test_a_mistake_in_planning_is_no_missing_kernel(folder: Path, monkeypatch: p
         _, _ = arguments
 
     artifact = networks.exported(folder, "swinir-light")
-    monkeypatch.setattr(coverage, "kernel_module", lambda name: SimpleNamespace(launch=mistaken))
+    monkeypatch.setattr(Operator, "kernels", lambda operator: SimpleNamespace(launch=mistaken))
     with pytest.raises(ValueError, match="too many values to unpack"):
         require_kernels(onnx.load(artifact.path))

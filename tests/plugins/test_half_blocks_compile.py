@@ -22,7 +22,6 @@ from triton.runtime.driver import driver
 
 from agileir_export.plugins.half_blocks import (
     Fused,
-    HalfBlockLaunch,
     norm_launch,
     norm_projection_launch,
     pack_norm_projection,
@@ -32,7 +31,7 @@ from agileir_export.plugins.half_blocks import (
     token_tail_launch,
     window_attention_launch,
 )
-from agileir_export.plugins.launch import MAX_SHARED_BYTES, NoKernel
+from agileir_export.plugins.launch import MAX_SHARED_BYTES, Launch, NoKernel
 from agileir_export.plugins.ptx import compile_kernel
 
 from .test_kernel_start import STREAM, Driver
@@ -43,16 +42,16 @@ NEWEST = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
 SLOW = pytest.mark.slow
 
 
-def window(channels: int, heads: int, window_size: int) -> Callable[[str], HalfBlockLaunch]:
+def window(channels: int, heads: int, window_size: int) -> Callable[[str], Launch]:
     attributes = {"window_size": window_size, "shift_size": window_size // 2, "num_heads": heads}
     return lambda dtype: window_attention_launch(channels, attributes, dtype)
 
 
-def head(channels: int) -> Callable[[str], HalfBlockLaunch]:
+def head(channels: int) -> Callable[[str], Launch]:
     return lambda dtype: norm_projection_launch(channels, 3 * channels, dtype)
 
 
-def tail(channels: int, projected: bool) -> Callable[[str], HalfBlockLaunch]:
+def tail(channels: int, projected: bool) -> Callable[[str], Launch]:
     return lambda dtype: token_tail_launch(channels, 2 * channels, dtype, projected=projected, rectified=projected)
 
 
@@ -115,7 +114,7 @@ def test_a_half_block_assembles(name: str, tmp_path: Path) -> None:
         (tail(60, True), "float64", "float64"),
     ],
 )
-def test_what_no_half_block_was_made_for(make: Callable[[str], HalfBlockLaunch], dtype: str, why: str) -> None:
+def test_what_no_half_block_was_made_for(make: Callable[[str], Launch], dtype: str, why: str) -> None:
     with pytest.raises(NoKernel, match=why):
         make(dtype)
 
@@ -151,7 +150,7 @@ def packed(name: str) -> tuple[Tensor, ...]:
 )
 def test_a_half_block_is_started_through_tritons_launcher(
     name: str,
-    make: Callable[[str], HalfBlockLaunch],
+    make: Callable[[str], Launch],
     images: int,
     outputs: int | None,
     sides: list[int],
