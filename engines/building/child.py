@@ -46,11 +46,15 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what NVIDIA's libraries print is no answer
     folder = Path(order["folder"])
-    threading.Thread(target=_die_with_the_parent, args=(folder,), daemon=True).start()
+    watching = threading.Thread(target=_die_with_the_parent, args=(folder,), daemon=True)
+    watching.start()
     request = BuildRequest.from_json(order["request"])
 
     def answer(value: Any) -> None:
-        print(json.dumps(value), file=answers, flush=True)
+        try:
+            print(json.dumps(value), file=answers, flush=True)
+        except BrokenPipeError:  # the parent is gone
+            watching.join()  # which ends the process, once the folder is away
 
     try:
         answer({"result": _run(request, folder, lambda phase, done=0, total=0, /: answer(phase))})
@@ -121,7 +125,11 @@ def _die_with_the_parent(folder: Path) -> None:
     """Ends the process, whatever the builder does, when the parent is gone."""
     while os.read(0, 1):  # not sys.stdin, whose lock would stand in the way of a normal end
         pass
-    shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(100):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            break
+        time.sleep(0.05)  # the builder wrote a file meanwhile
     os._exit(1)
 
 

@@ -25,9 +25,9 @@ import agileir_export
 from .lean_tensorrt import EARLY, MIDDLE, NEWEST, answer, make_or_skip
 
 ROOT = Path(agileir_export.__file__).resolve().parent
-LEAN = (NEWEST, MIDDLE, EARLY)
+LEAN = (NEWEST, MIDDLE)
 RTX = "rtx"
-ALL = (*LEAN, RTX)
+ALL = (*LEAN, EARLY, RTX)
 
 OBJECTS = {
     "build_half": "trt.IPluginV3OneBuild",
@@ -244,8 +244,7 @@ def sources() -> dict[str, str]:
 
 def met(which: str) -> dict[str, str]:
     """The modules that can meet a TensorRT; some take plugins in Python only."""
-    quick = which in (NEWEST, MIDDLE)
-    return {name: text for name, text in sources().items() if quick or name != "plugins/tensorrt_plugins.py"}
+    return {name: text for name, text in sources().items() if which in LEAN or name != "plugins/tensorrt_plugins.py"}
 
 
 @functools.cache
