@@ -5,8 +5,8 @@ __all__ = ["QUICK_PLUGINS", "RTX_INSTALL", "RTX_PACKAGES", "TENSORRT_INSTALL", "
 __version__ = "0.1.0"
 
 TENSORRT_RELEASES = ((10, 4), (12, 0))
-"""Releases of TensorRT: from the first, below the second. The bindings of 10.0 to 10.3 end the process when a plugin
-written in Python is freed."""
+"""Releases of TensorRT: from the first, below the second. The bindings of 10.0 to 10.3 ended the process, over the
+runtime of 10.15, once a plugin written in Python was freed."""
 
 QUICK_PLUGINS = (10, 12)
 """First release for quickly deployable plugins (strong typing, plugins preferred to function bodies), and the oldest
