@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from agileir_export.cache import Cache
 from agileir_export.engines import OnnxRuntimeRunner, OpenVinoRunner, Runner, TorchRunner
+from agileir_export.engines.onnxruntime.runner import create_session
 from agileir_export.engines.openvino import choice, loading
 from agileir_export.engines.openvino.choice import Check, choose_runner, compare_runtimes
 from agileir_export.engines.openvino.graph import plain_graph
@@ -37,6 +39,8 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a p
 KINDS = ("agileir", "swinir-light", "swinir-jpeg", "semanir-unet")
 """RGB and grey, scale 2 and 1, multiples 4, 7 and 8."""
 
+NORM_AND_ADD = ("LayerNormalization", "Add")
+
 
 # ---- the protocol ----
 
@@ -55,10 +59,7 @@ def test_it_is_a_runner_that_describes_itself(swinir: OnnxArtifact) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_size_as_the_torch_model_pads_it(kind: str, folder: Path) -> None:
     runner, reference = OpenVinoRunner(networks.exported(folder, kind)), TorchRunner(networks.shared(kind))
-    sizes = [(3, 7, 11), (1, 13, 6), (3, 7, 11)]
-    if runner.spec.top_k is None:  # a side continued by repeating its edge makes all keys tie, and any choice right
-        sizes.insert(0, (1, 1, 9))
-    for batch, rows, columns in sizes:
+    for batch, rows, columns in ((1, 1, 9), (3, 7, 11), (1, 13, 6), (3, 7, 11)):
         images = networks.images(batch, runner.spec.channels, rows, columns, seed=rows)
         given = images.copy()
         output = runner.run(images)
@@ -102,6 +103,87 @@ def test_a_quantised_concat_stays_where_it_is(folder: Path) -> None:
     images = networks.images(1, 1, 24, 32)
     first, second = (kind(artifact_of(model)).run(images) for kind in (OpenVinoRunner, OnnxRuntimeRunner))
     assert networks.psnr(first, second) >= 40, "keys that nearly tie may be exchanged"
+
+
+@pytest.mark.parametrize("kind", ["agileir", "semanir"])
+def test_norms_of_tokens_and_the_sums_before_them_are_computed_in_rows(kind: str, folder: Path) -> None:
+    """Of four axes, OpenVINO takes them for pictures, and reorders them."""
+    artifact = networks.exported(folder, kind)
+    norms, adds = ([node.name for node in artifact.model.graph.node if node.op_type == op] for op in NORM_AND_ADD)
+    nodes = {node.name: node for node in plain_graph(artifact.model).graph.node}
+    assert norms
+    for name in norms:
+        assert nodes[name].input[0].endswith("/rows_0")
+        assert nodes[name].output[0].endswith("/rows")
+    in_rows = [name for name in adds if nodes[name].output[0].endswith("/rows")]
+    assert len(in_rows) >= len(norms) // 2
+    assert all(part.endswith(f"/rows_{place}") for name in in_rows for place, part in enumerate(nodes[name].input))
+
+
+def test_products_that_are_split_are_several_products(folder: Path) -> None:
+    """A Split copies number by number; in AgileIR, the projection of every group."""
+    model = plain_graph(networks.exported(folder, "agileir").model)
+    nodes = {output: node for node in model.graph.node for output in node.output}
+    apart = [name.removesuffix("/weight") for name in nodes if name.endswith("/weight")]
+    assert apart
+    for name in apart:
+        product, bias = nodes[name].input
+        assert (nodes[name].op_type, bias) == ("Add", f"{name}/bias")
+        assert (nodes[product].op_type, nodes[product].input[1]) == ("MatMul", f"{name}/weight")
+    summed = {node.output[0] for node in model.graph.node if node.op_type == "Add"}
+    assert not [node.name for node in model.graph.node if node.op_type == "Split" and node.input[0] in summed]
+
+
+@pytest.mark.parametrize("quantise", [False, True], ids=["float32", "int8"])
+@pytest.mark.parametrize("kind", ["agileir", "swinir-light", "semanir", "semanir-unet"])
+def test_what_it_reads_computes_what_the_file_does(kind: str, quantise: bool, folder: Path) -> None:
+    """Under another runtime, bit for bit but for the order of a few sums."""
+    artifact = networks.exported(folder, kind)
+    artifact = quantised(artifact) if quantise else artifact
+    model = plain_graph(artifact.model)
+    onnx.checker.check_model(model)
+    session = create_session(model.SerializeToString())
+    for batch, rows, columns in ((1, 2, 3), (2, 4, 1)):
+        multiple = artifact.spec.pad_multiple
+        images = networks.images(batch, artifact.spec.channels, rows * multiple, columns * multiple)
+        given = session.run(None, {session.get_inputs()[0].name: images})[0]
+        assert networks.psnr(given, OnnxRuntimeRunner(artifact).run(images)) >= 120
+
+
+def best_of(rank: int, axis: int | None) -> onnx.ModelProto:
+    """A model of one TopK, three of 20 along an axis; None: its default, the last."""
+    node = helper.make_node("TopK", ["x", "k"], ["values", "places"], **({} if axis is None else {"axis": axis}))
+    graph = helper.make_graph(
+        [node],
+        "best",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 3, 20, 20][-rank:])],
+        [
+            helper.make_tensor_value_info("values", onnx.TensorProto.FLOAT, None),
+            helper.make_tensor_value_info("places", onnx.TensorProto.INT64, None),
+        ],
+        [helper.make_tensor("k", onnx.TensorProto.INT64, [1], [3])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+@needs_openvino
+@pytest.mark.parametrize(("rank", "axis"), [(4, -1), (4, 3), (3, None), (2, 1)])
+def test_of_equal_values_the_first_are_best(rank: int, axis: int | None) -> None:
+    """As ONNX says; along the last axis, OpenVINO (2026.4) takes others."""
+    import onnxruntime
+
+    model = best_of(rank, axis)
+    x = np.random.default_rng(0).integers(0, 4, (2, 3, 20, 20)[-rank:]).astype(np.float32)
+    turned = plain_graph(model)
+    assert [node.op_type for node in turned.graph.node] == ["Transpose", "TopK", "Transpose", "Transpose"]
+    given = loading.core().compile_model(loading.core().read_model(turned.SerializeToString(), b""), "CPU")([x])
+    wanted = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for name, expected in zip(("values", "places"), wanted.run(None, {"x": x}), strict=True):
+        np.testing.assert_array_equal(given[name], expected)
+
+
+def test_the_best_of_columns_stay_where_they_are() -> None:
+    assert [node.op_type for node in plain_graph(best_of(4, 2)).graph.node] == ["TopK"]
 
 
 @needs_openvino
