@@ -77,7 +77,7 @@ def attention(
     bias = position_bias(bias_table.to(kind), window_size)
     shift_masks = PassMasks(qkv, window_size, shift_size)
     output = windows.new_empty(*windows.shape[:2], windows.shape[2] // 3)
-    for part in window_slices(len(windows), num_heads, windows.shape[1], kind.itemsize):
+    for part in window_slices(windows, num_heads, kind.itemsize):
         masks = _masks(part, shift_masks, dictionary, bias)
         output[part] = attend_windows(windows[part].to(kind), bias, masks, num_heads, attend_without_logits)
     return from_windows(output, height, width, window_size, shift_size)
@@ -100,7 +100,7 @@ def attention_gradients(
     bias = position_bias(bias_table.detach().to(kind), window_size)
     shift_masks = PassMasks(qkv, window_size, shift_size)
     windows_gradient, bias_gradient = torch.empty_like(windows), torch.zeros_like(bias)
-    for part in window_slices(len(windows), num_heads, windows.shape[1], kind.itemsize):
+    for part in window_slices(windows, num_heads, kind.itemsize):
         masks = _masks(part, shift_masks, dictionary, bias)
         windows_gradient[part], step = recompute_gradients(
             lambda q, b, m=masks: attend_windows(q, b, m, num_heads),

@@ -32,8 +32,9 @@ __all__ = [
 MASK_VALUE = -100.0
 """Added to the logit of two tokens whose regions differ (Swin Transformer, arXiv 2103.14030, section 3.2)."""
 
-LOGITS_BUDGET = 128 * 2**20
-"""Bytes of logits that one pass over windows may hold; larger images are processed in several passes."""
+LOGITS_BUDGET, ON_CPU = 128 * 2**20, 16 * 2**20
+"""Bytes of logits that one pass over windows may hold, on a GPU and on a CPU; larger images are processed in several
+passes. A CPU loses no time by many; a GPU starts every kernel again for each."""
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
@@ -150,11 +151,19 @@ def attend_without_logits(query: Tensor, key: Tensor, value: Tensor, addend: Ten
     return output[..., :width]
 
 
-def window_slices(windows: int, rows: int, tokens: int, itemsize: int) -> Iterator[slice]:
-    """Slices of the window axis whose logits (`rows` x `tokens` x `tokens` each) stay within LOGITS_BUDGET."""
-    step = max(1, LOGITS_BUDGET // (rows * tokens * tokens * itemsize))
-    for start in range(0, windows, step):
-        yield slice(start, min(start + step, windows))
+def window_slices(windows: Tensor, rows: int, itemsize: int) -> Iterator[slice]:
+    """Slices of the first axis of windows ``[n, N, ...]`` whose logits stay within LOGITS_BUDGET.
+
+    Args:
+        windows: The windows.
+        rows: How many logits of N x N a window has at once.
+        itemsize: Bytes of a logit.
+    """
+    count, tokens = windows.shape[:2]
+    budget = ON_CPU if windows.device.type == "cpu" else LOGITS_BUDGET
+    step = max(1, budget // (rows * tokens * tokens * itemsize))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
 
 
 def recompute_gradients(

@@ -208,7 +208,7 @@ def group_shifted_window_attention(
     windows = to_windows(x, window_size, shift_size)
     shift_masks = PassMasks(x, window_size, shift_size)
     output = windows.new_empty(windows.shape)
-    for part in window_slices(len(windows), 1, windows.shape[1], kind.itemsize):
+    for part in window_slices(windows, 1, kind.itemsize):
         masked = shift_masks(part)
         output[part] = cascade(windows[part].to(kind), groups, masked, attend_without_logits)
     return from_windows(output, height, width, window_size, shift_size)
@@ -237,7 +237,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     count = len(groups)
     x_gradient = torch.empty_like(inputs)
     group_gradients = [GroupWeights(*map(torch.zeros_like, group)) for group in groups]
-    for part in window_slices(len(inputs), 1, inputs.shape[1], kind.itemsize):
+    for part in window_slices(inputs, 1, kind.itemsize):
         chunks, previous, flows, sinks = (
             windows[part].chunk(count, -1) for windows in (inputs, outputs, upstream, x_gradient)
         )

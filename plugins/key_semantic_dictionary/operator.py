@@ -55,7 +55,7 @@ def key_semantic_dictionary(x: Tensor, window_size: int, shift_size: int, top_k:
     count = min(top_k, tokens)
     dictionary = x.new_empty(len(windows), tokens, words(tokens), dtype=torch.int32)
     shift_masks = PassMasks(x, window_size, shift_size)
-    for part in window_slices(len(windows), 4, tokens, 8):
+    for part in window_slices(windows, 4, 8):
         features = windows[part].float()
         key = features @ features.transpose(1, 2)
         own = shift_masks.regions_of(part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,47 @@ def test_onnxruntime_refuses_a_model(folder: Path, tmp_path: Path) -> None:
 
 
 # ---- what it costs to import ----
+
+
+HELD = """
+import gc, sys
+import numpy as np
+from agileir_export.engines import create_session
+from agileir_export.process_memory import RESIDENT, process_memory
+def held():
+    gc.collect()
+    return [process_memory(name) // 2**20 for name in ("VmSize", RESIDENT)]
+image = np.ones((40, 2**20), np.float32)
+session = create_session(sys.argv[1], threads=1)
+told = [held()]
+for _ in range(2):
+    session.run(None, {"x": image})
+    told.append(held())
+del session
+told.append(held())
+print(told)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process holds")
+def test_a_session_holds_what_its_tensors_take_and_gives_it_back(tmp_path: Path) -> None:
+    """Of two tensors of 160 MiB, made one from the other; regions that double would be 256 and 512 MiB."""
+    nodes = [
+        onnx.helper.make_node("Transpose", ["x"], ["turned"]),
+        onnx.helper.make_node("Transpose", ["turned"], ["back"]),
+        onnx.helper.make_node("ReduceMax", ["back"], ["most"], keepdims=0),
+    ]
+    floats = onnx.TensorProto.FLOAT
+    x, most = (onnx.helper.make_tensor_value_info(*each) for each in (("x", floats, ["n", "m"]), ("most", floats, [])))
+    graph = onnx.helper.make_graph(nodes, "held", [x], [most])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "held.onnx")
+    answer = run_python("-c", HELD, str(tmp_path / "held.onnx"))
+    loaded, first, second, gone = json.loads(answer.stdout)
+    for kind in (0, 1):  # of address space, and of memory
+        assert 320 <= first[kind] - loaded[kind] <= 360
+        assert abs(second[kind] - first[kind]) <= 8
+        assert abs(gone[kind] - loaded[kind]) <= 8
 
 
 def test_onnxruntime_needs_no_torch(folder: Path) -> None:
