@@ -1,35 +1,42 @@
-"""Memory of a session: an arena of its own, which grows by what is asked for."""
+"""Sessions with an arena of their own, which grows by what is asked for, and is emptied before another size."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
-    from onnxruntime import SessionOptions
+    import onnxruntime
 
-__all__ = ["exact_arena"]
+__all__ = ["exact_session"]
 
-AS_ASKED = 1
-"""``arena_extend_strategy`` of regions as large as what is asked for; 0, the default, doubles them."""
+PROVIDERS = ["CPUExecutionProvider"]
+
+GROWTH = {"arena_extend_strategy": 1}
+"""Regions as large as what is asked for; 0, the default, doubles them."""
 
 SHARED = ("session.use_env_allocators", "1")
+EMPTY = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 
-@contextlib.contextmanager
-def exact_arena(options: SessionOptions) -> Iterator[None]:
-    """Gives the session that is created in the block an arena whose regions are as large as what was asked for.
+def exact_session(model: str | bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """A session on the CPU that holds what its tensors take.
 
-    By itself an arena doubles its regions. A second run then cuts the large ones up for small tensors and takes new
-    ones: semanir_tiny_dn25 held 5200 bytes a pixel at some sizes and 6800 at others; so it is 5200 to 5400 at all.
+    By itself an arena doubles its regions. A second run cuts the large ones up for small tensors and takes new ones:
+    semanir_tiny_dn25 held 5200 bytes a pixel at some sizes and 6800 at others, which nothing could predict. With
+    regions as large as what was asked for it is 5200 to 5400; but those of one size are of no use to a larger one, and
+    would add up over pictures of many sizes: what is free in them goes back before inputs of other shapes are run.
 
-    Only arenas that are registered for the whole process can be told so. One is registered for this session, and
-    another, empty one afterwards: the session is then the only one that holds its own, which ends with it. Sessions
-    that two threads create at the same moment may share one. What the program registered itself is replaced for
-    sessions that it creates later.
+    Only arenas that are registered for the whole process can be told how to grow. One is registered for this session,
+    and another, empty one afterwards: the session alone holds its own, which ends with it. (Sessions that two threads
+    create at the same moment may share one. What the program registered itself is replaced for sessions that it
+    creates later.)
 
     Args:
+        model: Path or serialised model.
         options: The session's options; they are changed.
     """
     import onnxruntime
@@ -37,10 +44,58 @@ def exact_arena(options: SessionOptions) -> Iterator[None]:
     place = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    growth = onnxruntime.OrtArenaCfg({"arena_extend_strategy": AS_ASKED})
+    growth = onnxruntime.OrtArenaCfg(GROWTH)
     onnxruntime.create_and_register_allocator(place, growth)
     options.add_session_config_entry(*SHARED)
     try:
-        yield
+        return _exact_session()(model, options)
     finally:
         onnxruntime.create_and_register_allocator(place, growth)
+
+
+@cache
+def _exact_session() -> Any:
+    """The class, which can only be made once ONNX Runtime is loaded."""
+    import onnxruntime
+
+    class ExactSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # it has no types
+        """Empties its arena when the shapes of its inputs change."""
+
+        def __init__(self, model: str | bytes, options: onnxruntime.SessionOptions) -> None:
+            super().__init__(model, options, providers=PROVIDERS)
+            least = onnxruntime.SessionOptions()
+            least.add_session_config_entry(*SHARED)
+            least.intra_op_num_threads = 1
+            self._emptier = onnxruntime.InferenceSession(_nothing(), least, providers=PROVIDERS)
+            self._emptying = onnxruntime.RunOptions()
+            self._emptying.add_run_config_entry(*EMPTY)
+            self._shapes: tuple[tuple[int, ...], ...] | None = None
+
+        def run(
+            self,
+            output_names: Sequence[str] | None,
+            input_feed: Mapping[str, Any],
+            run_options: onnxruntime.RunOptions | None = None,
+        ) -> Any:
+            shapes = tuple(np.shape(given) for given in input_feed.values())
+            if shapes != self._shapes and self._shapes is not None:
+                self._emptier.run(None, {"x": np.zeros(0, np.float32)}, self._emptying)
+            self._shapes = shapes
+            return super().run(output_names, input_feed, run_options)
+
+    return ExactSession
+
+
+@cache
+def _nothing() -> bytes:
+    """A model that gives nothing for nothing: a run of it is how ONNX Runtime can be asked to empty an arena.
+
+    Anything that it gave would be in that arena, and keep a region.
+    """
+    import onnx
+    from onnx import helper
+
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [0]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "nothing", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())

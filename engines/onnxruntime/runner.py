@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import OnnxFileError
 from ...export.artifact import OnnxArtifact
 from ..runner import ExportedRunner, Images
-from .arena import exact_arena
+from .arena import exact_session
 from .half_emulation import computes_in_half, emulate_half
 from .integers import IN_FLOAT, wrong_products
 
@@ -61,8 +61,7 @@ def create_session(
     if in_order:
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     try:
-        with exact_arena(options):
-            return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return exact_session(model, options)
     except Exception as error:  # the runtime's exception classes share no base but Exception
         subject = model if isinstance(model, str) else name
         raise OnnxFileError(
