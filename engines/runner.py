@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..export.artifact import OnnxArtifact, read_artifact
 from ..images.resizing import pad_to_multiple
 from ..models.spec import ModelSpec
+from ..process_memory import give_back_large_blocks
 
 __all__ = ["ExportedRunner", "Images", "Runner", "check_images"]
 
@@ -53,6 +54,8 @@ def check_images(images: Images, spec: ModelSpec) -> None:
 class ExportedRunner:
     """What runners of an exported file share, whatever executes it; it can be pickled, and is opened anew then.
 
+    Tensors that are freed go back to the system (`give_back_large_blocks`).
+
     Args:
         source: The file, or its artifact.
         threads: Threads, or None for the runtime's choice.
@@ -64,6 +67,7 @@ class ExportedRunner:
     def __init__(self, source: str | Path | OnnxArtifact, threads: int | None = None) -> None:
         self.artifact = source if isinstance(source, OnnxArtifact) else read_artifact(source)
         self._threads = threads
+        give_back_large_blocks()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.artifact, self._threads)
