@@ -1,7 +1,8 @@
-"""Sessions with an arena of their own, which grows by what is asked for, and is emptied before another size."""
+"""Sessions with an arena of their own, which grows by what is asked for, and is emptied before it must grow."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ def exact_session(model: str | bytes, options: onnxruntime.SessionOptions) -> on
     By itself an arena doubles its regions. A second run cuts the large ones up for small tensors and takes new ones:
     semanir_tiny_dn25 held 5200 bytes a pixel at some sizes and 6800 at others, which nothing could predict. With
     regions as large as what was asked for it is 5200 to 5400; but those of one size are of no use to a larger one, and
-    would add up over pictures of many sizes: what is free in them goes back before inputs of other shapes are run.
+    would add up over pictures of many sizes: what is free in them goes back before larger inputs than any are run.
 
     Only arenas that are registered for the whole process can be told how to grow. One is registered for this session,
     and another, empty one afterwards: the session alone holds its own, which ends with it. (Sessions that two threads
@@ -59,7 +60,7 @@ def _exact_session() -> Any:
     import onnxruntime
 
     class ExactSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # it has no types
-        """Empties its arena when the shapes of its inputs change."""
+        """Empties its arena before inputs that are larger than all before."""
 
         def __init__(self, model: str | bytes, options: onnxruntime.SessionOptions) -> None:
             super().__init__(model, options, providers=PROVIDERS)
@@ -69,7 +70,7 @@ def _exact_session() -> Any:
             self._emptier = onnxruntime.InferenceSession(_nothing(), least, providers=PROVIDERS)
             self._emptying = onnxruntime.RunOptions()
             self._emptying.add_run_config_entry(*EMPTY)
-            self._shapes: tuple[tuple[int, ...], ...] | None = None
+            self._largest = 0
 
         def run(
             self,
@@ -77,10 +78,10 @@ def _exact_session() -> Any:
             input_feed: Mapping[str, Any],
             run_options: onnxruntime.RunOptions | None = None,
         ) -> Any:
-            shapes = tuple(np.shape(given) for given in input_feed.values())
-            if shapes != self._shapes and self._shapes is not None:
+            size = sum(math.prod(np.shape(given)) for given in input_feed.values())
+            if size > self._largest:
                 self._emptier.run(None, {"x": np.zeros(0, np.float32)}, self._emptying)
-            self._shapes = shapes
+                self._largest = size
             return super().run(output_names, input_feed, run_options)
 
     return ExactSession
