@@ -180,13 +180,15 @@ def check_finite(values: npt.NDArray[Any], before: str = "") -> None:
     """Refuses pixels that no file holds.
 
     Args:
-        values: Pixels, of any shape.
+        values: Pixels, of one axis or more.
         before: What the error begins with.
 
     Raises:
         OutputError: Some are NaN or infinite.
     """
-    bad = int(values.size - np.isfinite(values).sum())
+    if values.dtype.kind != "f":
+        return
+    bad = sum(int(part.size - np.isfinite(part).sum()) for part in values)  # of all at once, a byte for each
     if bad:
         raise OutputError(
             f"{before}{bad} of its values are NaN or infinite.",

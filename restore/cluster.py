@@ -205,10 +205,12 @@ class _Restorer:
             return {"result": Failed(work.source, work.output, problem), "ended": None}
         try:
             start = time.perf_counter()
-            restored = restore_picture(self.runner, row["image"], work.output)
+            image = row.pop("image")
+            restored, size = restore_picture(self.runner, image, work.output), size_of(image)
             seconds = time.perf_counter() - start
+            del image
             write_picture(work.output, restored, overwrite=True)  # an actor that died may have written it
-            sizes = size_of(row["image"]), size_of(restored)
+            sizes = size, size_of(restored)
             return {"result": Restored(work.source, work.output, *sizes, seconds), "ended": None}
         except Exception as error:
             if of_the_place(error, work.output):

@@ -87,7 +87,8 @@ def restore_image(runner: Runner, image: Image, bits: int | None = None, beside:
         runner: What restores.
         image: The picture.
         bits: 8 or 16 for a result in samples of as many bits, tile by tile: a large one takes much more in float32.
-        beside: Bytes that will be taken for the result's file, for which a `TiledRunner` leaves room.
+        beside: Bytes that will be taken for the result's file, for which a `TiledRunner` leaves room. The picture is
+            to be let go of by then.
 
     Raises:
         OutputError: The result is to be samples, and has values that are NaN or infinite.
@@ -104,7 +105,7 @@ def restore_image(runner: Runner, image: Image, bits: int | None = None, beside:
     restored = np.empty(shape if bits else (shape[2], *shape[:2]), kind)  # the order that codecs want
     if bits:
         restored = restored.transpose(2, 0, 1)
-    for top, left, part in _parts(runner, batch, restored.nbytes + beside):
+    for top, left, part in _parts(runner, batch, restored.nbytes + max(0, beside - batch.nbytes)):
         one = part[:, 0] if by_channel else part[0]
         if len(one) > len(pixels):
             one = to_channels(one, 1)
@@ -188,7 +189,9 @@ def decode_picture(data: bytes, name: str, spec: ModelSpec, most: int = MAX_PIXE
 
 
 def restore_picture(runner: Runner, picture: Picture, output: Path) -> Picture:
-    """Restores a picture for a file, in the samples that the file will hold; room is left for encoding it.
+    """Restores a picture for a file, in the samples that the file will hold.
+
+    Room is left for encoding it, once the picture that was read is let go of.
 
     Raises:
         OutputError: The result has values that are NaN or infinite.
