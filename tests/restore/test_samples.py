@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import tifffile
 
 from agileir_export.errors import OutputError, Unsupported
-from agileir_export.images.files import Image, read_image, write_image
+from agileir_export.images.files import Image, check_finite, read_image, write_image
 from agileir_export.restore import TiledRunner, plan_outputs, restore_image, restore_planned
 
 from .one_file import restore_file
@@ -59,7 +60,7 @@ def test_what_overflowed_becomes_no_file(tmp_path: Path, suffix: str) -> None:
 
 
 def test_tiles_leave_room_for_the_picture_and_its_file(tmp_path: Path) -> None:
-    """40 times 60 pixels: 12 bytes each of input, 4 times 3 samples, and what encoding them takes."""
+    """40 times 60 pixels: 4 times 3 samples each, and 12 bytes of input or what encoding takes, which comes later."""
     asked = []
 
     class Noting:
@@ -75,7 +76,23 @@ def test_tiles_leave_room_for_the_picture_and_its_file(tmp_path: Path) -> None:
     for suffix, share in ((".jpg", 0.5), (".png", 2.0)):
         tiled = TiledRunner(Nearest(), overlap=0, room=Noting())
         restore_file(tiled, tmp_path / "in.png", tmp_path / f"out{suffix}")
-        assert asked.pop() == 40 * 60 * (12 + 4 * 3 * (1 + share))
+        assert asked.pop() == 40 * 60 * (4 * 3 + max(12, 4 * 3 * share))
+
+
+def test_large_pictures_are_written_in_little_memory(tmp_path: Path) -> None:
+    """Beside the samples the file and what the encoder takes, not another byte for each sample."""
+    image = Image(np.zeros((2000, 1000, 3), np.uint8).transpose(2, 0, 1))  # as results are gathered
+    floats = np.zeros((3, 1000, 1000), np.float32)
+    write_image(tmp_path / "first.jpg", Image(np.zeros((3, 8, 8), np.uint8)))
+    tracemalloc.start()
+    try:
+        write_image(tmp_path / "out.jpg", image)
+        assert tracemalloc.get_traced_memory()[1] < image.pixels.size / 4
+        tracemalloc.reset_peak()
+        check_finite(floats)
+        assert tracemalloc.get_traced_memory()[1] < 1.2 * 1000**2
+    finally:
+        tracemalloc.stop()
 
 
 # ---- models of other channels ----
