@@ -32,7 +32,7 @@ __all__ = [
 MASK_VALUE = -100.0
 """Added to the logit of two tokens whose regions differ (Swin Transformer, arXiv 2103.14030, section 3.2)."""
 
-LOGITS_BUDGET, ON_CPU = 128 * 2**20, 16 * 2**20
+LOGITS_BUDGET, ON_CPU = 128 * 2**20, 8 * 2**20
 """Bytes of logits that one pass over windows may hold, on a GPU and on a CPU; larger images are processed in several
 passes. A CPU loses no time by many; a GPU starts every kernel again for each."""
 
