@@ -27,8 +27,8 @@ from .peak_memory import Measure, Peak, cuda_device, measuring, padded_pixels
 __all__ = ["ERROR", "SHARE", "MemoryPlan", "fit", "memory_plan", "on_gpu", "room_bytes"]
 
 ERROR = 1.3
-"""How much more than predicted may be taken. At most 1.09 was measured on a CPU (docs/performance.md); the rest is for
-networks and runtimes that were not."""
+"""How much more than predicted may be taken. On a CPU hardly more was measured (docs/performance.md), of the packaged
+models under three runtimes: this is for networks and runtimes that were not, and for a machine that is busy."""
 
 SHARE = 0.9
 """Of what is free, the part that is planned with. The rest is for the pictures themselves and for other programs."""
