@@ -47,7 +47,7 @@ class MemoryPlan:
 
     Peak = `base_bytes` + `bytes_per_pixel` * pixels, where pixels are those of the padded input, of all images:
     every tensor of these networks, SemanIR's dictionary too, has a fixed size a window. (PyTorch bounds the logits
-    held at once: above some 450 000 pixels of the packaged models it takes less than the line says.) `base_bytes`
+    held at once, of the packaged models from some 33 000 pixels on: too early to bend the line.) `base_bytes`
     is what the first run leaves whatever its size: on a CPU libraries that are loaded on first use (PyTorch 170
     MiB).
 
