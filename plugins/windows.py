@@ -34,7 +34,7 @@ MASK_VALUE = -100.0
 
 LOGITS_BUDGET, ON_CPU = 128 * 2**20, 8 * 2**20
 """Bytes of logits that one pass over windows may hold, on a GPU and on a CPU; larger images are processed in several
-passes. A CPU loses no time by many; a GPU starts every kernel again for each."""
+passes. A CPU with nothing else to do loses no time by many; a GPU starts every kernel again for each."""
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
@@ -152,7 +152,7 @@ def attend_without_logits(query: Tensor, key: Tensor, value: Tensor, addend: Ten
 
 
 def window_slices(windows: Tensor, rows: int, itemsize: int) -> Iterator[slice]:
-    """Slices of the first axis of windows ``[n, N, ...]`` whose logits stay within LOGITS_BUDGET.
+    """Slices of the first axis of windows ``[n, N, ...]`` whose logits stay within the budget.
 
     Args:
         windows: The windows.

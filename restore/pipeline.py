@@ -170,7 +170,7 @@ class _Line:
                 self.writers.submit(self._write, work, cost, size_of(image), restored, seconds)
                 handed_on = True
                 self.unexpected.clear()
-                del image, restored
+                del image, restored, coming  # its file is written with the room that they leave
             except Exception as error:
                 self.desk.finished(Failed(work.source, work.output, self._of_the_picture(error)))
             finally:

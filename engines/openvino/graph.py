@@ -34,8 +34,8 @@ def plain_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     A product with weights that is split afterwards is several products with parts of the weights: a Split copies number
     by number, which took a tenth of AgileIR's time.
 
-    The best along the last axis it finds in more than twice the time that it needs along any other, and of equal values
-    not the first ones, as ONNX says: TopK gets its input transposed, and its results are transposed back.
+    The best along the last axis it finds in more than twice the time that it needs along the one before, and of equal
+    values not the first ones, as ONNX says: TopK gets its input transposed, and its results are transposed back.
 
     Args:
         model: The exported model; not changed.
