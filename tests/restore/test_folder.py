@@ -11,6 +11,8 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -420,6 +422,33 @@ def test_pictures_that_wait_keep_to_their_room(tmp_path: Path, monkeypatch: pyte
     plan = plan_outputs([tmp_path / "in"], tmp_path / "out")
     assert len(restore_planned(Doubling(), plan, memory=0).done) == 4
     assert order == [f"{step} {number}" for number in range(4) for step in ("read", "written")]
+
+
+def test_a_picture_is_let_go_of_before_its_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The room for the file is what the picture leaves, of the last one and of those that others follow."""
+    import agileir_export.restore.pipeline as pipeline
+
+    make_pictures(tmp_path / "in", 3)
+    pixels: list[weakref.ref[Any]] = []
+    gone: list[bool] = []
+    read, write = pipeline.read_picture, pipeline.write_picture
+
+    def reading(path: Path, spec: Any) -> Any:
+        picture = read(path, spec)
+        pixels.append(weakref.ref(picture.pixels))
+        return picture
+
+    def writing(path: Path, *arguments: Any) -> None:
+        until = time.monotonic() + 10
+        while pixels[len(gone)]() is not None and time.monotonic() < until:  # the runner's thread is on its way
+            time.sleep(0.01)
+        gone.append(pixels[len(gone)]() is None)
+        write(path, *arguments)
+
+    monkeypatch.setattr(pipeline, "read_picture", reading)
+    monkeypatch.setattr(pipeline, "write_picture", writing)
+    restore_planned(Doubling(), plan_outputs([tmp_path / "in"], tmp_path / "out"), memory=0)
+    assert gone == [True] * 3
 
 
 def test_progress_tells_rate_and_time_left(tmp_path: Path) -> None:
