@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["merge_equal_nodes"]
+__all__ = ["merge_equal_nodes", "sizes"]
 
 MERGED_ELEMENTS = 1 << 16
 """Largest constant that is compared with others: the bodies' tables are far below, and weights are initializers."""
@@ -41,14 +41,16 @@ def merge_equal_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _share_shapes(graph: onnx.GraphProto) -> None:
     """Lets tensors whose sizes have equal names ask one of them for its shape."""
-    sizes = {value.name: _sizes(value) for value in (*graph.input, *graph.value_info)}
+    known = {value.name: sizes(value) for value in (*graph.input, *graph.value_info)}
     first: dict[tuple[int | str, ...], str] = {}
     for node in graph.node:
-        if node.op_type == "Shape" and (known := sizes.get(node.input[0])):
-            node.input[0] = first.setdefault(known, node.input[0])
+        if node.op_type == "Shape" and (asked := known.get(node.input[0])) and all(asked):
+            node.input[0] = first.setdefault(asked, node.input[0])
 
 
-def _sizes(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
-    """All sizes of a tensor, numbers or names; empty where one is unknown, which some tools write as -1."""
-    sizes = tuple(size.dim_param or max(size.dim_value, 0) for size in value.type.tensor_type.shape.dim)
-    return sizes if all(sizes) else ()
+def sizes(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    """Sizes of a tensor, numbers or names, 0 where one is unknown; empty where not even their number is known.
+
+    Some tools write -1 for what is unknown.
+    """
+    return tuple(size.dim_param or max(size.dim_value, 0) for size in value.type.tensor_type.shape.dim)

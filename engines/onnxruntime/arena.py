@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ GROWTH = {"arena_extend_strategy": 1}
 SHARED = ("session.use_env_allocators", "1")
 EMPTY = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 
+REGISTERING = threading.Lock()
+"""What is registered is the next session's, whoever creates it."""
+
 
 def exact_session(model: str | bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     """A session on the CPU that holds what its tensors take.
@@ -32,9 +36,8 @@ def exact_session(model: str | bytes, options: onnxruntime.SessionOptions) -> on
     would add up over pictures of many sizes: what is free in them goes back before larger inputs than any are run.
 
     Only arenas that are registered for the whole process can be told how to grow. One is registered for this session,
-    and another, empty one afterwards: the session alone holds its own, which ends with it. (Sessions that two threads
-    create at the same moment may share one. What the program registered itself is replaced for sessions that it
-    creates later.)
+    and another, empty one afterwards: the session alone holds its own, which ends with it. (What the program registered
+    itself is replaced for sessions that it creates later.)
 
     Args:
         model: Path or serialised model.
@@ -46,12 +49,13 @@ def exact_session(model: str | bytes, options: onnxruntime.SessionOptions) -> on
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
     growth = onnxruntime.OrtArenaCfg(GROWTH)
-    onnxruntime.create_and_register_allocator(place, growth)
     options.add_session_config_entry(*SHARED)
-    try:
-        return _exact_session()(model, options)
-    finally:
+    with REGISTERING:
         onnxruntime.create_and_register_allocator(place, growth)
+        try:
+            return _exact_session()(model, options)
+        finally:
+            onnxruntime.create_and_register_allocator(place, growth)
 
 
 @cache

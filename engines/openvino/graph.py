@@ -15,10 +15,8 @@ __all__ = ["plain_graph"]
 LOWEST = "lowest_float32"
 QUANTISED = ("QuantizeLinear", "DequantizeLinear")
 
-UNKNOWN = "?"
-
-Shapes = Mapping[str, tuple[str, ...]]
-"""Sizes of tensors, their names, or `UNKNOWN`."""
+Shapes = Mapping[str, tuple[int | str, ...]]
+"""Sizes of tensors, as `sizes` tells them."""
 
 
 def plain_graph(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -42,12 +40,12 @@ def plain_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     from onnx import inliner, shape_inference
 
-    from ...export.merging import merge_equal_nodes
+    from ...export.merging import merge_equal_nodes, sizes
 
     plain = merge_equal_nodes(inliner.inline_local_functions(model))
     typed = shape_inference.infer_shapes(plain).graph
-    shapes = {value.name: _shape(value) for value in (*typed.value_info, *typed.input)}
-    shapes |= {tensor.name: tuple(map(str, tensor.dims)) for tensor in typed.initializer}
+    shapes = {value.name: sizes(value) for value in (*typed.value_info, *typed.input)}
+    shapes |= {tensor.name: tuple(tensor.dims) for tensor in typed.initializer}
     _keep_joined(plain.graph)
     _products_apart(plain.graph, shapes)
     _tokens_in_rows(plain.graph, shapes)
@@ -142,7 +140,7 @@ def _tokens_in_rows(graph: onnx.GraphProto, shapes: Shapes) -> None:
     while wanted:
         name = wanted.pop()
         shape = shapes.get(name, ())
-        if name in tokens or len(shape) != 4 or not shape[3].isdecimal() or UNKNOWN in shape:
+        if name in tokens or len(shape) != 4 or not isinstance(shape[3], int) or not all(shape):
             continue
         tokens.add(name)
         node = producer.get(name)
@@ -161,7 +159,7 @@ def _tokens_in_rows(graph: onnx.GraphProto, shapes: Shapes) -> None:
             graph.node.append(node)
             continue
         rows, size = f"{name}/rows_shape", f"{name}/shape"
-        graph.initializer.append(numpy_helper.from_array(np.array([1, -1, int(channels)], np.int64), rows))
+        graph.initializer.append(numpy_helper.from_array(np.array([1, -1, channels], np.int64), rows))
         graph.node.append(helper.make_node("Shape", [node.input[0]], [size], name=size))
         for part in range(parts):
             flat = f"{name}/rows_{part}"
@@ -207,9 +205,3 @@ def _norms_tokens(node: onnx.NodeProto) -> bool:
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     """An attribute that is a number."""
     return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
-
-
-def _shape(value: onnx.ValueInfoProto) -> tuple[str, ...]:
-    """Sizes, their names, or `UNKNOWN`; empty where not even their number is known."""
-    sizes = value.type.tensor_type.shape.dim
-    return tuple(size.dim_param or (str(size.dim_value) if size.dim_value > 0 else UNKNOWN) for size in sizes)
