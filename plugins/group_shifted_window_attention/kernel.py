@@ -33,8 +33,7 @@ TABLE = (128, 64, 8)
 """And for such biases in half precision."""
 
 WARP_QUERIES = 16
-"""Queries a warp is given at least: the rows of a tensor-core product. Where a window is smaller than a block, twice as
-many, so that the second tactic is another than the first in windows of 64 tokens: fewer instructions, fewer warps."""
+"""Least queries of a warp: the rows of a tensor-core product. In windows smaller than a block twice as many."""
 
 LEAST_BLOCKS = 2 if (3, 7) <= tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9) else 1
 """Least blocks of keys: where one is all keys of a window, Triton 3.8 spills 500 bytes a thread."""
@@ -58,8 +57,7 @@ WIDE_KEYS = 64
 """Lanes of a key beyond which blocks are small."""
 
 UNROLLED_TAPS = 35
-"""Taps of a filter up to which all are written out; of a larger one those of a row, else compiling takes minutes. So
-in float32, where registers are short."""
+"""Taps of a filter that are written out at most, else a row's: compiling would take minutes, registers not suffice."""
 
 WIDE = (16, 16, 4)
 """Queries and keys of a block, and warps, of keys wider than `WIDE_KEYS`."""

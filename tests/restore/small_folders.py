@@ -96,7 +96,10 @@ def start(source: Path, output: Path, *more: str, seconds: float = 0.0, **settin
         **settings,
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n", process.stderr.read() if process.stderr else ""
+    told = b""
+    while not told.endswith(b"\n") and (byte := os.read(process.stdout.fileno(), 1)):
+        told += byte  # not by the stream, which would read on and keep what `communicate` is to find
+    assert told == b"ready\n", process.stderr.read() if process.stderr else ""
     return process
 
 
