@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
 import time
 import warnings
@@ -150,7 +152,10 @@ def _writer(
 ) -> Iterator[Writer]:
     """What writes; a file appears when the block is done."""
     if str(target) == PIPE:
-        yield UncodedWriter(sys.stdout.buffer, "standard output", reader, written, options.raw)
+        sys.stdout.flush()
+        # Not by the interpreter's stream: what cannot be written would fail again at the end, with a code of its own.
+        with io.FileIO(os.dup(sys.stdout.fileno()), "wb") as output:
+            yield UncodedWriter(io.BufferedWriter(output), "standard output", reader, written, options.raw)
         return
     name = str(target)
     with written_beside(target, overwrite) as place:
