@@ -45,6 +45,20 @@ class _Group(click.Group):
         ctx.meta[TYPED] = list(args)
         return super().parse_args(ctx, args)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Ends as it should where standard output takes nothing, too: of an error, or of --help."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            problem = system_error(error)
+            Terminal().error(problem)
+            sys.exit(problem.exit_code)
+        finally:
+            try:
+                sys.stdout.flush()
+            except OSError:
+                _drop_output()
+
     def invoke(self, ctx: click.Context) -> Any:
         terminal = ctx.ensure_object(Terminal)
         terminal.as_json |= "--json" in ctx.args  # usage errors come before options are read
@@ -65,8 +79,8 @@ class _Group(click.Group):
             raise
         except OSError as error:  # of the system, about a file or stream; what the package foresees is typed already
             problem = system_error(error)
-            if error.filename is None:  # that of stdout: what it still holds goes nowhere
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if error.filename is None:  # that of stdout
+                _drop_output()
             terminal.error(problem)
             ctx.exit(problem.exit_code)
         except Exception as error:
@@ -76,6 +90,11 @@ class _Group(click.Group):
             )
             terminal.error(unexpected)
             ctx.exit(unexpected.exit_code)
+
+
+def _drop_output() -> None:
+    """What standard output still holds goes nowhere: Python would try again, and end with a code of its own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group("agileir-export", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

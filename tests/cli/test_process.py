@@ -148,11 +148,22 @@ def test_letters_that_the_terminal_does_not_know(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("arguments", [["models"], ["models", "--json"], ["doctor", "--json"], ["models", "-h"]])
-def test_a_full_disk_behind_stdout(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["models"], "No space left on device."),
+        (["models", "--json"], "No space left on device."),
+        (["doctor", "--json"], "No space left on device."),
+        (["models", "-h"], "No space left on device."),
+        (["-h"], "No space left on device."),
+        (["info", "nothing.onnx", "--json"], "nothing.onnx: the file does not exist."),
+    ],
+)
+def test_a_full_disk_behind_stdout(arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # which would leave nothing to be written at the end
     command = [sys.executable, "-c", START, *arguments]
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert result.returncode == 2
-    assert result.stderr.startswith("error: No space left on device.")
+    assert result.stderr.startswith(f"error: {said}")
     assert "Traceback" not in result.stderr and "Exception ignored" not in result.stderr
