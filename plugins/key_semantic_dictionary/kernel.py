@@ -36,10 +36,10 @@ FLOAT32 = 16, 128, 4, 2
 """The same of float32, whatever the tactic: registers are short."""
 
 SMALL_TOKENS = 256
-"""Tokens of a window up to which blocks have columns and warps of their own."""
+"""Tokens of a window up to which blocks have columns, warps and stages of their own."""
 
-SMALL_COLUMNS = {32: 32, 16: 128}
-"""Columns of such a block by its rows: the warps divide rows before columns where a block is as high as wide."""
+SMALL = {32: (32, 1), 16: (128, 2)}
+"""Columns and stages of such a block by its rows: warps divide rows before columns where it is as high as wide."""
 
 SMALL_SHARE = 64
 """Similarities that a thread then holds: the fewer threads share a row, the fewer have to exchange what they count."""
@@ -272,7 +272,8 @@ def launch(shapes: Sequence[Shape], attributes: Mapping[str, int], dtype: str, t
     if top_k < 1:
         raise NoKernel(f"{NAME}: top_k must be at least 1, got {top_k}")
     if tokens <= SMALL_TOKENS:
-        columns, num_warps = SMALL_COLUMNS[rows], max(1, rows * block_size(tokens) // (32 * SMALL_SHARE))
+        columns, num_stages = SMALL[rows]
+        num_warps = max(1, rows * block_size(tokens) // (32 * SMALL_SHARE))
     rows, columns = min(rows, block_size(tokens)), min(columns, block_size(tokens))
     return Launch(
         kernel=key_semantic_dictionary_kernel,
