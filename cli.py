@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import click
@@ -46,7 +47,10 @@ class _Group(click.Group):
         return super().parse_args(ctx, args)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Ends as it should where standard output takes nothing, too: of an error, or of --help."""
+        """Ends as it should where standard output takes nothing, too: of an error, or of --help; or is closed."""
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:
+                setattr(sys, name, Path(os.devnull).open("w"))
         try:
             return super().main(*args, **kwargs)
         except OSError as error:

@@ -57,7 +57,7 @@ WIDE_KEYS = 64
 """Lanes of a key beyond which blocks are small."""
 
 UNROLLED_TAPS = 35
-"""Taps of a filter that are written out at most, else a row's: compiling would take minutes, registers not suffice."""
+"""Most taps that are all written out: more compile for minutes. Of more, and in float32, those of a row are."""
 
 WIDE = (16, 16, 4)
 """Queries and keys of a block, and warps, of keys wider than `WIDE_KEYS`."""

@@ -167,3 +167,11 @@ def test_a_full_disk_behind_stdout(arguments: list[str], said: str, monkeypatch:
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: {said}")
     assert "Traceback" not in result.stderr and "Exception ignored" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["info", "nothing.onnx"]])
+def test_a_closed_stdout(arguments: list[str]) -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", START, *arguments]
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == (0 if arguments == ["models"] else 2), result.stderr
+    assert "Traceback" not in result.stderr and "AttributeError" not in result.stderr
