@@ -50,7 +50,7 @@ class _Group(click.Group):
         """Ends as it should where standard output takes nothing, too: of an error, or of --help; or is closed."""
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:
-                setattr(sys, name, Path(os.devnull).open("w"))
+                setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # as long as the process lives
         try:
             return super().main(*args, **kwargs)
         except OSError as error:
